@@ -1,0 +1,1 @@
+"""Self-conditioned masked diffusion models in JAX."""

@@ -1,0 +1,1 @@
+"""Weights on disk: safetensors at the border, Orbax inside, tables between them."""

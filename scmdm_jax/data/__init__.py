@@ -1,0 +1,1 @@
+"""Where tokens come from: dataset builders, tokenizers, the batch pipeline."""

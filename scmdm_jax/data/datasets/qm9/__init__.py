@@ -1,0 +1,1 @@
+"""QM9: 130,831 small organic molecules as canonical SMILES."""

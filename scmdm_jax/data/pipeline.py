@@ -1,0 +1,159 @@
+"""Texts to batches of token ids, with grain.
+
+Shapes: `N` records, `B` global batch size, `P` processes, `L` sequence length.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.errors import BadInput
+
+
+class HeldoutBatch(NamedTuple):
+  """A batch of a finite pass.
+
+  Attributes:
+    tokens: int32 `[B / P, L]`.
+    real: bool `[B / P]`, False for the copies that fill up the last batch.
+  """
+
+  tokens: np.ndarray
+  real: np.ndarray
+
+
+def training_batches(
+  source: Sequence[str],
+  tokenizer: Tokenizer,
+  *,
+  length: int,
+  batch_size: int,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.DatasetIterator[np.ndarray]:
+  """Endless shuffled batches, the same for the same arguments.
+
+  Every epoch has its own order; the records that do not fill a last batch are left
+  out of it (others each time). The order of the global batches does not depend on
+  `process_count`: process `p` holds rows `p`, `p + P`, ... of each.
+
+  `get_state()` is a small dict of plain values that says where the next batch starts;
+  `set_state()` on an iterator made with the same arguments continues exactly there.
+
+  Args:
+    source: random access to `N` texts.
+    tokenizer: turns a text into ids.
+    length: `L`.
+    batch_size: `B`, of all processes together; a multiple of `process_count`.
+    seed: determines every epoch's order.
+    process_index: which of the processes this is.
+    process_count: `P`.
+
+  Returns:
+    Iterator over int32 `[B / P, L]`.
+
+  Raises:
+    BadInput: no records, fewer than a batch, a batch that does not divide, or a
+      negative seed; while iterating, a record that does not fit `length` or whose ids
+      leave the vocabulary.
+  """
+  _check(len(source), batch_size, process_index, process_count)
+  if len(source) < batch_size:
+    raise BadInput(
+      f'batch_size: {batch_size} is more than the {len(source)} records of the '
+      'dataset; give a smaller one'
+    )
+  if seed < 0:
+    raise BadInput(f'seed: {seed} is negative; give 0 or more')
+  used = len(source) // batch_size * batch_size
+  dataset = (
+    grain.MapDataset.source(_Encoded(source, tokenizer, length))
+    .seed(seed)
+    .shuffle()
+    .slice(slice(0, used))
+    .slice(slice(process_index, used, process_count))
+    .batch(batch_size // process_count, drop_remainder=True)
+    .repeat()
+  )
+  # One thread: the records are in memory, more would only contend for the interpreter.
+  options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+  return iter(dataset.to_iter_dataset(options))
+
+
+def heldout_batches(
+  source: Sequence[str],
+  tokenizer: Tokenizer,
+  *,
+  length: int,
+  batch_size: int,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[HeldoutBatch]:
+  """One pass over all records in order, in batches of one shape.
+
+  The last batch is filled up with copies of the last record, marked in `real`, so a
+  mean over the real rows does not depend on `batch_size`. All processes yield the
+  same number of batches.
+
+  Arguments and errors as `training_batches`; fewer records than a batch are fine.
+  """
+  _check(len(source), batch_size, process_index, process_count)
+  records = _Encoded(source, tokenizer, length)
+
+  def batches() -> Iterator[HeldoutBatch]:
+    for start in range(0, len(source), batch_size):
+      rows = range(start + process_index, start + batch_size, process_count)
+      yield HeldoutBatch(
+        np.stack([records[min(row, len(source) - 1)] for row in rows]),
+        np.array([row < len(source) for row in rows]),
+      )
+
+  return batches()
+
+
+class _Encoded:
+  """Random access to token ids, int32 `[L]` per record, checked as they are made."""
+
+  def __init__(self, source: Sequence[str], tokenizer: Tokenizer, length: int):
+    self._source = source
+    self._tokenizer = tokenizer
+    self._length = length
+
+  def __len__(self) -> int:
+    return len(self._source)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    try:
+      ids = self._tokenizer.encode(self._source[index], self._length)
+    except BadInput as error:
+      raise BadInput(f'record {index}: {error}') from error
+    vocab_size = self._tokenizer.vocab_size
+    # Compilers clip or wrap a wrong id in silence, so it is caught here.
+    if ids.min() < 0 or ids.max() >= vocab_size:
+      wrong = next(int(i) for i in ids if not 0 <= i < vocab_size)
+      raise BadInput(
+        f'record {index}: token id {wrong} is not in [0, {vocab_size}), the vocabulary '
+        f'of {self._tokenizer.name}; fix the record or the tokenizer'
+      )
+    return ids
+
+
+def _check(
+  records: int, batch_size: int, process_index: int, process_count: int
+) -> None:
+  if records == 0:
+    raise BadInput('dataset: it has no records; give one that has')
+  if batch_size < 1 or batch_size % process_count:
+    raise BadInput(
+      f'batch_size: {batch_size} is not a positive multiple of the {process_count} '
+      'processes; change one of them'
+    )
+  if not 0 <= process_index < process_count:
+    raise BadInput(
+      f'process_index: {process_index} is not in [0, {process_count}); number the '
+      'processes from 0'
+    )

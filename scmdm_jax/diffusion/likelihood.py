@@ -1,0 +1,101 @@
+"""Bounds on the likelihood, three ways: null pass, two passes, carried.
+
+The two-pass NELBO scores a model that evaluates twice per step. The sampler does not:
+it carries its prediction along, so what it draws from is history-dependent. The carried
+ELBO is the bound for exactly that chain.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.masking import mask_tokens, reveal_probability
+from scmdm_jax.diffusion.network import Network, null_signal
+from scmdm_jax.diffusion.objectives import T_MIN, masked_nll, predict_signal
+from scmdm_jax.diffusion.schedules import (
+  Schedule,
+  antithetic_times,
+  nelbo_weight,
+  noise_level,
+  reverse_alphas,
+)
+
+
+def nelbo(
+  key: jax.Array,
+  network: Network,
+  x_0: jax.Array,
+  *,
+  schedule: Schedule,
+  mask_id: int,
+  passes: int,
+) -> jax.Array:
+  """Continuous-time NELBO per example in nats, float32 [B], one stratified time each.
+
+  Args:
+    key: consumed. Equal keys give equal times and masks, whatever the network.
+    network: see `network.Network`.
+    x_0: int32 [B, L].
+    schedule: see `schedules`.
+    mask_id: the mask token.
+    passes: 1 scores the prediction under the null signal; k > 1 the k-th prediction at
+      the same x_t, each given the one before.
+  """
+  chex.assert_rank(x_0, 2)
+  key_t, key_mask = jax.random.split(key)
+  t = antithetic_times(key_t, x_0.shape[0], T_MIN)
+  x_t = mask_tokens(key_mask, x_0, schedule(t), mask_id)
+  sigma = noise_level(schedule, t)
+  signal = null_signal(network, x_t)
+  for _ in range(passes - 1):
+    signal = predict_signal(network, network, x_t, signal, sigma, mask_id)
+  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
+  return nelbo_weight(schedule, t) * nll.sum(-1)
+
+
+def carried_elbo(
+  key: jax.Array,
+  network: Network,
+  x_0: jax.Array,
+  *,
+  schedule: Schedule,
+  mask_id: int,
+  num_steps: int,
+  self_condition: bool = True,
+) -> jax.Array:
+  """Negative ELBO in nats, float32 [B], of the chain that `sampling.sample` runs.
+
+  A forward trajectory x_T, ..., x_1 is drawn; the sum over steps of
+  (alpha_s - alpha_t) / (1 - alpha_t) * sum over masked of -log p(x_0 | x_t, c_t) is its
+  KL terms, with c_t the prediction carried along it. Times and alphas are the sampler's
+  own (`reverse_alphas`), so there is no prior or reconstruction term left.
+
+  Args:
+    key: consumed. Equal keys give equal trajectories, whatever the network.
+    network: see `network.Network`.
+    x_0: int32 [B, L].
+    schedule: see `schedules`.
+    mask_id: the mask token.
+    num_steps: T.
+    self_condition: as in `sample`; False gives the discrete-time vanilla bound.
+  """
+  chex.assert_rank(x_0, 2)
+  alphas = reverse_alphas(schedule, num_steps)
+  # A token is visible at time t once alpha_t passes its own threshold.
+  threshold = jax.random.uniform(key, x_0.shape)
+
+  def step(signal, inputs):
+    alpha_t, alpha_s = inputs
+    x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
+    sigma = -jnp.log(jnp.maximum(alpha_t, jnp.finfo(jnp.float32).tiny))
+    hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
+    logits = readout.read_logits(network, hidden, mask_id)
+    log_probs = jax.nn.log_softmax(logits, axis=-1)
+    nll = -jnp.take_along_axis(log_probs, x_0[..., None], axis=-1)[..., 0]
+    loss = jnp.where(x_t == mask_id, nll, 0.0).sum(-1)
+    carried = readout.read_signal(network, logits) if self_condition else signal
+    return carried, reveal_probability(alpha_t, alpha_s) * loss
+
+  _, losses = jax.lax.scan(step, null_signal(network, x_0), (alphas[:-1], alphas[1:]))
+  return losses.sum(0)

@@ -1,0 +1,47 @@
+"""The masked forward process and the SUBS parameterization (MDLM, arXiv 2406.07524)."""
+
+import jax
+import jax.numpy as jnp
+
+# Finite, so that a banned token keeps probability zero without -inf + inf = NaN.
+BANNED = -1e30
+
+
+def mask_tokens(
+  key: jax.Array, x_0: jax.Array, alpha: jax.Array, mask_id: int
+) -> jax.Array:
+  """Masks each token of `x_0` int32 [B, L] with probability 1 - alpha [B], each alone.
+
+  The key is consumed. Returns `x_t` int32 [B, L].
+  """
+  u = jax.random.uniform(key, x_0.shape)
+  return jnp.where(u < alpha[:, None], x_0, mask_id)
+
+
+def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:
+  """(alpha_s - alpha_t) / (1 - alpha_t): P(masked at t is visible at s < t).
+
+  The posterior q(x_s | x_t, x_0) puts this on x_0 and the rest on the mask. At
+  alpha_t = 1 nothing is masked; the answer there is 1.
+  """
+  left = 1 - alpha_t
+  safe = jnp.where(left > 0, left, 1.0)
+  return jnp.where(left > 0, (alpha_s - alpha_t) / safe, 1.0)
+
+
+def clean_logits(logits: jax.Array, mask_id: int) -> jax.Array:
+  """Scores over clean tokens: float32 [..., V] with the mask column banned."""
+  columns = jnp.arange(logits.shape[-1])
+  return jnp.where(columns == mask_id, BANNED, logits.astype(jnp.float32))
+
+
+def subs_log_probs(logits: jax.Array, x_t: jax.Array, mask_id: int) -> jax.Array:
+  """SUBS log-probabilities of `x_0`, float32 [B, L, V], from raw `logits` [B, L, V].
+
+  The mask has probability zero, and a visible position of `x_t` int32 [B, L] is certain
+  of its token (`BANNED` elsewhere).
+  """
+  log_probs = jax.nn.log_softmax(clean_logits(logits, mask_id), axis=-1)
+  known = jax.nn.one_hot(x_t, logits.shape[-1], dtype=bool)
+  certain = jnp.where(known, 0.0, BANNED)
+  return jnp.where((x_t == mask_id)[..., None], log_probs, certain)

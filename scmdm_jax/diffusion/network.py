@@ -1,0 +1,39 @@
+"""What the method asks of a network. Nothing here knows how it is made."""
+
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+
+class Network(Protocol):
+  """A denoiser with its parameters bound: three functions and the signal's width."""
+
+  @property
+  def signal_dim(self) -> int:
+    """D."""
+    ...
+
+  @property
+  def encode(self):
+    """(x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]."""
+    ...
+
+  @property
+  def logits(self):
+    """Hidden [..., D] -> raw scores [..., V], the mask column among them."""
+    ...
+
+  @property
+  def signal(self):
+    """Probabilities [..., V] -> what the next evaluation sees of them, [..., D]."""
+    ...
+
+
+def null_signal(network: Network, x_t: jax.Array) -> jax.Array:
+  """The signal of "nothing predicted yet": the zero vector, [B, L, D] float32.
+
+  Injections are linear or bias-free in the signal, so zero stays an exact zero behind
+  them. Zero *logits* would not do: their softmax is the mean embedding.
+  """
+  return jnp.zeros((*x_t.shape, network.signal_dim), jnp.float32)

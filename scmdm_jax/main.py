@@ -1,0 +1,89 @@
+"""`python -m scmdm_jax.main --config=FILE --workdir=DIR --mode=...`.
+
+  --config=FILE[:ARG]    the run: a Python file whose get_config() returns the options
+  --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
+  --workdir=DIR          where the run lives; the same command again resumes it
+  --mode=MODE            train, sample, evaluate, compare, import or export, instead of
+                         the config's own
+  --source=DIR           import, export: what to convert (no --config needed)
+
+The last line on standard output is one JSON object with the main figures of the mode.
+Exit codes: 2 for a mistake in what was asked, 3 for damaged data, each with one line
+on standard error.
+"""
+
+import difflib
+import importlib
+import json
+import logging
+import sys
+
+from scmdm_jax import command_line
+from scmdm_jax.command_line import Options
+from scmdm_jax.errors import BadInput
+
+
+def _convert(mode: str, options: Options) -> dict:
+  from scmdm_jax.modes import convert
+
+  for name in ('source', 'workdir'):
+    if not getattr(options, name):
+      raise BadInput(f'--{name}: not given; --mode={mode} wants --source and --workdir')
+  do = convert.import_model if mode == 'import' else convert.export_model
+  return {'mode': mode, **do(options.source, options.workdir)}
+
+
+def _run(options: Options) -> dict:
+  """Runs the mode and returns its main figures."""
+  from scmdm_jax import settings as run_settings
+
+  if options.mode and options.mode not in run_settings.MODES:
+    near = difflib.get_close_matches(options.mode, run_settings.MODES, n=1)
+    hint = f'; did you mean {near[0]}?' if near else ''
+    raise BadInput(
+      f'--mode: found {options.mode!r}; wanted one of '
+      f'{", ".join(run_settings.MODES)}{hint}'
+    )
+  if options.mode in ('import', 'export'):
+    return _convert(options.mode, options)
+  if options.config is None:
+    raise BadInput('--config: not given; wanted a file such as configs/quickstart.py')
+  if options.mode:
+    with options.config.unlocked():
+      options.config.mode = options.mode
+  settings = run_settings.resolve(options.config)
+  if settings.mode in ('import', 'export'):
+    return _convert(settings.mode, options)
+  if options.source:
+    raise BadInput(f'--source: given with --mode={settings.mode}, which takes none')
+
+  from scmdm_jax.modes import workdir
+
+  # One file per verb: modes/train.py runs --mode=train.
+  mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
+  path = options.workdir or settings.workdir
+  with workdir.opened(path, settings) as directory:
+    return mode.run(settings, directory)
+
+
+def main(argv: list[str]) -> int:
+  """Returns the exit code: 0, or that of the error."""
+  logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')
+  try:
+    options = command_line.parse(argv)
+    if options.help:
+      print(__doc__)
+      return 0
+    figures = _run(options)
+  except BadInput as e:
+    print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)
+    return e.exit_code
+  except KeyboardInterrupt:
+    print('error: interrupted; the same command resumes', file=sys.stderr)
+    return 130
+  print(json.dumps(figures), flush=True)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv))

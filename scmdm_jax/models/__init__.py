@@ -1,0 +1,1 @@
+"""Networks. Flax Linen lives on this floor and nowhere else."""

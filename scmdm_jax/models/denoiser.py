@@ -1,0 +1,109 @@
+"""Binds parameters into the three plain functions the diffusion floor works with."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from scmdm_jax.models.decoder import Decoder
+from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.dit import DiT
+from scmdm_jax.models.injection import make_injection
+
+Params = dict[str, Any]
+
+
+class Denoiser(NamedTuple):
+  """A network with its parameters bound.
+
+  Legend: `B` batch, `L` length, `V` vocabulary with the mask, `D` width.
+
+  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]. The
+    signal is read at masked positions only; a zero vector is the null signal.
+  logits: hidden [..., D] -> raw scores [..., V], the mask column among them.
+  signal: probabilities [..., V] -> the signal [..., D] the next evaluation sees.
+  signal_dim: D.
+  """
+
+  encode: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+  logits: Callable[[jax.Array], jax.Array]
+  signal: Callable[[jax.Array], jax.Array]
+  signal_dim: int
+
+
+def _backbone(description: ModelDescription) -> nn.Module:
+  arch = description.architecture
+  return DiT(arch) if isinstance(arch, DiTConfig) else Decoder(arch)
+
+
+def _embedding_table(backbone: Params) -> jax.Array:
+  embed = backbone.get('vocab_embed') or backbone['embed_tokens']
+  return embed['embedding']
+
+
+def init_params(key: jax.Array, description: ModelDescription) -> Params:
+  """Fresh float32 parameters of backbone and injection; the key is consumed."""
+  key_backbone, key_injection = jax.random.split(key)
+  tokens = jnp.zeros((1, 2), jnp.int32)
+  backbone = _backbone(description).init(key_backbone, tokens, jnp.zeros((1,)))
+  return {
+    'backbone': backbone['params'],
+    'self_conditioning': init_self_conditioning(key_injection, description),
+  }
+
+
+def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Params:
+  """Fresh parameters of the injection alone: the identity; the key is consumed."""
+  if description.injection == 'none':
+    return {}
+  arch = description.architecture
+  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  return module.init(key, jnp.zeros((1, arch.hidden_dim)))['params']
+
+
+def abstract_params(description: ModelDescription) -> Params:
+  """Shapes and dtypes of `init_params`, nothing computed."""
+  return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
+
+
+def bind(params: Params, description: ModelDescription) -> Denoiser:
+  """Plain functions of `params`; see `Denoiser`."""
+  arch = description.architecture
+  backbone = _backbone(description)
+  weights = {'params': params['backbone']}
+
+  def no_signal(probs: jax.Array) -> jax.Array:
+    return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), probs.dtype)
+
+  if description.injection == 'none':
+    inject, signal = None, no_signal
+  else:
+    module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+    injection_weights = {'params': params['self_conditioning']}
+    # The model's own table is shared with the token input, which trains it: read as a
+    # constant here, the signal costs no backward product with the vocabulary.
+    table = jax.lax.stop_gradient(_embedding_table(params['backbone']))
+
+    def inject(signal: jax.Array) -> jax.Array:
+      return module.apply(injection_weights, signal)
+
+    def signal(probs: jax.Array) -> jax.Array:
+      if description.injection == 'table':
+        return module.apply(injection_weights, probs, method='lookup')
+      if description.injection == 'gate':
+        return probs @ (table - table[description.mask_id][None])
+      return probs @ table
+
+  def encode(x_t: jax.Array, signal: jax.Array, sigma: jax.Array) -> jax.Array:
+    x = backbone.apply(weights, x_t, method='embed')
+    if inject is not None:
+      masked = (x_t == description.mask_id)[..., None]
+      x = jnp.where(masked, x + inject(signal), x)
+    return backbone.apply(weights, x, sigma, method='encode')
+
+  def logits(hidden: jax.Array) -> jax.Array:
+    return backbone.apply(weights, hidden, method='logits')
+
+  return Denoiser(encode, logits, signal, arch.hidden_dim)

@@ -1,0 +1,332 @@
+"""`--mode=compare`: the paper's experiment as one command.
+
+    base --> arm: rate 0, equal FLOPs  (the control: two-pass steps cost more)
+         --> arm: rate 0, equal steps        ... times seeds; then every model is
+         --> arm: rate 0.5, rate 1, ...      sampled and judged under common keys
+         --> report/index.html
+
+Every finished (arm, seed) leaves `result.json`, so the same command resumes.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scmdm_jax.checkpoints import store
+from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.modes import evaluate, models, sample, timing, train, workdir
+from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
+from scmdm_jax.training.step import initial_state
+from scmdm_jax.training.writer import read_metrics
+
+BASE = 'base (not adapted)'
+CONTROL = 'rate 0, equal FLOPs'
+_GALLERY = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to spend the budget."""
+
+  name: str
+  rate: float
+  train_steps: int
+  flops_ratio: float  # Training FLOPs relative to the most expensive arm.
+
+  @property
+  def directory(self) -> str:
+    """Its name as a directory."""
+    return self.name.replace(', ', '-').replace(' ', '_')
+
+
+def _method(settings: Settings, rate: float) -> MethodSettings:
+  return dataclasses.replace(settings.method, rate=rate)
+
+
+def _start(settings: Settings, model: evaluate.Model, rate: float, seed: int):
+  """The base with the injection an arm of this rate needs."""
+  key = jax.random.fold_in(jax.random.key(seed), 0)
+  return train.add_injection(*model, _method(settings, rate), key)
+
+
+def _step_arguments(settings: Settings, model: evaluate.Model, rate: float):
+  """A compiled step of an arm and what it is called with."""
+  description, params = _start(settings, model, rate, seed=0)
+  optimizer = optimizer_of(settings.train)
+  step = train.compiled_step(description, _method(settings, rate), optimizer)
+  state = initial_state(jax.tree.map(jnp.copy, params), optimizer)
+  shape = (settings.train.batch_size, settings.data.length)
+  tokens = jnp.zeros(shape, jnp.int32)
+  return step, (state, tokens, jax.random.key(0), np.float32(0))
+
+
+def step_flops(settings: Settings, model: evaluate.Model, rate: float) -> float:
+  """FLOPs of one training step, as XLA counts them before optimization."""
+  step, arguments = _step_arguments(settings, model, rate)
+  return float(step.lower(*arguments).cost_analysis()['flops'])
+
+
+def plan_arms(settings: Settings, model: evaluate.Model) -> list[Arm]:
+  """The arms, with steps and FLOPs; the control spends what the dearest arm does."""
+  steps = settings.train.num_steps
+  rates = sorted(settings.compare.rates)
+  flops = {rate: step_flops(settings, model, rate) for rate in (0.0, *rates)}
+  budget = flops[rates[-1]] * steps
+  equal = round(budget / flops[0.0])
+  arms = [
+    Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget),
+    Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget),
+  ]
+  return arms + [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Bench:
+  """What every arm is trained and judged with."""
+
+  settings: Settings
+  base: evaluate.Model
+  judge: evaluate.Model | None
+  tokenizer: Tokenizer
+  train_texts: Sequence[str]
+  test_texts: Sequence[str]
+  known: frozenset[str]
+
+  def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> evaluate.Model:
+    """Trains an arm from the base, resuming in `directory`."""
+    method = _method(self.settings, arm.rate)
+    options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
+    settings = dataclasses.replace(
+      self.settings, seed=seed, method=method, train=options
+    )
+    description, params = _start(self.settings, self.base, arm.rate, seed)
+    name = f'{arm.name}, seed {seed}'
+    trained = train.fit(
+      settings, description, params, self.train_texts, directory, name
+    )
+    extra = {'base': self.settings.checkpoint, 'rate': arm.rate, 'seed': seed}
+    store.save_model(directory / store.MODEL_SUBDIRECTORY, description, trained, extra)
+    return description, trained
+
+  def draw(self, model: evaluate.Model, seed: int, **changes: Any) -> sample.Drawn:
+    """Samples under the seed's own keys, the same for every arm."""
+    options = dataclasses.replace(self.settings.sample, **changes)
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    x_init = sample.starting_tokens(self.settings, self.tokenizer)
+    schedule = schedule_of(self.settings.method)
+    return sample.draw(*model, schedule, options, key, x_init)
+
+  def judge_drawn(self, drawn: sample.Drawn) -> dict[str, Any]:
+    """All measures of a set of samples."""
+    batch = self.settings.evaluate.batch_size
+    return evaluate.judge_samples(drawn, self.tokenizer, self.known, self.judge, batch)
+
+  def measure(self, model: evaluate.Model, seed: int, sweep: bool) -> dict[str, Any]:
+    """Likelihood, samples at every step count, and a temperature sweep if asked."""
+    compare = self.settings.compare
+    figures: dict[str, Any] = {
+      'likelihood': evaluate.likelihood(
+        model,
+        schedule_of(self.settings.method),
+        self.test_texts,
+        self.tokenizer,
+        self.settings.data.length,
+        self.settings.evaluate,
+        jax.random.fold_in(jax.random.key(seed), 3),
+      ),
+      'samples': {},
+      'temperature_curve': [],
+    }
+    for steps in compare.step_counts:
+      drawn = self.draw(model, seed, num_steps=steps)
+      figures['samples'][str(steps)] = self.judge_drawn(drawn)
+      texts = [self.tokenizer.decode(tokens) for tokens in drawn.tokens[:_GALLERY]]
+      figures['gallery'] = texts
+    temperatures = compare.temperatures if sweep else (1.0,)
+    last = str(compare.step_counts[-1])
+    for temperature in temperatures:
+      scores = figures['samples'][last]
+      if temperature != self.settings.sample.temperature:
+        drawn = self.draw(
+          model, seed, num_steps=compare.step_counts[-1], temperature=temperature
+        )
+        scores = self.judge_drawn(drawn)
+      names = ('generative_perplexity', 'entropy', 'valid_rate')
+      point = {name: scores[name] for name in names}
+      figures['temperature_curve'].append({'temperature': temperature, **point})
+    return figures
+
+
+def _say(text: str) -> None:
+  print(text, file=sys.stderr, flush=True)
+
+
+def run_arm(
+  bench: _Bench, arm: Arm, seed: int, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Trains and measures one (arm, seed), or reads what an earlier run left."""
+  result = directory / 'result.json'
+  if result.exists():
+    return json.loads(result.read_text())
+  directory.mkdir(parents=True, exist_ok=True)
+  _say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
+  started = time.time()
+  model = bench.adapt(arm, seed, directory) if arm.train_steps else bench.base
+  trained = time.time()
+  figures = bench.measure(model, seed, sweep=arm.name == CONTROL)
+  figures |= {
+    'arm': arm.name,
+    'seed': seed,
+    'training_curve': [
+      {'step': line['step'], 'loss': line['loss']}
+      for line in read_metrics(directory / 'metrics.jsonl')
+    ],
+    'seconds': {'training': trained - started, 'measuring': time.time() - trained},
+  }
+  temporary = result.with_suffix('.tmp')
+  temporary.write_text(json.dumps(figures) + '\n')
+  temporary.rename(result)
+  return figures
+
+
+def measure_cost(bench: _Bench, rate: float, pairs: int) -> dict[str, Any]:
+  """Interleaved time ratios of a conditioned over a vanilla step and sampler.
+
+  The A/A ratio, vanilla over vanilla, says how far to trust the others.
+  """
+
+  def stepper(rate: float):
+    step, (state, *rest) = _step_arguments(bench.settings, bench.base, rate)
+    holder = [state]
+
+    def run():
+      holder[0], metrics = step(holder[0], *rest)
+      return metrics
+
+    return run
+
+  conditioned = _start(bench.settings, bench.base, rate, 0)
+  few = {'num_samples': bench.settings.sample.batch_size, 'num_steps': 32}
+
+  def sampler(model: evaluate.Model):
+    return lambda: bench.draw(model, 0, **few).tokens
+
+  vanilla_step, two_pass = stepper(0.0), stepper(rate)
+  vanilla_sampler, carried = sampler(bench.base), sampler(conditioned)
+  ratio = timing.interleaved_ratio
+  return {
+    'train_step_ratio': {
+      'vanilla over vanilla': ratio(vanilla_step, vanilla_step, pairs),
+      f'rate {rate:g} over vanilla': ratio(two_pass, vanilla_step, pairs),
+    },
+    'sampler_ratio': {
+      'vanilla over vanilla': ratio(vanilla_sampler, vanilla_sampler, pairs),
+      'self-conditioned over vanilla': ratio(carried, vanilla_sampler, pairs),
+    },
+  }
+
+
+def trajectory(bench: _Bench, arm: Arm, model: evaluate.Model) -> dict[str, Any]:
+  """One sample, step by step, for the report."""
+  steps = bench.settings.compare.step_counts[-1]
+  drawn = bench.draw(
+    model, bench.settings.seed, num_steps=steps, num_samples=1, trajectory=True
+  )
+  assert drawn.trajectory is not None
+  start = sample.starting_tokens(bench.settings, bench.tokenizer)
+  rows = [start, *drawn.trajectory[:, 0]]
+  return {
+    'arm': arm.name,
+    'num_steps': steps,
+    'tokens': [[bench.tokenizer.tokens[t] for t in row] for row in rows],
+    'masked': [(np.asarray(row) == bench.tokenizer.mask_id).tolist() for row in rows],
+  }
+
+
+def _notes(settings: Settings) -> list[str]:
+  compare = settings.compare
+  return [
+    'Sampling noise is float32 in mode high; every sample of a seed starts from the '
+    'same key in every arm.',
+    f'The temperature sweep is at T = {compare.step_counts[-1]} steps.',
+    'Likelihoods are nats per token over all positions, padding included, on held-out '
+    'molecules; lower is better.',
+    'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts.',
+  ]
+
+
+def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+  """Adapts, judges, reports; returns the main figures."""
+  # Drawing libraries are an extra, and slow to import: only this mode pays.
+  from scmdm_jax.report.compare import complete, write_report
+  from scmdm_jax.report.table import text_table
+
+  started = time.time()
+  tokenizer = get_tokenizer(settings.data.tokenizer)
+  base = models.load_masked(settings, directory)
+  bench = _Bench(
+    settings=settings,
+    base=base,
+    judge=models.load_judge(settings, directory),
+    tokenizer=tokenizer,
+    train_texts=train.read_texts(settings.data, 'train'),
+    test_texts=train.read_texts(settings.data, 'test'),
+    known=evaluate.known_texts(settings),
+  )
+  arms = plan_arms(settings, base)
+  everything = [Arm(BASE, 0.0, 0, 0.0), *arms]
+  runs = [
+    run_arm(bench, arm, seed, directory / 'arms' / arm.directory / f'seed_{seed}')
+    for seed in settings.compare.seeds
+    for arm in everything
+  ]
+  cost = {}
+  if settings.compare.benchmark_pairs:
+    _say('timing the step and the sampler')
+    cost = measure_cost(bench, arms[-1].rate, settings.compare.benchmark_pairs)
+  first = settings.compare.seeds[0]
+  last_model = store.load_model(
+    directory / 'arms' / arms[-1].directory / f'seed_{first}'
+  )
+  results = {
+    'title': 'Self-conditioning adaptation against its controls',
+    **{k: v for k, v in workdir.metadata().items()},
+    'config': dataclasses.asdict(settings),
+    'base': {
+      'path': settings.checkpoint,
+      'parameters': int(sum(np.size(x) for x in jax.tree.leaves(base[1]))),
+      'nelbo_null': runs[0]['likelihood']['nelbo_null'],
+    },
+    'control': CONTROL,
+    'arms': [dataclasses.asdict(arm) for arm in everything],
+    'seeds': list(settings.compare.seeds),
+    'runs': runs,
+    'gallery': {r['arm']: r['gallery'] for r in runs if r['seed'] == first},
+    'trajectory': trajectory(bench, arms[-1], last_model),
+    'temperature_curve': [
+      {'arm': r['arm'], 'seed': r['seed'], **point}
+      for r in runs
+      for point in r['temperature_curve']
+    ],
+    'cost': cost,
+    'notes': _notes(settings),
+  }
+  page = write_report(directory / 'report', results)
+  report = complete(results)
+  print(text_table(report['summary'], CONTROL, report['matched_entropy_summary']))
+  return {
+    'mode': 'compare',
+    'report': str(page),
+    'seeds': len(settings.compare.seeds),
+    'arms': {arm.name: arm.train_steps for arm in arms},
+    'cost': {k: {n: r['median'] for n, r in v.items()} for k, v in cost.items()},
+    'seconds': round(time.time() - started, 1),
+  }

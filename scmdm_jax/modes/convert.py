@@ -1,0 +1,77 @@
+"""Modes `import` and `export`: safetensors in, safetensors out."""
+
+import pathlib
+from typing import Any
+
+import jax
+
+from scmdm_jax.checkpoints import (
+  disk,
+  layouts,
+  model_config,
+  safetensors_files,
+  store,
+)
+
+
+def import_model(source: str, workdir: str) -> dict[str, Any]:
+  """Turns a safetensors directory into a model checkpoint at `workdir`.
+
+  Args:
+    source: `config.json` and `*.safetensors` in the 'mdlm' or 'llama' layout.
+    workdir: a new or empty directory; it appears complete or not at all.
+
+  Returns:
+    Main figures: layout, tensors and bytes read, parameters, path.
+
+  Raises:
+    BadInput: not such a source (all tensors that do not fit are listed at once), or
+      `workdir` is not empty.
+    DamagedData: a file of the source is truncated or altered.
+  """
+  path = pathlib.Path(workdir)
+  disk.refuse_occupied(path)
+  opened = safetensors_files.open_source(source)
+  config_path = opened.directory / safetensors_files.CONFIG
+  description = model_config.description_from_config(opened.config, str(config_path))
+  layouts.check(description, opened.shapes, str(source))
+  params = layouts.params_from_tensors(
+    description, safetensors_files.read_tensors(opened)
+  )
+  store.save_model(path, description, params, extra={'imported_from': str(source)})
+  return {
+    'layout': description.layout,
+    'tensors': len(opened.tensors),
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
+    'bytes': opened.num_bytes,
+    'path': str(path),
+  }
+
+
+def export_model(source: str, workdir: str) -> dict[str, Any]:
+  """Writes a model checkpoint as `config.json` and `model.safetensors`.
+
+  Args:
+    source: a model checkpoint, or a training workdir holding one.
+    workdir: a new or empty directory; it appears complete or not at all.
+
+  Returns:
+    Main figures: layout, tensors and bytes written, parameters, path.
+
+  Raises:
+    BadInput: `source` is no model checkpoint, or `workdir` is not empty.
+    DamagedData: a file of the source is truncated or altered.
+  """
+  path = pathlib.Path(workdir)
+  disk.refuse_occupied(path)
+  description, params = store.load_model(source)
+  tensors = layouts.tensors_from_params(description, params)
+  config = model_config.config_from_description(description)
+  safetensors_files.write(path, config, tensors)
+  return {
+    'layout': description.layout,
+    'tensors': len(tensors),
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
+    'bytes': (path / safetensors_files.WEIGHTS).stat().st_size,
+    'path': str(path),
+  }

@@ -1,0 +1,72 @@
+"""A model from a path: one of ours, or safetensors that are imported first."""
+
+import pathlib
+from typing import Any
+
+from scmdm_jax.checkpoints import store
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.modes.convert import import_model
+from scmdm_jax.settings import Settings
+
+
+def load(path: str, workdir: pathlib.Path, name: str) -> tuple[ModelDescription, Any]:
+  """The model at `path`; safetensors are imported into `workdir/imported/name` once.
+
+  Raises:
+    BadInput: no model there; see `store.load_model` and `convert.import_model`.
+    DamagedData: its files are truncated or altered.
+  """
+  source = pathlib.Path(path).expanduser()
+  if (source / 'config.json').is_file() and any(source.glob('*.safetensors')):
+    imported = workdir / 'imported' / name
+    if not imported.exists():
+      import_model(str(source), str(imported))
+    source = imported
+  return store.load_model(source)
+
+
+def load_masked(settings: Settings, workdir: pathlib.Path):
+  """The masked diffusion model named by `checkpoint`, checked against the data."""
+  if not settings.checkpoint:
+    raise BadInput(
+      f'checkpoint: not given; --mode={settings.mode} wants the path of a model'
+    )
+  description, params = load(settings.checkpoint, workdir, 'checkpoint')
+  where = f'checkpoint {settings.checkpoint}'
+  if description.mask_id is None:
+    raise BadInput(f'{where}: a causal model; wanted a masked diffusion model')
+  check_fits(description, settings, where)
+  return description, params
+
+
+def load_judge(settings: Settings, workdir: pathlib.Path):
+  """The causal model named by `judge`, or None when there is none."""
+  if not settings.judge:
+    return None
+  description, params = load(settings.judge, workdir, 'judge')
+  where = f'judge {settings.judge}'
+  if description.mask_id is not None:
+    raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
+  _check_tokenizer(description, settings, where)
+  return description, params
+
+
+def check_fits(description: ModelDescription, settings: Settings, where: str) -> None:
+  """Refuses a model whose tokenizer or length the run's data do not fit."""
+  _check_tokenizer(description, settings, where)
+  if settings.data.length > description.architecture.length:
+    raise BadInput(
+      f'data.length: found {settings.data.length}; wanted at most '
+      f'{description.architecture.length}, the length of {where}'
+    )
+
+
+def _check_tokenizer(
+  description: ModelDescription, settings: Settings, where: str
+) -> None:
+  if description.tokenizer and description.tokenizer != settings.data.tokenizer:
+    raise BadInput(
+      f'{where}: its tokenizer is {description.tokenizer!r}; wanted data.tokenizer = '
+      f'{settings.data.tokenizer!r}'
+    )

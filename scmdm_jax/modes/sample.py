@@ -1,0 +1,150 @@
+"""`--mode=sample`: draws samples, or fills in a prompt, and writes JSON lines.
+
+checkpoint -> compiled sampler -> tokens -> tokenizer -> workdir/samples.jsonl
+"""
+
+import functools
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.diffusion.sampling import Samples, sample
+from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.modes.models import load_masked
+from scmdm_jax.settings import SampleSettings, Settings, schedule_of
+
+
+class Drawn(NamedTuple):
+  """What `draw` returns, on the host."""
+
+  tokens: np.ndarray  # int32 [N, L]
+  trajectory: np.ndarray | None  # int32 [T, N, L]: tokens after every step.
+  evaluations: int  # Denoiser evaluations per batch, as the loop counted them.
+  seconds: float  # Of sampling, compilation included.
+
+
+@functools.cache
+def compiled_sampler(
+  description: ModelDescription,
+  schedule: Schedule,
+  num_steps: int,
+  self_condition: bool,
+  top_p: float,
+  keep_trajectory: bool,
+):
+  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`."""
+
+  def draw_batch(params, keys, x_init, temperature) -> Samples:
+    return sample(
+      keys,
+      denoiser.bind(params, description),
+      x_init,
+      schedule=schedule,
+      mask_id=description.mask_id,
+      num_steps=num_steps,
+      self_condition=self_condition,
+      temperature=temperature,
+      top_p=top_p,
+      keep_trajectory=keep_trajectory,
+    )
+
+  return jax.jit(draw_batch)
+
+
+def draw(
+  description: ModelDescription,
+  params: Any,
+  schedule: Schedule,
+  options: SampleSettings,
+  key: jax.Array,
+  x_init: np.ndarray,
+) -> Drawn:
+  """Draws `options.num_samples` samples that start from `x_init` int32 [L].
+
+  Sample i depends on `fold_in(key, i)` only, so the batch size does not change it; a
+  last partial batch is filled up and cut.
+  """
+  started = time.time()
+  conditioned = options.self_conditioning and description.injection != 'none'
+  draw_batch = compiled_sampler(
+    description,
+    schedule,
+    options.num_steps,
+    conditioned,
+    options.top_p,
+    options.trajectory,
+  )
+  batch = min(options.batch_size, options.num_samples)
+  start = jnp.broadcast_to(jnp.asarray(x_init, jnp.int32), (batch, len(x_init)))
+  results = []
+  for first in range(0, options.num_samples, batch):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(
+      key, jnp.arange(first, first + batch)
+    )
+    results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
+  results = jax.device_get(results)
+  tokens = np.concatenate([r.tokens for r in results])[: options.num_samples]
+  trajectory = None
+  if options.trajectory:
+    steps = np.concatenate([r.trajectory for r in results], axis=1)
+    trajectory = steps[:, : options.num_samples]
+  evaluations = int(results[0].evaluations)
+  return Drawn(tokens, trajectory, evaluations, time.time() - started)
+
+
+def starting_tokens(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
+  """int32 [L]: all masked, or the prompt with its masked positions."""
+  if settings.sample.prompt:
+    return tokenizer.encode_prompt(settings.sample.prompt, settings.data.length)
+  return np.full(settings.data.length, tokenizer.mask_id, np.int32)
+
+
+def _records(drawn: Drawn, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+  records = []
+  for i, tokens in enumerate(drawn.tokens):
+    record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
+    if drawn.trajectory is not None:
+      steps = drawn.trajectory[:, i]
+      record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]
+    records.append(record)
+  return records
+
+
+def write_samples(path: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer) -> None:
+  """One JSON object per sample: index, text, tokens; the file appears complete."""
+  temporary = path.with_suffix('.tmp')
+  with temporary.open('w') as file:
+    for record in _records(drawn, tokenizer):
+      file.write(json.dumps(record) + '\n')
+  temporary.rename(path)
+
+
+def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+  """Writes `samples.jsonl` and returns the main figures."""
+  tokenizer = get_tokenizer(settings.data.tokenizer)
+  x_init = starting_tokens(settings, tokenizer)
+  description, params = load_masked(settings, workdir)
+  key = jax.random.key(settings.seed)
+  drawn = draw(
+    description, params, schedule_of(settings.method), settings.sample, key, x_init
+  )
+  write_samples(workdir / 'samples.jsonl', drawn, tokenizer)
+  return {
+    'mode': 'sample',
+    'samples': str(workdir / 'samples.jsonl'),
+    'count': len(drawn.tokens),
+    'num_steps': settings.sample.num_steps,
+    'evaluations': drawn.evaluations,
+    'self_conditioning': settings.sample.self_conditioning
+    and description.injection != 'none',
+    'noise': 'high',
+    'seconds': round(drawn.seconds, 2),
+  }

@@ -1,0 +1,133 @@
+"""The comparison's report: `report.json` and a self-contained `index.html`."""
+
+import json
+import math
+import numbers
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from scmdm_jax.report import figures, page, sections
+from scmdm_jax.report.summary import at_matched_entropy, summarize, summarize_matched
+
+
+def write_report(
+  directory: str | os.PathLike, results: Mapping[str, Any]
+) -> pathlib.Path:
+  """Writes `report.json`, then `index.html`, each whole or not at all.
+
+  The JSON goes first: should drawing fail, the measurements are safe. The page is a
+  function of the JSON, so writing the loaded JSON again gives the same two files.
+
+  Args:
+    directory: the report's own directory, made if missing.
+    results: plain dicts, lists, texts and numbers with the keys `title`, `command`,
+      `hardware`, `versions`, `config`, `git_sha`, `base`, `control`, `arms`, `seeds`,
+      `runs`, `gallery`, `trajectory`, `temperature_curve`, `cost` and `notes`.
+      Measures may be None where a judge was absent. `summary`, `matched_entropy` and
+      `matched_entropy_summary` are computed here, whatever `results` says.
+
+  Returns:
+    The path of `index.html`.
+
+  Raises:
+    KeyError: if a key is missing.
+    TypeError: if a value is not plain.
+    ValueError: if the control has no run, an arm has a seed twice, or the
+      trajectory's rows don't match.
+  """
+  directory = pathlib.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  report = complete(results)
+  write_atomically(
+    directory / 'report.json', json.dumps(report, indent=1, allow_nan=False) + '\n'
+  )
+  write_atomically(directory / 'index.html', render(report))
+  return directory / 'index.html'
+
+
+def complete(results: Mapping[str, Any]) -> dict[str, Any]:
+  """`results` as pure JSON with the computed summaries added.
+
+  Non-finite numbers become None, and a note says where they were.
+  """
+  lost: list[str] = []
+  report = plain(results, 'results', lost)
+  if lost:
+    report['notes'] = [*report['notes'], f'Not finite, left out: {", ".join(lost)}.']
+  control = report['control']
+  report['summary'] = summarize(report['runs'], control)
+  report['matched_entropy'] = at_matched_entropy(report['temperature_curve'], control)
+  report['matched_entropy_summary'] = summarize_matched(report['matched_entropy'])
+  return report
+
+
+def render(report: Mapping[str, Any]) -> str:
+  """The page of a completed report."""
+  arms = [arm['name'] for arm in report['arms']]
+  styles = figures.arm_styles(
+    list(dict.fromkeys([*arms, *(run['arm'] for run in report['runs'])])),
+    report['control'],
+  )
+  return page.render_page(
+    report['title'],
+    sections.lead(report),
+    [
+      page.Section('results', 'Results', sections.results(report)),
+      page.Section('matched', 'At matched entropy', sections.matched(report)),
+      page.Section('curves', 'Curves', sections.curves(report, styles)),
+      page.Section('arms', 'What was compared', sections.arms(report)),
+      page.Section('molecules', 'Sampled molecules', sections.gallery(report)),
+      page.Section('trajectory', 'One trajectory', sections.trajectory_of(report)),
+      page.Section('cost', 'Cost', sections.cost(report)),
+      page.Section('provenance', 'Provenance', sections.provenance(report)),
+    ],
+  )
+
+
+def plain(value: Any, path: str, lost: list[str]) -> Any:
+  """`value` as pure JSON: texts for keys, lists for tuples, finite numbers.
+
+  Args:
+    value: nested mappings, lists, tuples, texts, numbers (NumPy's too), None.
+    path: where `value` stands, for messages.
+    lost: receives `path = value` of every non-finite number, which becomes None.
+
+  Raises:
+    TypeError: for anything else, naming its path.
+  """
+  if value is None or isinstance(value, str | bool):
+    return value
+  if isinstance(value, Mapping):
+    return {str(k): plain(v, f'{path}.{k}', lost) for k, v in value.items()}
+  if isinstance(value, list | tuple):
+    return [plain(v, f'{path}[{i}]', lost) for i, v in enumerate(value)]
+  if isinstance(value, numbers.Integral):
+    return int(value)
+  if isinstance(value, numbers.Real):
+    if math.isfinite(value):
+      return float(value)
+    lost.append(f'{path} = {float(value)}')
+    return None
+  raise TypeError(
+    f'{path}: {type(value).__name__} is not plain data; give a dict, '
+    'list, text, number or None'
+  )
+
+
+def write_atomically(path: pathlib.Path, content: str) -> None:
+  """Replaces `path` by `content` (UTF-8); a reader sees the old file or the new."""
+  descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(descriptor, 'w', encoding='utf-8', newline='\n') as file:
+      file.write(content)
+      file.flush()
+      os.fsync(file.fileno())
+    # mkstemp gives 0600; a report is read by others, too.
+    os.chmod(name, 0o644)
+    os.replace(name, path)
+  except BaseException:
+    os.unlink(name)
+    raise

@@ -1,0 +1,333 @@
+"""Every option of the package: its default, what it means, what it may be.
+
+`default_config` gives these as a locked `ConfigDict` for config files and flags;
+`resolve` checks a `ConfigDict` and freezes it. Below the mode files nobody sees a
+`ConfigDict`.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models.description import (
+  INJECTIONS,
+  DecoderConfig,
+  DiTConfig,
+  ModelDescription,
+)
+from scmdm_jax.training.loop import LoopConfig
+from scmdm_jax.training.step import OptimizerConfig
+
+MODES = ('train', 'sample', 'evaluate', 'compare', 'import', 'export')
+
+
+def _option(default: Any, wanted: str, check: Callable[[Any], bool]) -> Any:
+  """A field with a rule; `wanted` completes the sentence "wanted ..."."""
+  return dataclasses.field(default=default, metadata={'rule': (wanted, check)})
+
+
+def _above(default: Any, low: float) -> Any:
+  return _option(default, f'a number above {low:g}', lambda x: x > low)
+
+
+def _at_least(default: Any, low: float) -> Any:
+  return _option(default, f'a number of at least {low:g}', lambda x: x >= low)
+
+
+def _within(default: float, low: float, high: float) -> Any:
+  return _option(
+    default, f'a number from {low:g} to {high:g}', lambda x: low <= x <= high
+  )
+
+
+def _one_of(default: str, choices: tuple[str, ...]) -> Any:
+  return _option(default, f'one of {", ".join(choices)}', lambda x: x in choices)
+
+
+def _each(default: tuple, kind: type, wanted: str, check: Callable[[Any], bool]) -> Any:
+  """A tuple of one or more different entries, every one of `kind` and by the rule."""
+  return _option(
+    default,
+    f'a tuple of different {wanted}',
+    lambda xs: (
+      0 < len(xs) == len(set(xs)) and all(_is(x, kind) and check(x) for x in xs)
+    ),
+  )
+
+
+def _is(value: Any, kind: type) -> bool:
+  """Whether `value` is of `kind`; a truth value is no number, an int is a float."""
+  if isinstance(value, bool):
+    return kind is bool
+  return isinstance(value, kind) or (kind is float and isinstance(value, int))
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSettings:
+  """Which data set, and where it lies."""
+
+  name: str = _one_of('qm9', ('qm9',))
+  directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
+  source: str = ''  # QM9: a CSV or parquet file instead of the qm9pack package.
+  tokenizer: str = _one_of('smiles_qm9', ('smiles_qm9',))
+  length: int = _at_least(32, 1)  # Tokens per example, padding included.
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSettings:
+  """A new model's sizes; unused when `checkpoint` names a model to start from."""
+
+  architecture: str = _one_of('mdlm', ('mdlm', 'llama'))
+  hidden_dim: int = _above(96, 0)
+  num_blocks: int = _above(3, 0)
+  num_heads: int = _above(4, 0)
+  mlp_ratio: int = _above(4, 0)  # Width of the MLP over hidden_dim.
+  cond_dim: int = _above(32, 0)  # mdlm: width of the adaLN conditioning.
+  time_conditioning: bool = False  # mdlm: the noise level is an input (UDLM).
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSettings:
+  """The objective, its masking schedule and self-conditioning."""
+
+  objective: str = _one_of('masked', ('masked', 'causal'))
+  schedule: str = _one_of('log_linear', ('log_linear', 'cosine', 'polynomial'))
+  eps: float = _option(1e-3, 'a number from 0, below 1', lambda x: 0 <= x < 1)
+  power: float = _above(2.0, 0)  # Of the polynomial schedule.
+  injection: str = _one_of('embedding', INJECTIONS)
+  rate: float = _within(1.0, 0, 1)  # lambda: the share of conditioned examples.
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """One training run: AdamW, warm-up, cosine decay, parameter average."""
+
+  num_steps: int = _above(1000, 0)
+  batch_size: int = _above(64, 0)  # Examples per step over all devices.
+  accumulate: int = _above(1, 0)  # Micro-batches per step; divides batch_size.
+  learning_rate: float = _above(1e-3, 0)  # At the end of the warm-up.
+  final_learning_rate: float = _at_least(0.0, 0)  # Where the cosine ends.
+  warmup_steps: int = _at_least(100, 0)
+  weight_decay: float = _at_least(0.0, 0)
+  clip: float = _above(1.0, 0)  # Largest gradient norm.
+  ema_decay: float = _option(0.999, 'a number from 0, below 1', lambda x: 0 <= x < 1)
+  save_every: int = _above(500, 0)  # Steps between checkpoints.
+  keep: int = _above(2, 0)  # Checkpoints kept.
+  log_every: int = _above(50, 0)  # Steps between lines of metrics.jsonl.
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSettings:
+  """How samples are drawn."""
+
+  num_samples: int = _above(1024, 0)
+  batch_size: int = _above(64, 0)
+  num_steps: int = _above(32, 0)  # T: denoiser evaluations per batch.
+  temperature: float = _at_least(1.0, 0)
+  top_p: float = _option(1.0, 'a number above 0, at most 1', lambda x: 0 < x <= 1)
+  self_conditioning: bool = True  # False: the vanilla sampler on the same weights.
+  prompt: str = ''  # Infilling: a text whose `_` are to be written.
+  trajectory: bool = False  # Also write the tokens after every step.
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluateSettings:
+  """What is measured on a model."""
+
+  num_examples: int = _above(1024, 0)  # Held-out examples for the likelihood.
+  batch_size: int = _above(64, 0)
+  repeats: int = _above(4, 0)  # Times and masks drawn per example.
+  carried_steps: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareSettings:
+  """The paper's experiment: arms adapted from one base, equal in everything else."""
+
+  rates: tuple = _each(
+    (0.5, 1.0), float, 'rates above 0, up to 1', lambda x: 0 < x <= 1
+  )
+  seeds: tuple = _each((0, 1, 2), int, 'whole numbers from 0', lambda x: x >= 0)
+  step_counts: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
+  temperatures: tuple = _each((1.0,), float, 'numbers from 0', lambda x: x >= 0)
+  benchmark_pairs: int = _at_least(7, 0)  # Interleaved timings per ratio; 0: none.
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """The whole of a run, checked."""
+
+  mode: str = _one_of('train', MODES)
+  workdir: str = ''  # Where the run lives when --workdir is not given.
+  seed: int = _at_least(0, 0)
+  checkpoint: str = ''  # The model to start from or to sample; '' trains a new one.
+  judge: str = ''  # A causal model for generative perplexity; '' leaves that out.
+  data: DataSettings = DataSettings()
+  model: ModelSettings = ModelSettings()
+  method: MethodSettings = MethodSettings()
+  train: TrainSettings = TrainSettings()
+  sample: SampleSettings = SampleSettings()
+  evaluate: EvaluateSettings = EvaluateSettings()
+  compare: CompareSettings = CompareSettings()
+
+
+def default_config() -> ConfigDict:
+  """All options at their defaults; locked, so a misspelt name is an error."""
+  return ConfigDict(dataclasses.asdict(Settings())).lock()
+
+
+def _build(cls: type, values: Any, path: str) -> Any:
+  """Checks `values` (a mapping) field by field and builds the dataclass `cls`."""
+  if not isinstance(values, ConfigDict | dict):
+    raise BadInput(f'{path}: found {values!r}; wanted a group of options')
+  fields = {f.name: f for f in dataclasses.fields(cls)}
+  prefix = f'{path}.' if path else ''
+  for name in values:
+    if name not in fields:
+      near = difflib.get_close_matches(name, fields, n=1)
+      hint = f'; did you mean {prefix}{near[0]}?' if near else ''
+      raise BadInput(f'{prefix}{name}: no such option{hint}')
+  built = {}
+  for name, field in fields.items():
+    if name not in values:
+      continue
+    built[name] = _check(field, values[name], f'{prefix}{name}')
+  return cls(**built)
+
+
+def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
+  """`value` of `field`, if it has the type and obeys the rule."""
+  if dataclasses.is_dataclass(field.type):
+    return _build(field.type, value, path)
+  if field.type is tuple and isinstance(value, list):
+    value = tuple(value)
+  if not _is(value, field.type):
+    raise BadInput(f'{path}: found {value!r}; wanted {field.type.__name__}')
+  if field.type is float:
+    value = float(value)
+  numbers = value if isinstance(value, tuple) else (value,)
+  if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
+    raise BadInput(f'{path}: found {value!r}; wanted finite numbers')
+  wanted, check = field.metadata.get('rule', ('', lambda _: True))
+  try:
+    allowed = check(value)
+  except TypeError:
+    allowed = False
+  if not allowed:
+    raise BadInput(f'{path}: found {value!r}; wanted {wanted}')
+  return value
+
+
+def resolve(config: ConfigDict | dict) -> Settings:
+  """Checks every option and the ones that depend on each other, and freezes them.
+
+  Raises:
+    BadInput: one line naming the option, what was found and what was wanted.
+  """
+  settings = _build(Settings, config, '')
+  train = settings.train
+  if train.batch_size % train.accumulate:
+    raise BadInput(
+      f'train.accumulate: found {train.accumulate}; wanted a divisor of '
+      f'train.batch_size = {train.batch_size}'
+    )
+  if train.warmup_steps >= train.num_steps:
+    raise BadInput(
+      f'train.warmup_steps: found {train.warmup_steps}; wanted fewer than '
+      f'train.num_steps = {train.num_steps}'
+    )
+  if train.final_learning_rate > train.learning_rate:
+    raise BadInput(
+      f'train.final_learning_rate: found {train.final_learning_rate}; wanted at most '
+      f'train.learning_rate = {train.learning_rate}'
+    )
+  causal = settings.method.objective == 'causal'
+  if not settings.checkpoint and causal != (settings.model.architecture == 'llama'):
+    raise BadInput(
+      f'method.objective: found {settings.method.objective!r} with model.architecture '
+      f"= {settings.model.architecture!r}; wanted 'causal' with 'llama', 'masked' with "
+      "'mdlm'"
+    )
+  if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:
+    raise BadInput(
+      f"method.rate: found {settings.method.rate} with method.injection = 'none'; "
+      'wanted rate 0, or an injection'
+    )
+  return settings
+
+
+def schedule_of(method: MethodSettings) -> Schedule:
+  """The masking schedule of a run."""
+  if method.schedule == 'log_linear':
+    return LogLinear(method.eps)
+  if method.schedule == 'cosine':
+    return Cosine(method.eps)
+  return Polynomial(method.power, method.eps)
+
+
+def optimizer_of(train: TrainSettings) -> OptimizerConfig:
+  """The optimizer of a run."""
+  return OptimizerConfig(
+    weight_decay=train.weight_decay,
+    clip=train.clip,
+    ema_decay=train.ema_decay,
+    accumulate=train.accumulate,
+  )
+
+
+def loop_of(train: TrainSettings) -> LoopConfig:
+  """The host loop of a run."""
+  return LoopConfig(
+    num_steps=train.num_steps,
+    learning_rate=train.learning_rate,
+    final_learning_rate=train.final_learning_rate,
+    warmup_steps=train.warmup_steps,
+    save_every=train.save_every,
+    log_every=train.log_every,
+  )
+
+
+def new_model(settings: Settings, vocab_size: int, mask_id: int) -> ModelDescription:
+  """The description of a model trained from scratch.
+
+  Raises:
+    BadInput: sizes that do not fit each other.
+  """
+  model, causal = settings.model, settings.method.objective == 'causal'
+  if model.architecture == 'mdlm':
+    architecture = DiTConfig(
+      vocab_size=vocab_size,
+      length=settings.data.length,
+      hidden_dim=model.hidden_dim,
+      num_blocks=model.num_blocks,
+      num_heads=model.num_heads,
+      cond_dim=model.cond_dim,
+      mlp_ratio=model.mlp_ratio,
+      time_conditioning=model.time_conditioning,
+    )
+  else:
+    architecture = DecoderConfig(
+      vocab_size=vocab_size,
+      length=settings.data.length,
+      hidden_dim=model.hidden_dim,
+      num_blocks=model.num_blocks,
+      num_heads=model.num_heads,
+      num_kv_heads=model.num_heads,
+      mlp_dim=model.mlp_ratio * model.hidden_dim,
+      causal=causal,
+    )
+  try:
+    return ModelDescription(
+      architecture,
+      mask_id=None if causal else mask_id,
+      tokenizer=settings.data.tokenizer,
+      injection='none' if causal else settings.method.injection,
+    )
+  except ValueError as e:
+    raise BadInput(f'model: {e}') from e

@@ -1,0 +1,1 @@
+"""One trainer for everything: a pure step, and the host loop around it."""

@@ -1,0 +1,105 @@
+"""One optimizer step as a pure function of (state, tokens, key, learning rate)."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Params = Any
+
+# (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed.
+LossFn = Callable[[jax.Array, Params, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """AdamW behind a global-norm clip, and the average of the parameters."""
+
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  weight_decay: float = 0.0
+  clip: float = 1.0  # Largest gradient norm.
+  ema_decay: float = 0.9999  # Share of the old average kept at every step; 0: none.
+  accumulate: int = 1  # Micro-batches per step; divides the batch.
+
+
+class TrainState(NamedTuple):
+  """All that a step changes; what a checkpoint holds."""
+
+  step: jax.Array  # int32 []; steps taken.
+  params: Params
+  opt_state: optax.OptState
+  ema: Params  # Float32 average of `params`: what is sampled and exported.
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+  """AdamW with a unit learning rate; `train_step` scales its updates.
+
+  The rate stays outside so that runs of different lengths share one compiled step.
+  """
+  return optax.chain(
+    optax.clip_by_global_norm(config.clip),
+    optax.adamw(
+      1.0, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay
+    ),
+  )
+
+
+def initial_state(params: Params, config: OptimizerConfig) -> TrainState:
+  """Step 0: the average starts as a float32 copy of `params`."""
+  ema = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
+  return TrainState(jnp.int32(0), params, make_optimizer(config).init(params), ema)
+
+
+def _mean_loss_and_grads(
+  loss_fn: LossFn, key: jax.Array, params: Params, tokens: jax.Array, accumulate: int
+) -> tuple[jax.Array, Params]:
+  """Loss and gradients averaged over `accumulate` micro-batches of `tokens`."""
+  value_and_grad = jax.value_and_grad(loss_fn, argnums=1)
+  if accumulate == 1:
+    return value_and_grad(key, params, tokens)
+  micro = tokens.reshape(accumulate, -1, tokens.shape[-1])
+
+  def add(total, inputs):
+    key, tokens = inputs
+    return jax.tree.map(jnp.add, total, value_and_grad(key, params, tokens)), None
+
+  zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
+  keys = jax.random.split(key, accumulate)
+  total, _ = jax.lax.scan(add, zeros, (keys, micro))
+  return jax.tree.map(lambda x: x / accumulate, total)
+
+
+def make_train_step(loss_fn: LossFn, config: OptimizerConfig):
+  """Compiles `train_step(state, tokens, key, learning_rate) -> (state, metrics)`.
+
+  The step's own key is `fold_in(key, state.step)`, so resuming needs no saved key. The
+  state is donated. Metrics are device scalars: `loss`, `grad_norm`, `learning_rate`.
+  """
+  optimizer = make_optimizer(config)
+
+  def train_step(state: TrainState, tokens, key, learning_rate):
+    key = jax.random.fold_in(key, state.step)
+    loss, grads = _mean_loss_and_grads(
+      loss_fn, key, state.params, tokens, config.accumulate
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    updates = jax.tree.map(lambda u: learning_rate * u, updates)
+    params = optax.apply_updates(state.params, updates)
+    n = state.step.astype(jnp.float32)
+    decay = jnp.minimum(config.ema_decay, (1 + n) / (10 + n))  # As MDLM warms it up.
+    ema = optax.incremental_update(
+      jax.tree.map(lambda p: p.astype(jnp.float32), params), state.ema, 1 - decay
+    )
+    metrics = {
+      'loss': loss,
+      'grad_norm': optax.tree.norm(grads),
+      'learning_rate': learning_rate,
+    }
+    return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+  return jax.jit(train_step, donate_argnums=0)

@@ -1,0 +1,3 @@
+from setuptools import setup  # metadata is in pyproject.toml
+
+setup()

@@ -1,0 +1,55 @@
+import errno
+
+import pytest
+
+from scmdm_jax.checkpoints import disk
+from scmdm_jax.errors import BadInput, DamagedData
+
+
+def test_directory_appears_with_all_its_files(tmp_path):
+  path = tmp_path / 'deep' / 'down'
+  with disk.new_directory(path) as temporary:
+    (temporary / 'sub').mkdir()
+    (temporary / 'sub' / 'a').write_text('a')
+    assert not path.exists()
+  assert (path / 'sub' / 'a').read_text() == 'a'
+  assert [p.name for p in path.parent.iterdir()] == ['down']
+
+
+@pytest.mark.parametrize('error', [ValueError('bug'), KeyboardInterrupt()])
+def test_interrupted_directory_leaves_the_old_one(tmp_path, error):
+  path = tmp_path / 'x'
+  path.mkdir()
+  (path / 'old').touch()
+  with pytest.raises(type(error)), disk.new_directory(path) as temporary:
+    (temporary / 'new').touch()
+    raise error
+  assert [p.name for p in tmp_path.iterdir()] == ['x']
+  assert [p.name for p in path.iterdir()] == ['old']
+
+
+def test_full_disk_is_one_line_with_the_free_space(tmp_path):
+  with (
+    pytest.raises(DamagedData, match=r'No space left on device\), \d+ bytes are free'),
+    disk.new_directory(tmp_path / 'x'),
+  ):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_parent_that_is_a_file(tmp_path):
+  (tmp_path / 'file').touch()
+  with (
+    pytest.raises(BadInput, match='file/x: cannot create it'),
+    disk.new_directory(tmp_path / 'file' / 'x'),
+  ):
+    pass
+
+
+def test_json_round_trip_refuses_nan(tmp_path):
+  disk.write_json(tmp_path / 'a.json', {'x': [1, None, 'ü']})
+  assert disk.read_json(tmp_path / 'a.json') == {'x': [1, None, 'ü']}
+  with pytest.raises(ValueError, match='JSON'):
+    disk.write_json(tmp_path / 'b.json', {'x': float('nan')})
+  with pytest.raises(BadInput, match='No such file'):
+    disk.read_json(tmp_path / 'c.json')

@@ -1,0 +1,285 @@
+import json
+import os
+import pathlib
+import pickle
+import struct
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from scmdm_jax.checkpoints import safetensors_files as files
+from scmdm_jax.errors import BadInput, DamagedData
+from tests.checkpoints import manifests
+
+TENSORS = {
+  'a': np.arange(6, dtype=np.float32).reshape(2, 3),
+  'b': np.array([1.5, -0.0], np.float32),
+}
+
+
+@pytest.fixture
+def source(tmp_path):
+  return manifests.write_directory(tmp_path / 'source', {'x': 1}, TENSORS)
+
+
+def shard(source):
+  """Turns the single file of `source` into two shards with an index."""
+  (source / 'model.safetensors').unlink()
+  for name in TENSORS:
+    safetensors.numpy.save_file({name: TENSORS[name]}, source / f'{name}.safetensors')
+  write_index(source, {'a': 'a.safetensors', 'b': 'b.safetensors'})
+
+
+def write_index(source, weight_map):
+  index = source / 'model.safetensors.index.json'
+  index.write_text(json.dumps({'metadata': {}, 'weight_map': weight_map}))
+
+
+def read(path):
+  return dict(files.read_tensors(files.open_source(path)))
+
+
+def assert_equal(tensors):
+  assert tensors.keys() == TENSORS.keys()
+  for name, value in TENSORS.items():
+    assert tensors[name].dtype == np.float32
+    assert tensors[name].tobytes() == value.tobytes()
+
+
+def test_reads_one_file_and_shards(source):
+  opened = files.open_source(source)
+  assert opened.config == {'x': 1}
+  assert opened.shapes == {'a': (2, 3), 'b': (2,)}
+  assert opened.num_bytes == (source / 'model.safetensors').stat().st_size
+  assert_equal(read(source))
+  assert_equal(read(source / 'model.safetensors'))
+  shard(source)
+  assert_equal(read(source))
+
+
+def test_tensors_come_one_by_one(source):
+  iterator = files.read_tensors(files.open_source(source))
+  assert next(iterator)[0] == 'a'
+  assert next(iterator)[0] == 'b'
+
+
+def test_half_precision_widens_exactly(tmp_path):
+  half = {
+    'h': np.array([0.1, 65504], np.float16),
+    'g': np.array([0.1, 3e38], ml_dtypes.bfloat16),
+  }
+  read_back = read(manifests.write_directory(tmp_path / 'half', {}, half))
+  for name, value in half.items():
+    np.testing.assert_array_equal(read_back[name], value.astype(np.float32))
+
+
+def test_other_dtypes_are_refused(tmp_path):
+  path = manifests.write_directory(tmp_path / 's', {}, {'w': np.zeros(2, np.float64)})
+  with pytest.raises(BadInput, match=r"model\.safetensors: tensor 'w' is F64"):
+    read(path)
+
+
+def test_write_then_read_is_bitwise(tmp_path):
+  path = tmp_path / 'out'
+  transposed = {'a': np.asarray(TENSORS['a'].T.copy().T), 'b': TENSORS['b']}
+  assert not transposed['a'].flags['C_CONTIGUOUS']
+  files.write(path, {'x': 1}, transposed)
+  assert_equal(read(path))
+  assert sorted(os.listdir(tmp_path)) == ['out']
+  with pytest.raises(BadInput, match='not empty'):
+    files.write(path, {'x': 1}, TENSORS)
+
+
+def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
+  def fail(tensors, path, metadata):
+    pathlib.Path(path).write_bytes(b'half')
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(safetensors.numpy, 'save_file', fail)
+  with pytest.raises(DamagedData, match='No space left on device'):
+    files.write(tmp_path / 'out', {}, TENSORS)
+  assert os.listdir(tmp_path) == []
+
+
+def damage(kind, data):
+  size = struct.unpack('<Q', data[:8])[0]
+  return {
+    'half': data[: len(data) // 2],
+    'one byte short': data[:-1],
+    'one byte more': data + b'\0',
+    'empty': b'',
+    'seven bytes': data[:7],
+    'header too long': struct.pack('<Q', 1 << 40) + data[8:],
+    'header flipped': data[:9] + bytes([data[9] ^ 0x80]) + data[10:],
+    'offsets overlap': data.replace(b'[24,32]', b'[20,32]'),
+    'shape too large': data.replace(b'[2,3]', b'[9,9]'),
+    'unknown dtype': data.replace(b'"F32"', b'"Q32"', 1),
+    'pickle': pickle.dumps({'a': [1, 2]}),
+    'zip': b'PK\x03\x04' + data[4:],
+    'header only': data[: 8 + size],
+  }[kind]
+
+
+@pytest.mark.parametrize(
+  'kind',
+  [
+    'half',
+    'one byte short',
+    'one byte more',
+    'empty',
+    'seven bytes',
+    'header too long',
+    'header flipped',
+    'offsets overlap',
+    'shape too large',
+    'unknown dtype',
+    'pickle',
+    'zip',
+    'header only',
+  ],
+)
+def test_damaged_files_are_named(source, kind):
+  file = source / 'model.safetensors'
+  data = file.read_bytes()
+  damaged = damage(kind, data)
+  assert damaged != data
+  file.write_bytes(damaged)
+  with pytest.raises(DamagedData) as caught:
+    read(source)
+  assert str(file) in str(caught.value)
+  assert '\n' not in str(caught.value)
+
+
+class Canary:
+  """Creates a file when unpickled."""
+
+  def __init__(self, path):
+    self.path = path
+
+  def __reduce__(self):
+    return pathlib.Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['pytorch_model.bin', 'model.pt', 'mdlm.ckpt', 'model.pkl', 'model.safetensors'],
+)
+def test_pickles_are_never_opened(tmp_path, name):
+  canary = tmp_path / 'canary'
+  source = tmp_path / 'source'
+  source.mkdir()
+  (source / 'config.json').write_text('{}')
+  (source / name).write_bytes(pickle.dumps(Canary(canary)))
+  for path in (source, source / name):
+    with pytest.raises(BadInput) as caught:
+      read(path)
+    assert name in str(caught.value)
+    if name != 'model.safetensors':
+      assert 'weights_only=True' in str(caught.value)
+  assert not canary.exists()
+  pickle.loads((source / name).read_bytes())  # The canary does sing.
+  assert canary.exists()
+
+
+def test_pickle_beside_safetensors_is_ignored(source):
+  (source / 'pytorch_model.bin').write_bytes(b'never read')
+  assert_equal(read(source))
+
+
+@pytest.mark.parametrize('name', ['../outside.safetensors', '{absolute}', 'a/../../o'])
+def test_index_cannot_leave_the_directory(source, name):
+  shard(source)
+  outside = source.parent / 'outside.safetensors'
+  safetensors.numpy.save_file({'b': TENSORS['b']}, outside)
+  name = name.format(absolute=outside)
+  write_index(source, {'a': 'a.safetensors', 'b': name})
+  with pytest.raises(BadInput, match='outside the directory'):
+    files.open_source(source)
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'config.json'])
+def test_links_cannot_leave_the_directory(source, name):
+  outside = source.parent / 'outside'
+  (source / name).rename(outside)
+  (source / name).symlink_to(outside)
+  with pytest.raises(BadInput, match=f'{name}: a link that leaves the directory'):
+    files.open_source(source)
+
+
+def test_hub_cache_links_are_followed(tmp_path):
+  # The layout of `hf download`: snapshots/REVISION/name -> ../../blobs/HASH.
+  snapshot = manifests.write_directory(
+    tmp_path / 'models--x' / 'snapshots' / 'abc', {'x': 1}, TENSORS
+  )
+  blobs = tmp_path / 'models--x' / 'blobs'
+  blobs.mkdir()
+  for name in ('config.json', 'model.safetensors'):
+    (snapshot / name).rename(blobs / name)
+    (snapshot / name).symlink_to(pathlib.Path('..', '..', 'blobs', name))
+  assert_equal(read(snapshot))
+
+
+def test_index_must_agree_with_the_shards(source):
+  shard(source)
+  write_index(source, {'a': 'a.safetensors', 'b': 'gone.safetensors'})
+  with pytest.raises(DamagedData, match=r'gone\.safetensors, which is not there'):
+    files.open_source(source)
+  write_index(
+    source, {'a': 'b.safetensors', 'b': 'a.safetensors', 'c': 'a.safetensors'}
+  )
+  with pytest.raises(DamagedData, match=r'disagrees with the shards on a .*, b .*, c'):
+    files.open_source(source)
+  write_index(source, {'a': 'a.safetensors', 'b': 'b.bin'})
+  with pytest.raises(BadInput, match=r'b\.bin: \.bin files can run code'):
+    files.open_source(source)
+  write_index(source, ['a'])
+  with pytest.raises(DamagedData, match='weight_map is not an object'):
+    files.open_source(source)
+
+
+def test_a_tensor_in_two_shards_is_refused(source):
+  shard(source)
+  safetensors.numpy.save_file(TENSORS, source / 'b.safetensors')
+  with pytest.raises(DamagedData, match="tensor 'a' is also in a"):
+    files.open_source(source)
+
+
+def test_several_files_need_an_index(source):
+  shard(source)
+  (source / 'model.safetensors.index.json').unlink()
+  with pytest.raises(BadInput, match=r'a\.safetensors, b\.safetensors and no model'):
+    files.open_source(source)
+
+
+@pytest.mark.parametrize(
+  ('text', 'error', 'message'),
+  [
+    ('{"a": ', DamagedData, 'not JSON'),
+    ('{"a": NaN}', DamagedData, 'NaN is not a JSON number'),
+    ('[1]', DamagedData, 'a JSON list; wanted an object'),
+    ('[' * 100_000, DamagedData, 'not JSON'),
+    ('\xff', DamagedData, 'not JSON'),
+    ('"' + 'x' * (9 << 20) + '"', BadInput, 'more than'),
+  ],
+  ids=['cut', 'nan', 'list', 'deep', 'latin1', 'large'],
+)
+def test_bad_config_json(source, text, error, message):
+  (source / 'config.json').write_text(text, encoding='latin1')
+  with pytest.raises(error, match=message) as caught:
+    files.open_source(source)
+  assert str(source / 'config.json') in str(caught.value)
+
+
+def test_missing_pieces_are_named(tmp_path, source):
+  with pytest.raises(BadInput, match='no such directory'):
+    files.open_source(tmp_path / 'nowhere')
+  (source / 'config.json').unlink()
+  with pytest.raises(BadInput, match=r'no config\.json; found model\.safetensors'):
+    files.open_source(source)
+  (source / 'model.safetensors').unlink()
+  with pytest.raises(BadInput, match=r'no \*\.safetensors; found nothing'):
+    files.open_source(source)
+  with pytest.raises(BadInput, match=r'not a \.safetensors file'):
+    files.open_source(__file__)

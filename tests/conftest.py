@@ -1,0 +1,14 @@
+"""Settings for every test."""
+
+import os
+
+# Before NumPy and PyTorch load: their threads only wait for each other on tiny
+# arrays, and other programs need the cores.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+import jax
+
+# Implicit broadcasting across ranks hides shape errors.
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+# Each test compiles what it measures; and the cache is shared between programs.
+jax.config.update('jax_enable_compilation_cache', False)

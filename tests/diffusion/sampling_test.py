@@ -1,0 +1,394 @@
+"""The sampler against a plain loop, exact marginals and its own promises."""
+
+import functools
+
+import chex
+import jax
+from jax.experimental import io_callback
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from scmdm_jax.diffusion import sampling
+from scmdm_jax.diffusion.schedules import (
+  Cosine,
+  LogLinear,
+  Polynomial,
+  noise_level,
+)
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import DiTConfig, ModelDescription
+from tests.compiling import quick_jit
+from tests.diffusion import toys
+from tests.models import parameters
+
+EPS = 1e-3
+WEIGHTS = toys.weights(0)
+ALL_MASKED = jnp.full((6, toys.LENGTH), toys.MASK, jnp.int32)
+
+
+def keys_of(seed, batch):
+  return jax.random.split(jax.random.key(seed), batch)
+
+
+@functools.partial(quick_jit, static_argnums=(3, 4))
+def _sample_toy(keys, x_init, temperature, num_steps, self_condition):
+  return sampling.sample(
+    keys,
+    toys.network(WEIGHTS),
+    x_init,
+    schedule=LogLinear(),
+    mask_id=toys.MASK,
+    num_steps=num_steps,
+    self_condition=self_condition,
+    temperature=temperature,
+    keep_trajectory=True,
+  )
+
+
+def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_condition=True):
+  return _sample_toy(keys, x_init, temperature, num_steps, self_condition)
+
+
+@quick_jit
+def random_numbers(key, step):
+  """What one example draws in one step, by the documented derivation of keys."""
+  key_reveal, key_token = jax.random.split(jax.random.fold_in(key, step))
+  return (
+    jax.random.uniform(key_reveal, (toys.LENGTH,)),
+    jax.random.gumbel(key_token, (toys.LENGTH, toys.VOCAB), mode='high'),
+  )
+
+
+def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperature=1.0):
+  """The two-stage rule, one example and one step at a time, with NumPy.
+
+  Step i of an example: its key folded with i, split in two; the first half draws one
+  uniform per position, the second one Gumbel number per position and token.
+  """
+  network = toys.network_np(WEIGHTS)
+  trajectory = []
+  x = np.array(x_init)
+  signal = np.zeros((*x.shape, toys.DIM), np.float32)
+  for i in range(num_steps):
+    alpha_t = alpha(1 - i / num_steps) if i > 0 else 0.0
+    alpha_s = alpha(1 - (i + 1) / num_steps)
+    sigma = -np.log(max(alpha_t, np.finfo(np.float32).tiny))
+    hidden = network.encode(x, signal, np.full(len(x), sigma, np.float32))
+    logits = network.logits(hidden)
+    x_next = x.copy()
+    for b in range(len(x)):
+      u, noise = map(np.asarray, random_numbers(keys[b], i))
+      for position in range(x.shape[1]):
+        hidden_now = x[b, position] == toys.MASK
+        if hidden_now and u[position] < (alpha_s - alpha_t) / (1 - alpha_t):
+          scores = logits[b, position] + temperature * noise[position]
+          scores[toys.MASK] = -np.inf
+          x_next[b, position] = scores.argmax()
+    if self_condition:
+      probs = toys.softmax_np(logits, toys.MASK)
+      signal = network.signal(probs).astype(np.float32)
+    x = x_next
+    trajectory.append(x)
+  return np.stack(trajectory)
+
+
+def loglinear(t):
+  return 1 - (1 - EPS) * t if t > 0 else 1.0
+
+
+@pytest.mark.parametrize(
+  ('num_steps', 'self_condition'),
+  [(1, True), (4, True), (4, False), (2 * toys.LENGTH, True)],
+)
+def test_equals_a_plain_loop_token_for_token(num_steps, self_condition):
+  keys = keys_of(1, 6)
+  found = sample_toy(keys, ALL_MASKED, num_steps, self_condition=self_condition)
+  wanted = sample_plainly(
+    keys, ALL_MASKED, num_steps, loglinear, self_condition=self_condition
+  )
+  assert np.array_equal(found.trajectory, wanted)
+  assert np.array_equal(found.tokens, wanted[-1])
+  assert found.tokens.dtype == jnp.int32
+  assert np.all(found.tokens != toys.MASK)
+  assert found.evaluations == num_steps
+
+
+def test_the_signal_matters_from_the_second_step_on():
+  conditioned = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_condition=True)
+  vanilla = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_condition=False)
+  assert np.array_equal(conditioned.trajectory[0], vanilla.trajectory[0])
+  assert not np.array_equal(conditioned.tokens, vanilla.tokens)
+
+
+def test_greedy():
+  keys = keys_of(2, 6)
+  found = sample_toy(keys, ALL_MASKED, 4, temperature=0.0, self_condition=True)
+  wanted = sample_plainly(
+    keys, ALL_MASKED, 4, loglinear, self_condition=True, temperature=0.0
+  )
+  assert np.array_equal(found.trajectory, wanted)
+
+
+def test_prompt_and_revealed_tokens_never_change():
+  x_init = toys.clean_tokens(3, 6)
+  wanted = np.random.default_rng(4).random(x_init.shape) < 0.5
+  x_init[wanted] = toys.MASK
+  found = sample_toy(keys_of(5, 6), x_init, 4, self_condition=True)
+  assert np.array_equal(np.asarray(found.tokens)[~wanted], x_init[~wanted])
+  assert np.all(np.asarray(found.tokens) != toys.MASK)
+  states = [x_init, *np.asarray(found.trajectory)]
+  for before, after in zip(states, states[1:], strict=False):
+    visible = before != toys.MASK
+    assert np.array_equal(before[visible], after[visible])
+
+
+def test_nothing_to_do():
+  x_init = jnp.asarray(toys.clean_tokens(6, 6))
+  found = sample_toy(keys_of(7, 6), x_init, 4, self_condition=True)
+  assert np.array_equal(found.tokens, x_init)
+
+
+@pytest.mark.parametrize('self_condition', [True, False])
+def test_executes_one_evaluation_per_step(self_condition):
+  calls = []
+  network = toys.network(
+    WEIGHTS, lambda *_: io_callback(lambda: calls.append(1), None, ordered=True)
+  )
+
+  @quick_jit
+  def run(keys):
+    return sampling.sample(
+      keys,
+      network,
+      ALL_MASKED,
+      schedule=LogLinear(),
+      mask_id=toys.MASK,
+      num_steps=9,
+      self_condition=self_condition,
+    )
+
+  found = run(keys_of(8, 6))
+  jax.effects_barrier()
+  assert len(calls) == found.evaluations == 9
+
+
+def small_dit():
+  arch = DiTConfig(
+    vocab_size=9, length=6, hidden_dim=8, num_blocks=1, num_heads=2, cond_dim=4
+  )
+  description = ModelDescription(arch, mask_id=8, tokenizer='', injection='embedding')
+  return description, parameters.random_params(description, seed=9, scale=0.3)
+
+
+@quick_jit
+def sample_dit(keys, params):
+  description, _ = small_dit()
+  return sampling.sample(
+    keys,
+    denoiser.bind(params, description),
+    jnp.full((len(keys), 6), 8, jnp.int32),
+    schedule=LogLinear(),
+    mask_id=8,
+    num_steps=5,
+  ).tokens
+
+
+def test_samples_do_not_depend_on_the_batch():
+  _, params = small_dit()
+  keys = keys_of(10, 8)
+  whole = np.asarray(sample_dit(keys, params))
+  assert len(np.unique(whole, axis=0)) > 4
+  for size in (4, 1):
+    parts = [sample_dit(keys[i : i + size], params) for i in range(0, 8, size)]
+    assert np.array_equal(np.concatenate(parts), whole)
+  order = np.random.default_rng(11).permutation(8)
+  assert np.array_equal(sample_dit(keys[order], params), whole[order])
+
+
+def test_the_carry_holds_nothing_of_the_size_of_the_vocabulary():
+  # Sizes that no other dimension shares.
+  batch, length, vocab, dim, steps = 3, 5, 23, 8, 4
+  arch = DiTConfig(
+    vocab_size=vocab, length=7, hidden_dim=dim, num_blocks=1, num_heads=2, cond_dim=4
+  )
+  description = ModelDescription(arch, mask_id=22, tokenizer='', injection='table')
+  params = denoiser.abstract_params(description)
+
+  def run(keys, params):
+    return sampling.sample(
+      keys,
+      denoiser.bind(params, description),
+      jnp.full((batch, length), 22, jnp.int32),
+      schedule=LogLinear(),
+      mask_id=22,
+      num_steps=steps,
+      keep_trajectory=True,
+    )
+
+  jaxpr = jax.make_jaxpr(run)(keys_of(0, batch), params)
+  (loop,) = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == 'scan']
+  first, count = loop.params['num_consts'], loop.params['num_carry']
+  assert loop.params['length'] == steps
+  carry = [v.aval for v in loop.invars[first : first + count]]
+  assert sorted((v.shape, str(v.dtype)) for v in carry) == [
+    ((), 'int32'),
+    ((batch, length), 'int32'),
+    ((batch, length, dim), 'float32'),
+  ]
+  assert not any(vocab in v.aval.shape for v in loop.outvars)
+
+
+def test_one_compilation():
+  chex.clear_trace_counter()
+
+  @quick_jit
+  @chex.assert_max_traces(n=1)
+  def run(keys, x_init, temperature):
+    return sampling.sample(
+      keys,
+      toys.network(WEIGHTS),
+      x_init,
+      schedule=LogLinear(),
+      mask_id=toys.MASK,
+      num_steps=3,
+      temperature=temperature,
+    ).tokens
+
+  one = run(keys_of(12, 6), ALL_MASKED, 1.0)
+  other = run(keys_of(13, 6), ALL_MASKED, 0.5)
+  run(keys_of(13, 6), jnp.asarray(toys.clean_tokens(0, 6)), 0.0)
+  assert not np.array_equal(one, other)
+
+
+def test_the_network_body_is_traced_once_whatever_the_steps():
+  def traces(num_steps):
+    calls = []
+    network = toys.network(WEIGHTS, lambda *_: calls.append(1))
+    jax.eval_shape(
+      lambda keys: sampling.sample(
+        keys,
+        network,
+        ALL_MASKED,
+        schedule=LogLinear(),
+        mask_id=toys.MASK,
+        num_steps=num_steps,
+      ),
+      keys_of(0, 6),
+    )
+    return len(calls)
+
+  assert traces(2) == traces(50)
+
+
+def test_no_key_is_used_twice():
+  def run(keys):
+    return sampling.sample(
+      keys,
+      toys.network(WEIGHTS),
+      ALL_MASKED,
+      schedule=LogLinear(),
+      mask_id=toys.MASK,
+      num_steps=3,
+      top_p=0.9,
+    ).tokens
+
+  def careless(key):
+    return jax.random.uniform(key) + jax.random.normal(key)
+
+  with jax.debug_key_reuse(True):
+    quick_jit(run)(keys_of(14, 6))
+    with pytest.raises(jax.errors.KeyReuseError):
+      quick_jit(careless)(jax.random.key(0))
+
+
+def test_temperature_and_top_p_leave_the_signal_alone():
+  network = toys.network(WEIGHTS)
+  x_t = toys.clean_tokens(15, 6)
+  x_t[:, 1:4] = toys.MASK
+  signal = np.random.default_rng(16).standard_normal((6, toys.LENGTH, toys.DIM))
+  state = sampling.SamplerState(
+    jnp.asarray(x_t), jnp.asarray(signal, jnp.float32), jnp.int32(0)
+  )
+  hidden = toys.network_np(WEIGHTS).encode(x_t, signal, np.full(6, -np.log(0.3)))
+  logits = toys.network_np(WEIGHTS).logits(hidden)
+  wanted = toys.softmax_np(logits, toys.MASK) @ WEIGHTS['table']
+  for settings in [{}, {'temperature': 0.0}, {'temperature': 3.0, 'top_p': 0.3}]:
+    step = quick_jit(
+      functools.partial(
+        sampling.reverse_step, network=network, mask_id=toys.MASK, **settings
+      )
+    )
+    after = step(keys_of(17, 6), state, alpha_t=0.3, alpha_s=0.6)
+    # Also at visible positions: the prediction before carry-over.
+    np.testing.assert_allclose(after.signal, wanted, atol=1e-5)
+    assert after.evaluations == 1
+
+
+PROBS = np.array([0.5, 0.3, 0.0, 0.1999, 1e-4])
+
+
+@pytest.mark.parametrize(
+  ('schedule', 'alpha'),
+  [
+    (LogLinear(), lambda t: 1 - (1 - EPS) * t),
+    (Cosine(), lambda t: 1 - (1 - EPS) * np.cos(np.pi / 2 * (1 - t))),
+    (Polynomial(2.0), lambda t: 1 - (1 - EPS) * t**2),
+  ],
+)
+def test_marginals_and_masked_fractions(schedule, alpha):
+  batch, length, steps = 2048, 64, 5
+
+  @quick_jit
+  def run(keys):
+    return sampling.sample(
+      keys,
+      toys.fixed_network(np.maximum(PROBS, 1e-38)),
+      jnp.full((batch, length), 2, jnp.int32),
+      schedule=schedule,
+      mask_id=2,
+      num_steps=steps,
+      keep_trajectory=True,
+    )
+
+  found = run(keys_of(18, batch))
+  n = batch * length
+  for i, x_t in enumerate(np.asarray(found.trajectory)):
+    left = 1 - alpha(1 - (i + 1) / steps)
+    masked = np.sum(x_t == 2)
+    assert abs(masked - n * left) <= 4 * np.sqrt(n * left * (1 - left))
+    # The tokens revealed so far have the same law at every step.
+    counts = np.bincount(x_t[x_t != 2], minlength=5)
+    real = PROBS > 0
+    wanted = counts.sum() * PROBS[real]
+    assert counts[2] == 0
+    assert stats.chisquare(counts[real], wanted).pvalue > 1e-4
+
+
+@pytest.mark.xfail(
+  strict=True,
+  reason='the first step is told sigma = -log(tiny) = 87, never seen in training',
+)
+def test_noise_levels_lie_within_those_of_training():
+  seen = []
+  network = toys.network(
+    WEIGHTS,
+    lambda x_t, signal, sigma: io_callback(
+      lambda sigma: seen.append(np.max(sigma)), None, sigma, ordered=True
+    ),
+  )
+  quick_jit(
+    lambda keys: sampling.sample(
+      keys,
+      network,
+      ALL_MASKED,
+      schedule=LogLinear(),
+      mask_id=toys.MASK,
+      num_steps=3,
+    )
+  )(keys_of(19, 6))
+  jax.effects_barrier()
+  largest = float(noise_level(LogLinear(), jnp.ones(1))[0])
+  assert len(seen) == 3
+  assert max(seen) <= largest + 1e-3

@@ -1,0 +1,131 @@
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scmdm_jax.judges.autoregressive import causal_nll, scored
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import DecoderConfig, ModelDescription
+
+VOCAB = 7
+
+
+class Toy(NamedTuple):
+  """Scores the next token by the running sum of the embeddings so far."""
+
+  table: jax.Array
+  head: jax.Array
+
+  @property
+  def signal_dim(self):
+    return self.table.shape[1]
+
+  def encode(self, tokens, signal, sigma):
+    assert signal.shape == (*tokens.shape, self.signal_dim)
+    assert sigma.shape == tokens.shape[:1]
+    return jnp.cumsum(self.table[tokens], axis=1)
+
+  def logits(self, hidden):
+    return hidden @ self.head
+
+
+def make_toy():
+  rng = np.random.default_rng(0)
+  table, head = rng.normal(size=(VOCAB, 4)), rng.normal(size=(4, VOCAB))
+  return Toy(jnp.asarray(table, jnp.float32), jnp.asarray(head, jnp.float32))
+
+
+TOKENS = np.random.default_rng(1).integers(0, VOCAB, (3, 6)).astype(np.int32)
+
+
+def test_nll_equals_the_chain_rule_by_hand():
+  toy = make_toy()
+  table, head = np.asarray(toy.table, np.float64), np.asarray(toy.head, np.float64)
+  wanted = np.zeros((3, 5))
+  for row in range(3):
+    for i in range(5):
+      scores = sum(table[token] for token in TOKENS[row, : i + 1]) @ head
+      probability = np.exp(scores)[TOKENS[row, i + 1]] / np.exp(scores).sum()
+      wanted[row, i] = -np.log(probability)
+  found = causal_nll(toy, TOKENS)
+  assert found.shape == (3, 5)
+  assert found.dtype == jnp.float32
+  # Float32 sums of up to five terms of order one.
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_probabilities_of_all_continuations_sum_to_one():
+  prefix = [3, 1]
+  tails = [(a, b) for a in range(VOCAB) for b in range(VOCAB)]
+  tokens = np.array([[*prefix, *tail] for tail in tails], np.int32)
+  nll = causal_nll(make_toy(), tokens)
+  log_probs = -np.asarray(nll[:, 1:], np.float64).sum(axis=1)
+  assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_perplexity_of_a_uniform_model_is_the_vocabulary():
+  toy = Toy(jnp.zeros((VOCAB, 4)), jnp.zeros((4, VOCAB)))
+  nll = causal_nll(toy, TOKENS)
+  assert np.exp(np.mean(nll)) == pytest.approx(VOCAB, rel=1e-6)
+
+
+def test_half_precision_scores_are_normalised_in_float32():
+  toy = make_toy()
+  half = Toy(toy.table.astype(jnp.bfloat16), toy.head.astype(jnp.bfloat16))
+  scores = half.logits(half.encode(TOKENS[:, :-1], np.zeros((3, 5, 4)), np.zeros(3)))
+  assert scores.dtype == jnp.bfloat16
+  scores = np.asarray(scores, np.float64)
+  log_probs = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
+  wanted = -np.take_along_axis(log_probs, TOKENS[:, 1:, None], -1)[..., 0]
+  found = causal_nll(half, TOKENS)
+  assert found.dtype == jnp.float32
+  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_a_decoder_sees_no_later_token():
+  description = ModelDescription(
+    DecoderConfig(VOCAB, 6, 8, 1, 2, 2, 16), mask_id=None, tokenizer=''
+  )
+
+  @jax.jit
+  def nll(tokens):
+    params = denoiser.init_params(jax.random.key(0), description)
+    return causal_nll(denoiser.bind(params, description), tokens)
+
+  before = nll(TOKENS)
+  changed = TOKENS.copy()
+  changed[:, 4] = (changed[:, 4] + 1) % VOCAB
+  after = nll(changed)
+  # Targets 1 to 3 are predicted from tokens 0 to 2: the very same numbers.
+  np.testing.assert_array_equal(after[:, :3], before[:, :3])
+  assert np.all(after[:, 3:] != before[:, 3:])
+
+
+@pytest.mark.parametrize(
+  ('tokens', 'wanted'),
+  [
+    # The end is scored, what follows is not. 1 ends, 3 pads.
+    ([0, 5, 6, 1, 3, 3], [1, 1, 1, 0, 0]),
+    # At once: an empty text.
+    ([0, 1, 3, 3, 3, 3], [1, 0, 0, 0, 0]),
+    # Never: everything counts.
+    ([0, 5, 6, 5, 6, 5], [1, 1, 1, 1, 1]),
+    # In the last place.
+    ([0, 5, 6, 5, 6, 1], [1, 1, 1, 1, 1]),
+    # Several, with tokens between them: only up to the first.
+    ([0, 5, 1, 6, 1, 1], [1, 1, 0, 0, 0]),
+    # As the first token it is given, not written: it ends nothing.
+    ([1, 5, 6, 1, 3, 3], [1, 1, 1, 0, 0]),
+  ],
+)
+def test_scored_up_to_the_first_end(tokens, wanted):
+  found = scored(jnp.array([tokens], jnp.int32), eos_id=1)
+  assert found.dtype == bool
+  assert found[0].astype(int).tolist() == wanted
+
+
+def test_rows_are_scored_each_alone():
+  found = scored(jnp.array([[0, 1, 3], [0, 5, 1], [0, 5, 5]]), eos_id=1)
+  assert found.astype(int).tolist() == [[1, 0], [1, 1], [1, 1]]

@@ -1,0 +1,109 @@
+import json
+import os
+
+import numpy as np
+import pytest
+
+from scmdm_jax.checkpoints import safetensors_files, store
+from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.modes import convert
+from tests.checkpoints import manifests
+
+INV_FREQ = 'backbone.rotary_emb.inv_freq'
+PROJECTION = {'self_conditioning.projection.kernel': (16, 16)}
+CASES = {
+  'mdlm': (manifests.MDLM_CONFIG, manifests.SMALL_MDLM),
+  'mdlm+sc': (
+    manifests.MDLM_CONFIG | {'self_conditioning': 'embedding', 'tokenizer': 'qm9'},
+    manifests.SMALL_MDLM | PROJECTION,
+  ),
+  'llama': (manifests.LLAMA_CONFIG, manifests.SMALL_LLAMA),
+}
+
+
+def make_source(tmp_path, case):
+  config, shapes = CASES[case]
+  tensors = manifests.random_tensors(shapes)
+  return manifests.write_directory(tmp_path / 'source', config, tensors), tensors
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_import_then_export_is_bitwise(tmp_path, case):
+  source, tensors = make_source(tmp_path, case)
+  figures = convert.import_model(str(source), str(tmp_path / 'model'))
+  counted = [t for name, t in tensors.items() if name != INV_FREQ]
+  assert figures == {
+    'layout': case.split('+')[0],
+    'tensors': len(tensors),
+    'parameters': sum(t.size for t in counted),
+    'bytes': (source / 'model.safetensors').stat().st_size,
+    'path': str(tmp_path / 'model'),
+  }
+  json.dumps(figures)
+  # From the model, and from a training workdir around it.
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'model').rename(tmp_path / 'run' / 'model')
+  exported = convert.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  assert exported['parameters'] == figures['parameters']
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  back = dict(safetensors_files.read_tensors(opened))
+  assert back.keys() == tensors.keys()
+  for name, value in tensors.items():
+    if name != INV_FREQ:
+      assert back[name].tobytes() == value.tobytes(), name
+  # And what was exported can be imported: the very same bytes again.
+  convert.import_model(str(tmp_path / 'out'), str(tmp_path / 'again'))
+  convert.export_model(str(tmp_path / 'again'), str(tmp_path / 'out2'))
+  for name in ('model.safetensors', 'config.json'):
+    first = (tmp_path / 'out' / name).read_bytes()
+    assert (tmp_path / 'out2' / name).read_bytes() == first
+  # Nothing temporary is left beside the results.
+  assert sorted(os.listdir(tmp_path)) == ['again', 'out', 'out2', 'run', 'source']
+
+
+def test_every_wrong_tensor_is_in_the_message(tmp_path):
+  tensors = manifests.random_tensors(manifests.SMALL_MDLM)
+  del tensors['backbone.output_layer.linear.bias']
+  tensors['surprise'] = np.zeros(3, np.float32)
+  name = 'backbone.blocks.0.attn_qkv.weight'
+  tensors[name] = np.ascontiguousarray(tensors[name].T)
+  source = manifests.write_directory(tmp_path / 's', manifests.MDLM_CONFIG, tensors)
+  with pytest.raises(BadInput) as caught:
+    convert.import_model(str(source), str(tmp_path / 'model'))
+  message = str(caught.value)
+  assert 'missing backbone.output_layer.linear.bias [11]' in message
+  assert 'unknown surprise' in message
+  assert f'misshaped {name}: got [16, 48], wanted [48, 16]' in message
+  assert sorted(os.listdir(tmp_path)) == ['s']
+
+
+def test_occupied_destinations_are_refused_first(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  taken = tmp_path / 'taken'
+  taken.mkdir()
+  (taken / 'notes.txt').write_text('mine')
+  for verb in (convert.import_model, convert.export_model):
+    with pytest.raises(BadInput, match=r'taken: not empty \(holds notes.txt\)'):
+      verb(str(source), str(taken))
+    with pytest.raises(BadInput, match=r'notes\.txt: a file; give a new directory'):
+      verb(str(source), str(taken / 'notes.txt'))
+  assert (taken / 'notes.txt').read_text() == 'mine'
+  # An empty directory will do.
+  (tmp_path / 'empty').mkdir()
+  convert.import_model(str(source), str(tmp_path / 'empty'))
+  assert store.load_model(tmp_path / 'empty')[0].layout == 'mdlm'
+
+
+def test_damage_leaves_no_destination(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  file = source / 'model.safetensors'
+  file.write_bytes(file.read_bytes()[:-1])
+  with pytest.raises(DamagedData, match=str(file)):
+    convert.import_model(str(source), str(tmp_path / 'model'))
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_export_of_safetensors_points_to_import(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  with pytest.raises(BadInput, match='--mode=import'):
+    convert.export_model(str(source), str(tmp_path / 'out'))
