@@ -68,30 +68,40 @@ lock() {
   fi
 }
 
-install() {
-  local installer=pip constraints=constraints/py312.txt
-  if [[ $version == 3.11 ]]; then constraints=constraints/py311.txt; fi
-  if uv --version >/dev/null 2>&1; then
-    installer=uv
-  elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
-    die "Python $version cannot make environments; on Debian and Ubuntu:" \
-      "apt-get install python$version-venv"
-  fi
-  say "making $venv with Python $version and $installer, about a minute or two"
-
-  # Moved first, so that a deletion cut short never passes for an environment.
+# Moves first, so that a deletion cut short never passes for an environment.
+clear_away() {
   rm -rf -- "$venv.stale"
   if [[ -e $venv ]]; then mv -- "$venv" "$venv.stale"; fi
   rm -rf -- "$venv.stale"
-  if [[ $installer == uv ]]; then
-    uv venv --quiet --seed --python "$python" "$venv"
+}
+
+with_uv() {
+  uv venv --quiet --seed --python "$python" "$venv" &&
     uv pip install --quiet --python "$venv/bin/python" \
       --constraint "$constraints" --editable ".[$extras]"
+}
+
+with_pip() {
+  "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "Python $version cannot make environments; on Debian and Ubuntu:" \
+      "apt-get install python$version-venv"
+  "$python" -m venv "$venv"
+  # Twice quiet: errors only. Old releases of pip warn about packages without wheels.
+  "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
+    --constraint "$constraints" --editable ".[$extras]"
+}
+
+install() {
+  local constraints=constraints/py312.txt
+  if [[ $version == 3.11 ]]; then constraints=constraints/py311.txt; fi
+  say "making $venv with Python $version, about a minute or two"
+  clear_away
+  trap 'exit 130' INT  # or else Ctrl-C would only end uv, and pip would follow
+  if uv --version >/dev/null 2>&1; then
+    # pip may know a proxy, certificates or an index that uv was not told of.
+    with_uv || { say 'uv failed, trying pip' && clear_away && with_pip; }
   else
-    # Twice quiet: errors only. Old releases of pip warn about packages without wheels.
-    "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install -qq --disable-pip-version-check \
-      --constraint "$constraints" --editable ".[$extras]"
+    with_pip
   fi
   wanted >"$stamp.new"
   mv -- "$stamp.new" "$stamp"

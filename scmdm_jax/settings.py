@@ -101,7 +101,7 @@ class MethodSettings:
   eps: float = _option(1e-3, 'a number from 0, below 1', lambda x: 0 <= x < 1)
   power: float = _above(2.0, 0)  # Of the polynomial schedule.
   injection: str = _one_of('embedding', INJECTIONS)
-  rate: float = _within(1.0, 0, 1)  # lambda: the share of conditioned examples.
+  rate: float = _within(1.0, 0, 1)  # lambda: share of conditioned examples (train).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,6 +253,12 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'method.objective: found {settings.method.objective!r} with model.architecture '
       f"= {settings.model.architecture!r}; wanted 'causal' with 'llama', 'masked' with "
       "'mdlm'"
+    )
+  compare, sample = settings.compare, settings.sample
+  if settings.mode == 'compare' and sample.num_steps not in compare.step_counts:
+    raise BadInput(
+      f'compare.step_counts: found {compare.step_counts}; wanted sample.num_steps = '
+      f'{sample.num_steps} among them, where temperatures are swept'
     )
   if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:
     raise BadInput(

@@ -1,5 +1,6 @@
 """What the method asks of a network. Nothing here knows how it is made."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import jax
@@ -15,17 +16,17 @@ class Network(Protocol):
     ...
 
   @property
-  def encode(self):
+  def encode(self) -> Callable[..., jax.Array]:
     """(x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]."""
     ...
 
   @property
-  def logits(self):
+  def logits(self) -> Callable[..., jax.Array]:
     """Hidden [..., D] -> raw scores [..., V], the mask column among them."""
     ...
 
   @property
-  def signal(self):
+  def signal(self) -> Callable[..., jax.Array]:
     """Probabilities [..., V] -> what the next evaluation sees of them, [..., D]."""
     ...
 

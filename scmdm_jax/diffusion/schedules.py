@@ -25,6 +25,7 @@ class LogLinear:
       raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
 
   def __call__(self, t: jax.Array) -> jax.Array:
+    """alpha(t), elementwise."""
     return 1 - (1 - self.eps) * t
 
 
@@ -39,6 +40,7 @@ class Cosine:
       raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
 
   def __call__(self, t: jax.Array) -> jax.Array:
+    """alpha(t), elementwise."""
     return 1 - (1 - self.eps) * jnp.cos(jnp.pi / 2 * (1 - t))
 
 
@@ -56,6 +58,7 @@ class Polynomial:
       raise ValueError(f'power is {self.power}; wanted a number above 0')
 
   def __call__(self, t: jax.Array) -> jax.Array:
+    """alpha(t), elementwise."""
     return 1 - (1 - self.eps) * t**self.power
 
 

@@ -11,11 +11,19 @@ class CausalNetwork(Protocol):
   """Tokens to next-token scores, parameters bound."""
 
   @property
-  def encode(self) -> Callable: ...
+  def signal_dim(self) -> int:
+    """Width of the signal, which a causal model is given as zeros."""
+    ...
+
   @property
-  def logits(self) -> Callable: ...
+  def encode(self) -> Callable[..., jax.Array]:
+    """(tokens int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]."""
+    ...
+
   @property
-  def signal_dim(self) -> int: ...
+  def logits(self) -> Callable[..., jax.Array]:
+    """Hidden [..., D] -> scores of the next token [..., V]."""
+    ...
 
 
 def causal_nll(network: CausalNetwork, tokens: jax.Array) -> jax.Array:

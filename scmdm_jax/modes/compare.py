@@ -148,17 +148,14 @@ class _Bench:
     for steps in compare.step_counts:
       drawn = self.draw(model, seed, num_steps=steps)
       figures['samples'][str(steps)] = self.judge_drawn(drawn)
-      texts = [self.tokenizer.decode(tokens) for tokens in drawn.tokens[:_GALLERY]]
-      figures['gallery'] = texts
-    temperatures = compare.temperatures if sweep else (1.0,)
-    last = str(compare.step_counts[-1])
-    for temperature in temperatures:
-      scores = figures['samples'][last]
-      if temperature != self.settings.sample.temperature:
-        drawn = self.draw(
-          model, seed, num_steps=compare.step_counts[-1], temperature=temperature
-        )
-        scores = self.judge_drawn(drawn)
+      if steps == self.settings.sample.num_steps:
+        first = drawn.tokens[:_GALLERY]
+        figures['gallery'] = [self.tokenizer.decode(tokens) for tokens in first]
+    for temperature in compare.temperatures if sweep else (1.0,):
+      if temperature == self.settings.sample.temperature:
+        scores = figures['samples'][str(self.settings.sample.num_steps)]
+      else:
+        scores = self.judge_drawn(self.draw(model, seed, temperature=temperature))
       names = ('generative_perplexity', 'entropy', 'valid_rate')
       point = {name: scores[name] for name in names}
       figures['temperature_curve'].append({'temperature': temperature, **point})
@@ -236,27 +233,23 @@ def measure_cost(bench: _Bench, rate: float, pairs: int) -> dict[str, Any]:
 
 def trajectory(bench: _Bench, arm: Arm, model: evaluate.Model) -> dict[str, Any]:
   """One sample, step by step, for the report."""
-  steps = bench.settings.compare.step_counts[-1]
-  drawn = bench.draw(
-    model, bench.settings.seed, num_steps=steps, num_samples=1, trajectory=True
-  )
+  drawn = bench.draw(model, bench.settings.seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None
   start = sample.starting_tokens(bench.settings, bench.tokenizer)
   rows = [start, *drawn.trajectory[:, 0]]
   return {
     'arm': arm.name,
-    'num_steps': steps,
+    'num_steps': bench.settings.sample.num_steps,
     'tokens': [[bench.tokenizer.tokens[t] for t in row] for row in rows],
     'masked': [(np.asarray(row) == bench.tokenizer.mask_id).tolist() for row in rows],
   }
 
 
 def _notes(settings: Settings) -> list[str]:
-  compare = settings.compare
   return [
     'Sampling noise is float32 in mode high; every sample of a seed starts from the '
     'same key in every arm.',
-    f'The temperature sweep is at T = {compare.step_counts[-1]} steps.',
+    f'The temperature sweep is at T = {settings.sample.num_steps} steps.',
     'Likelihoods are nats per token over all positions, padding included, on held-out '
     'molecules; lower is better.',
     'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts.',

@@ -157,9 +157,7 @@ def fit(
   """Trains `params` (not changed) and returns the average; resumes in `workdir`."""
   tokenizer = get_tokenizer(settings.data.tokenizer)
   optimizer = optimizer_of(settings.train)
-  with store.TrainingStore(
-    workdir / 'checkpoints', settings.train.keep
-  ) as checkpoints:
+  with store.TrainingStore(workdir / 'checkpoints', settings.train.keep) as checkpoints:
     writer = MetricWriter(
       workdir,
       first_step=checkpoints.latest_step() or 0,

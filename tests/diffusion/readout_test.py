@@ -18,7 +18,6 @@ from scmdm_jax.diffusion.readout import (
 from tests.compiling import quick_jit
 from tests.diffusion import toys
 
-
 quick_draw = quick_jit(draw_tokens, static_argnames='top_p')
 
 

@@ -1,13 +1,14 @@
 """The sampler against a plain loop, exact marginals and its own promises."""
 
 import functools
+import itertools
 
 import chex
 import jax
-from jax.experimental import io_callback
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import io_callback
 from scipy import stats
 
 from scmdm_jax.diffusion import sampling
@@ -139,7 +140,7 @@ def test_prompt_and_revealed_tokens_never_change():
   assert np.array_equal(np.asarray(found.tokens)[~wanted], x_init[~wanted])
   assert np.all(np.asarray(found.tokens) != toys.MASK)
   states = [x_init, *np.asarray(found.trajectory)]
-  for before, after in zip(states, states[1:], strict=False):
+  for before, after in itertools.pairwise(states):
     visible = before != toys.MASK
     assert np.array_equal(before[visible], after[visible])
 

@@ -176,18 +176,28 @@ esac""",
 
 def test_failed_install_leaves_no_stamp_and_is_repeated(project, tmp_path):
   python = tmp_path / 'python'
-  executable(python, f'case "$*" in *sys.version_info*) echo 3.12 "{python}" ;; esac')
+  executable(
+    python,
+    f"""case "$*" in
+  *sys.version_info*) echo 3.12 "{python}" ;;
+  '-m venv'*) mkdir .venv; echo cannot >&2; exit 9 ;;
+esac""",
+  )
   # Makes half an environment, then fails until the file `network` is there.
   uv = f"""case "$*" in
   venv*) mkdir -p .venv/bin; cp "{python}" .venv/bin/python ;;
-  pip*) echo "$@" >> calls; test -e network || {{ echo no network >&2; exit 9; }} ;;
+  pip*) echo "$@" >> calls; test -e network || {{ echo no network >&2; exit 8; }} ;;
 esac"""
   path = tools(tmp_path / 'bin', uv=uv)
   ran = ('sh', '-c', 'echo ran')
 
   done = launch(project, *ran, PATH=path, PYTHON=str(python))
   assert (done.returncode, done.stdout) == (9, '')
-  assert 'no network' in done.stderr
+  assert done.stderr.splitlines()[1:] == [
+    'no network',
+    'launch/local.sh: uv failed, trying pip',
+    'cannot',
+  ]
   assert not (project / '.venv' / 'scmdm_jax.stamp').exists()
   (project / '.venv' / 'leftover').touch()
 

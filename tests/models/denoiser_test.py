@@ -1,0 +1,248 @@
+"""What binding promises for every injection, on both architectures."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from tests.checkpoints import manifests
+from tests.compiling import quick_jit
+from tests.models import parameters
+
+VOCAB, LENGTH, DIM, MASK = 9, 6, 8, 4
+ARCHITECTURES = {
+  'dit': DiTConfig(VOCAB, LENGTH, DIM, num_blocks=1, num_heads=2, cond_dim=4),
+  'decoder': DecoderConfig(
+    VOCAB,
+    LENGTH,
+    DIM,
+    num_blocks=1,
+    num_heads=2,
+    num_kv_heads=1,
+    mlp_dim=8,
+    causal=False,
+  ),
+}
+NAMES = ['embedding', 'mlp', 'table', 'gate']
+SIGMA = np.zeros(4, np.float32)
+
+
+def tokens_with_masks():
+  rng = np.random.default_rng(0)
+  tokens = rng.choice([v for v in range(VOCAB) if v != MASK], (4, LENGTH))
+  tokens[:, [1, 2, 5]] = MASK
+  return tokens.astype(np.int32)
+
+
+def some_probs(seed=1):
+  """Clean-state predictions, the first of them certain."""
+  probs = np.random.default_rng(seed).dirichlet(np.ones(VOCAB), (4, LENGTH))
+  probs[..., MASK] = 0
+  probs[0] = np.eye(VOCAB)[0]
+  return (probs / probs.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def describe(arch, injection):
+  return ModelDescription(ARCHITECTURES[arch], MASK, tokenizer='', injection=injection)
+
+
+def logits_of(params, description):
+  """(tokens, signal) -> raw logits; the parameters are compiled in."""
+  bound = denoiser.bind(params, description)
+  return quick_jit(lambda x, c: bound.logits(bound.encode(x, c, SIGMA)))
+
+
+@pytest.fixture(scope='module', params=list(ARCHITECTURES))
+def base(request):
+  """(architecture, backbone weights, logits without any self-conditioning)."""
+  description = describe(request.param, 'none')
+  params = parameters.random_params(description, seed=2)
+  return request.param, params['backbone'], logits_of(params, description)
+
+
+def with_random_injection(arch, backbone, injection):
+  description = describe(arch, injection)
+  params = parameters.random_params(description, seed=3)
+  return {**params, 'backbone': backbone}, description
+
+
+def signals_at_start(bound, injection):
+  """Signals as they reach a fresh model: zero, of usual size, huge."""
+  if injection == 'table':
+    # Its signal is read from the table itself; predictions of any size leave zero.
+    probs = some_probs() * np.float32([0, 1, 1e4, 1e30])[:, None, None]
+    return np.asarray(bound.signal(probs))
+  signal = np.random.default_rng(4).standard_normal((4, LENGTH, DIM))
+  scale = np.float32([0, 1, 1e4, 1e30])[:, None, None]
+  return signal.astype(np.float32) * scale
+
+
+@pytest.mark.parametrize('injection', NAMES)
+def test_identity_at_start_bit_for_bit(base, injection):
+  arch, backbone, base_logits = base
+  description = describe(arch, injection)
+  fresh = denoiser.init_self_conditioning(jax.random.key(5), description)
+  params = {'backbone': backbone, 'self_conditioning': fresh}
+  signal = signals_at_start(denoiser.bind(params, description), injection)
+  x_t = tokens_with_masks()
+  found = np.asarray(logits_of(params, description)(x_t, signal))
+  wanted = np.asarray(base_logits(x_t, np.zeros_like(signal)))
+  assert np.std(wanted) > 0.1
+  assert found.tobytes() == wanted.tobytes()
+
+
+@pytest.mark.parametrize('injection', NAMES)
+def test_null_signal_is_the_base_bit_for_bit(base, injection):
+  arch, backbone, base_logits = base
+  logits = logits_of(*with_random_injection(arch, backbone, injection))
+  x_t, null = tokens_with_masks(), np.zeros((4, LENGTH, DIM), np.float32)
+  wanted = np.asarray(base_logits(x_t, null))
+  assert np.asarray(logits(x_t, null)).tobytes() == wanted.tobytes()
+
+  # With nothing masked every signal is ignored.
+  signal = np.random.default_rng(6).standard_normal(null.shape).astype(np.float32)
+  clean = np.where(x_t == MASK, 0, x_t).astype(np.int32)
+  wanted = np.asarray(base_logits(clean, null))
+  assert np.asarray(logits(clean, signal)).tobytes() == wanted.tobytes()
+
+  # It is read at masked positions, and there only.
+  changed = np.asarray(logits(x_t, signal))
+  assert np.abs(changed - np.asarray(logits(x_t, null))).max() > 0.01
+  masked = (x_t == MASK)[..., None]
+  noisy = np.where(masked, signal, signal + 7).astype(np.float32)
+  assert np.asarray(logits(x_t, noisy)).tobytes() == changed.tobytes()
+
+
+def embedding_table(backbone):
+  layer = backbone.get('vocab_embed') or backbone['embed_tokens']
+  return np.asarray(layer['embedding'])
+
+
+@pytest.mark.parametrize('injection', ['embedding', 'mlp', 'gate', 'table', 'none'])
+def test_signal_is_the_expected_embedding(injection):
+  description = describe('dit', injection)
+  params = parameters.random_params(description, seed=7)
+  probs = some_probs()
+  found = np.asarray(denoiser.bind(params, description).signal(probs))
+  table = embedding_table(params['backbone'])
+  wanted = {
+    'none': np.zeros((4, LENGTH, DIM)),
+    'gate': probs @ table - table[MASK],
+  }.get(injection, probs @ table)
+  if injection == 'table':
+    wanted = probs @ params['self_conditioning']['table']
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  assert found.dtype == np.float32
+
+
+def test_gate_blends_the_mask_embedding_towards_the_expected_one(base):
+  # m + g (p E - m) at masked positions, as the token input of the plain network.
+  arch, backbone, _ = base
+  params, description = with_random_injection(arch, backbone, 'gate')
+  bound = denoiser.bind(params, description)
+  x_t, probs = tokens_with_masks(), some_probs()
+  found = logits_of(params, description)(x_t, bound.signal(probs))
+
+  table = embedding_table(backbone)
+  g = np.tanh(params['self_conditioning']['gate'])
+  blend = table[MASK] + g * (probs @ table - table[MASK])
+  x = np.where((x_t == MASK)[..., None], blend, table[x_t]).astype(np.float32)
+  module = denoiser._backbone(description)
+  weights = {'params': backbone}
+
+  @quick_jit
+  def plain(x):
+    hidden = module.apply(weights, x, SIGMA, method='encode')
+    return module.apply(weights, hidden, method='logits')
+
+  # Logits of order 1 in float32.
+  np.testing.assert_allclose(found, plain(x), atol=1e-4)
+
+
+@pytest.mark.parametrize('injection', NAMES)
+def test_only_a_table_of_its_own_learns_through_the_signal(injection):
+  description = describe('dit', injection)
+  params = parameters.random_params(description, seed=8)
+  probs = some_probs()
+  weight = np.random.default_rng(9).standard_normal((4, LENGTH, DIM)).astype(np.float32)
+
+  def loss(params):
+    return jnp.sum(weight * denoiser.bind(params, description).signal(probs))
+
+  gradient = quick_jit(jax.grad(loss))(params)
+  if injection == 'table':
+    found = gradient['self_conditioning'].pop('table')
+    wanted = np.einsum('blv,bld->vd', probs, weight)
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+  assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize('injection', ['none', *NAMES])
+def test_init_matches_its_description(injection):
+  description = describe('dit', injection)
+  params = quick_jit(denoiser.init_params, static_argnums=1)(
+    jax.random.key(10), description
+  )
+  abstract = denoiser.abstract_params(description)
+  same = jax.tree.map(
+    lambda a, b: a.shape == b.shape and a.dtype == b.dtype == np.float32,
+    params,
+    abstract,
+  )
+  assert all(jax.tree.leaves(same))
+  shapes = {
+    'none': {},
+    'embedding': {'projection/kernel': (DIM, DIM)},
+    'mlp': {
+      'norm/scale': (DIM,),
+      'gate/kernel': (DIM, DIM),
+      'up/kernel': (DIM, DIM),
+      'down/kernel': (DIM, DIM),
+    },
+    'table': {'table': (VOCAB, DIM)},
+    'gate': {'gate': (DIM,)},
+  }
+  assert flat_shapes(params['self_conditioning']) == shapes[injection]
+
+
+def flat_shapes(tree):
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): leaf.shape
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }
+
+
+def our_name(name):
+  """The layout's dotted name as a path here: `blocks.0.mlp.2` -> `blocks_0/mlp_2`."""
+  name = re.sub(r'\.(\d+)', r'_\1', name)
+  name = re.sub(r'(norm\w*)\.weight$', r'\1.scale', name)
+  return name.replace('.weight', '.kernel').replace('.', '/')
+
+
+def test_names_shapes_and_count_of_mdlm_owt():
+  sizes = {'hidden_dim': 768, 'num_blocks': 12, 'num_heads': 12, 'cond_dim': 128}
+  arch = DiTConfig(vocab_size=50258, length=1024, **sizes)
+  description = ModelDescription(arch, mask_id=50257, tokenizer='gpt2')
+  found = flat_shapes({'backbone': denoiser.abstract_params(description)['backbone']})
+  # Kernels are stored [in, out]; `inv_freq` is a buffer, no parameter.
+  wanted = {
+    our_name(name): shape[::-1] if name.endswith('.weight') else shape
+    for name, shape in manifests.mdlm().items()
+    if not name.endswith('inv_freq')
+  }
+  assert found == wanted
+  assert len(found) == 130
+  assert sum(math.prod(shape) for shape in found.values()) == 169_627_218
+
+  # The same by hand: D width, C conditioning, V vocabulary.
+  d, c, v, blocks = 768, 128, 50258, 12
+  attention, mlp = 4 * d * d, 8 * d * d + 5 * d
+  block = attention + mlp + 2 * d + 6 * d * (c + 1)
+  sigma_map = c * 257 + c * (c + 1)
+  head = d + v * d + v + 2 * d * (c + 1)
+  assert v * d + sigma_map + blocks * block + head == 169_627_218

@@ -1,0 +1,126 @@
+"""Descriptions survive JSON and refuse what cannot be built."""
+
+import dataclasses
+import json
+
+import pytest
+
+from scmdm_jax.models.description import (
+  INJECTIONS,
+  DecoderConfig,
+  DiTConfig,
+  ModelDescription,
+)
+
+DIT = DiTConfig(
+  vocab_size=35, length=32, hidden_dim=48, num_blocks=3, num_heads=4, cond_dim=16
+)
+DECODER = DecoderConfig(
+  vocab_size=34,
+  length=32,
+  hidden_dim=32,
+  num_blocks=2,
+  num_heads=4,
+  num_kv_heads=2,
+  mlp_dim=64,
+)
+
+
+def describe(arch=DIT, mask_id=34, tokenizer='smiles', injection='embedding'):
+  return ModelDescription(arch, mask_id, tokenizer, injection)
+
+
+@pytest.mark.parametrize(
+  ('description', 'layout'),
+  [
+    (describe(), 'mdlm'),
+    (
+      describe(
+        dataclasses.replace(DIT, time_conditioning=True, mlp_ratio=2), injection='gate'
+      ),
+      'mdlm',
+    ),
+    (describe(DECODER, None, injection='none'), 'llama'),
+    (
+      describe(
+        dataclasses.replace(DECODER, causal=False, rope_theta=5e5, norm_eps=1e-6), 0
+      ),
+      'llama',
+    ),
+  ],
+)
+def test_round_trip_through_json(description, layout):
+  data = json.loads(json.dumps(description.to_dict()))
+  assert data['layout'] == description.layout == layout
+  assert data['architecture'] == dataclasses.asdict(description.architecture)
+  found = ModelDescription.from_dict(data)
+  assert found == description
+  assert type(found.architecture) is type(description.architecture)
+  # The caller's dictionary is left as it was.
+  assert data == json.loads(json.dumps(description.to_dict()))
+
+
+def test_defaults():
+  data = describe().to_dict()
+  del data['architecture']['mlp_ratio'], data['architecture']['time_conditioning']
+  del data['injection']
+  found = ModelDescription.from_dict(data)
+  assert found.architecture == DIT and found.injection == 'none'
+  assert found.architecture.mlp_ratio == 4
+  assert not found.architecture.time_conditioning
+
+
+def test_descriptions_are_values():
+  assert hash(describe()) == hash(describe())
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    describe().mask_id = 3
+
+
+@pytest.mark.parametrize('injection', INJECTIONS)
+def test_every_injection_is_accepted(injection):
+  assert describe(injection=injection).injection == injection
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'injection': 'concat'}, "injection is 'concat'; wanted one of"),
+    ({'mask_id': 35}, 'mask_id 35 lies outside the vocabulary of 35'),
+    ({'mask_id': -1}, 'mask_id -1 lies outside'),
+    ({'mask_id': None}, "injection 'embedding' needs a mask_id"),
+    (
+      {'arch': dataclasses.replace(DIT, num_heads=5)},
+      'hidden_dim 48 is not a multiple of num_heads 5',
+    ),
+    ({'arch': dataclasses.replace(DIT, num_heads=16)}, r'even head size; 48 / 16'),
+  ],
+)
+def test_contradictions(change, message):
+  with pytest.raises(ValueError, match=message):
+    describe(**change)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'layout': 'gpt2'}, "layout is 'gpt2'; wanted one of"),
+    ({'layout': None}, 'layout is None'),
+    ({'colour': 'red'}, 'colour'),
+    ({'architecture': {'vocab_size': 3}}, "'length'"),
+    ({'architecture': {**dataclasses.asdict(DIT), 'depth': 3}}, 'depth'),
+    # The sizes of one layout under the name of the other.
+    ({'layout': 'llama'}, 'cond_dim'),
+    ({'injection': 'concat'}, 'concat'),
+  ],
+)
+def test_bad_data(change, message):
+  with pytest.raises(ValueError, match=message):
+    ModelDescription.from_dict(describe().to_dict() | change)
+
+
+@pytest.mark.parametrize('field', ['layout', 'architecture', 'mask_id', 'tokenizer'])
+def test_missing_fields(field):
+  data = describe().to_dict()
+  del data[field]
+  with pytest.raises(ValueError, match=field):
+    ModelDescription.from_dict(data)

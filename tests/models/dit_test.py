@@ -1,0 +1,102 @@
+"""Properties of the transformer; `tests/checkpoints` compares it to PyTorch."""
+
+import jax
+import numpy as np
+import pytest
+
+from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.dit import DiT, timestep_embedding
+from tests.compiling import quick_jit
+from tests.models import parameters
+
+VOCAB, LENGTH, DIM = 9, 6, 16
+CONFIG = DiTConfig(VOCAB, LENGTH, DIM, num_blocks=2, num_heads=2, cond_dim=8)
+TOKENS = np.random.default_rng(0).integers(0, VOCAB, (3, LENGTH)).astype(np.int32)
+SIGMA = np.float32([0.0, 0.5, 4.0])
+
+
+def model_of(time_conditioning):
+  config = DiTConfig(
+    VOCAB,
+    LENGTH,
+    DIM,
+    num_blocks=2,
+    num_heads=2,
+    cond_dim=8,
+    time_conditioning=time_conditioning,
+  )
+  description = ModelDescription(config, mask_id=8, tokenizer='')
+  params = parameters.random_params(description, seed=1, scale=0.3)
+  model = DiT(config)
+  return quick_jit(lambda t, s: model.apply({'params': params['backbone']}, t, s))
+
+
+@pytest.fixture(scope='module')
+def blind():
+  return model_of(time_conditioning=False)
+
+
+def test_timestep_embedding_is_cosines_then_sines():
+  found = np.asarray(timestep_embedding(SIGMA))
+  wanted = np.zeros((3, 256))
+  for i, sigma in enumerate(SIGMA):
+    for j in range(128):
+      angle = sigma * 10000 ** (-j / 128)
+      wanted[i, j], wanted[i, 128 + j] = np.cos(angle), np.sin(angle)
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
+  assert np.array_equal(found[0], [1] * 128 + [0] * 128)
+
+
+def test_noise_level_is_ignored_without_time_conditioning(blind):
+  one, other = blind(TOKENS, SIGMA), blind(TOKENS, SIGMA[::-1].copy())
+  assert np.array_equal(one, other)
+  assert one.shape == (3, LENGTH, VOCAB) and one.dtype == np.float32
+
+
+def test_noise_level_is_used_with_time_conditioning(blind):
+  aware = model_of(time_conditioning=True)
+  one = np.asarray(aware(TOKENS, SIGMA))
+  other = np.asarray(aware(TOKENS, np.float32([0.0, 0.5, 1.0])))
+  assert np.array_equal(one[:2], other[:2])
+  assert np.abs(one[2] - other[2]).max() > 0.01
+  # sigma = 0 is what the other kind always sees.
+  np.testing.assert_allclose(one[0], blind(TOKENS, SIGMA)[0], atol=1e-5)
+
+
+def test_sees_both_directions_and_no_other_example(blind):
+  base = np.asarray(blind(TOKENS, SIGMA))
+  for position in (0, LENGTH - 1):
+    tokens = TOKENS.copy()
+    tokens[1, position] = (tokens[1, position] + 1) % VOCAB
+    found = np.asarray(blind(tokens, SIGMA))
+    assert np.array_equal(found[[0, 2]], base[[0, 2]])
+    assert np.all(np.abs(found[1] - base[1]).max(-1) > 1e-4)
+
+
+def test_order_matters(blind):
+  found = np.asarray(blind(TOKENS[:, ::-1].copy(), SIGMA))[:, ::-1]
+  assert np.abs(found - blind(TOKENS, SIGMA)).max() > 0.01
+
+
+def test_fresh_blocks_are_the_identity():
+  # MDLM's zeros: every block starts closed, the head at equal scores.
+  model = DiT(CONFIG)
+
+  @quick_jit
+  def fresh(key, tokens, sigma):
+    params = model.init(key, tokens, sigma)
+    x = model.apply(params, tokens, method='embed')
+    hidden = model.apply(params, x, sigma, method='encode')
+    return params, x, hidden, model.apply(params, hidden, method='logits')
+
+  params, x, hidden, logits = fresh(jax.random.key(2), TOKENS, SIGMA)
+  x = np.asarray(x, np.float64)
+  variance = x.var(-1, keepdims=True)
+  wanted = (x - x.mean(-1, keepdims=True)) / np.sqrt(variance + 1e-5)
+  np.testing.assert_allclose(hidden, wanted, atol=1e-4)
+  assert np.all(np.asarray(logits) == 0)
+  table = np.asarray(params['params']['vocab_embed']['embedding'])
+  bound = 1 / np.sqrt(DIM)
+  # Uniform within the bound: VOCAB * DIM = 144 draws come within 10% of it.
+  assert 0.9 * bound < np.abs(table).max() <= bound
+  assert np.array_equal(x.astype(np.float32), table[TOKENS])

@@ -1,0 +1,67 @@
+"""Injections against NumPy, and their promises about zero."""
+
+import jax
+import numpy as np
+import pytest
+
+from scmdm_jax.models.injection import make_injection
+
+VOCAB, DIM = 7, 6
+NAMES = ['embedding', 'mlp', 'table', 'gate']
+
+
+def module_and_params(name, seed=0):
+  """Parameters of the right shapes with every number random."""
+  module = make_injection(name, VOCAB, DIM)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), np.zeros((1, DIM)))
+  rng = np.random.default_rng(seed)
+  return module, jax.tree.map(
+    lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes
+  )
+
+
+def gelu(x):
+  return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def by_hand(name, params, signal):
+  if name == 'embedding':
+    return signal @ params['projection']['kernel']
+  if name == 'gate':
+    return np.tanh(params['gate']) * signal
+  if name == 'table':
+    return signal
+  size = np.sqrt(np.mean(signal**2, axis=-1, keepdims=True) + 1e-6)
+  x = signal / size * params['norm']['scale']
+  gated = gelu(x @ params['gate']['kernel']) * (x @ params['up']['kernel'])
+  return gated @ params['down']['kernel']
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_against_numpy(name):
+  module, params = module_and_params(name)
+  signal = np.random.default_rng(1).standard_normal((2, 3, DIM)).astype(np.float32)
+  wanted = by_hand(name, params['params'], signal)
+  np.testing.assert_allclose(module.apply(params, signal), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_null_signal_stays_an_exact_zero(name):
+  module, params = module_and_params(name)
+  found = np.asarray(module.apply(params, np.zeros((2, 3, DIM), np.float32)))
+  assert np.all(found == 0)
+  # And zero parameters are not the reason.
+  other = np.asarray(module.apply(params, np.ones((2, 3, DIM), np.float32)))
+  assert np.all(np.any(other != 0, axis=-1))
+
+
+def test_table_lookup_is_the_expected_row():
+  module, params = module_and_params('table')
+  probs = np.random.default_rng(2).dirichlet(np.ones(VOCAB), (2, 3))
+  found = module.apply(params, probs.astype(np.float32), method='lookup')
+  np.testing.assert_allclose(found, probs @ params['params']['table'], atol=1e-5)
+
+
+def test_unknown_name():
+  with pytest.raises(KeyError, match='concat'):
+    make_injection('concat', VOCAB, DIM)

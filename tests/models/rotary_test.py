@@ -1,0 +1,40 @@
+"""Rotations against complex numbers."""
+
+import numpy as np
+
+from scmdm_jax.models.rotary import rotate
+
+BATCH, LENGTH, HEADS, SIZE = 2, 7, 3, 8
+
+
+def test_multiplies_pairs_by_unit_complex_numbers():
+  x = np.random.default_rng(0).standard_normal((BATCH, LENGTH, HEADS, SIZE))
+  x = x.astype(np.float32)
+  base = 10000.0
+  # Component j pairs with j + K / 2 and turns by position * base^(-2 j / K).
+  pairs = x[..., : SIZE // 2] + 1j * x[..., SIZE // 2 :]
+  speed = base ** (-2 * np.arange(SIZE // 2) / SIZE)
+  angles = np.arange(LENGTH)[:, None] * speed
+  turned = pairs * np.exp(1j * angles)[None, :, None]
+  found = np.asarray(rotate(x, base))
+  np.testing.assert_allclose(found[..., : SIZE // 2], turned.real, atol=1e-5)
+  np.testing.assert_allclose(found[..., SIZE // 2 :], turned.imag, atol=1e-5)
+  assert np.array_equal(found[:, 0], x[:, 0])
+  np.testing.assert_allclose(
+    np.linalg.norm(found, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5
+  )
+
+
+def test_scores_depend_on_the_distance_only():
+  rng = np.random.default_rng(1)
+  q, k = rng.standard_normal((2, 1, 1, 1, SIZE)).astype(np.float32)
+  # The same query and key at every position.
+  q, k = (np.broadcast_to(x, (1, LENGTH, 1, SIZE)) for x in (q, k))
+  q, k = np.asarray(rotate(q, 100.0))[0, :, 0], np.asarray(rotate(k, 100.0))[0, :, 0]
+  scores = q @ k.T
+  for distance in range(1 - LENGTH, LENGTH):
+    diagonal = np.diagonal(scores, distance)
+    np.testing.assert_allclose(diagonal, diagonal[0], atol=1e-5)
+  # And they do depend on it, and on its sign.
+  assert abs(scores[0, 3] - scores[0, 0]) > 0.01
+  assert abs(scores[0, 3] - scores[3, 0]) > 0.01
