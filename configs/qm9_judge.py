@@ -17,8 +17,8 @@ def get_config():
   config.model.num_heads = 4
   config.model.mlp_ratio = 3
   config.train.batch_size = 128
-  config.train.num_steps = 6000
+  config.train.num_steps = 3000
   config.train.learning_rate = 2e-3
-  config.train.warmup_steps = 300
+  config.train.warmup_steps = 200
   config.train.save_every = 1000
   return config

@@ -53,7 +53,7 @@ def parse(argv: list[str]) -> Options:
     raise BadInput(
       f'{left[1]}: stray argument; options start with --, as in --{left[1]}'
     )
-  given = {f: values[f].value for f in Options._fields if f != 'config'}
+  given: dict[str, Any] = {f: values[f].value for f in Options._fields if f != 'config'}
   return Options(config, **given)
 
 

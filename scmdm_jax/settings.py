@@ -203,13 +203,14 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
   """`value` of `field`, if it has the type and obeys the rule."""
+  kind: Any = field.type
   if dataclasses.is_dataclass(field.type):
-    return _build(field.type, value, path)
-  if field.type is tuple and isinstance(value, list):
+    return _build(kind, value, path)
+  if kind is tuple and isinstance(value, list):
     value = tuple(value)
-  if not _is(value, field.type):
-    raise BadInput(f'{path}: found {value!r}; wanted {field.type.__name__}')
-  if field.type is float:
+  if not _is(value, kind):
+    raise BadInput(f'{path}: found {value!r}; wanted {kind.__name__}')
+  if kind is float:
     value = float(value)
   numbers = value if isinstance(value, tuple) else (value,)
   if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):

@@ -38,6 +38,18 @@ def _backbone(description: ModelDescription) -> nn.Module:
   return DiT(arch) if isinstance(arch, DiTConfig) else Decoder(arch)
 
 
+def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
+  variables: Any = module.init(key, *args)
+  return variables['params']
+
+
+def _apply(
+  module: nn.Module, weights: Params, *args: jax.Array, method: str = '__call__'
+) -> jax.Array:
+  result: Any = module.apply({'params': weights}, *args, method=method)
+  return result
+
+
 def _embedding_table(backbone: Params) -> jax.Array:
   embed = backbone.get('vocab_embed') or backbone['embed_tokens']
   return embed['embedding']
@@ -47,9 +59,8 @@ def init_params(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh float32 parameters of backbone and injection; the key is consumed."""
   key_backbone, key_injection = jax.random.split(key)
   tokens = jnp.zeros((1, 2), jnp.int32)
-  backbone = _backbone(description).init(key_backbone, tokens, jnp.zeros((1,)))
   return {
-    'backbone': backbone['params'],
+    'backbone': _init(_backbone(description), key_backbone, tokens, jnp.zeros((1,))),
     'self_conditioning': init_self_conditioning(key_injection, description),
   }
 
@@ -60,7 +71,7 @@ def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Par
     return {}
   arch = description.architecture
   module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
-  return module.init(key, jnp.zeros((1, arch.hidden_dim)))['params']
+  return _init(module, key, jnp.zeros((1, arch.hidden_dim)))
 
 
 def abstract_params(description: ModelDescription) -> Params:
@@ -71,39 +82,31 @@ def abstract_params(description: ModelDescription) -> Params:
 def bind(params: Params, description: ModelDescription) -> Denoiser:
   """Plain functions of `params`; see `Denoiser`."""
   arch = description.architecture
-  backbone = _backbone(description)
-  weights = {'params': params['backbone']}
-
-  def no_signal(probs: jax.Array) -> jax.Array:
-    return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), probs.dtype)
-
-  if description.injection == 'none':
-    inject, signal = None, no_signal
-  else:
+  backbone, weights = _backbone(description), params['backbone']
+  module, injection = None, params['self_conditioning']
+  if description.injection != 'none':
     module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
-    injection_weights = {'params': params['self_conditioning']}
-    # The model's own table is shared with the token input, which trains it: read as a
-    # constant here, the signal costs no backward product with the vocabulary.
-    table = jax.lax.stop_gradient(_embedding_table(params['backbone']))
+  # The model's own table is shared with the token input, which trains it: read as a
+  # constant here, the signal costs no backward product with the vocabulary.
+  table = jax.lax.stop_gradient(_embedding_table(weights))
 
-    def inject(signal: jax.Array) -> jax.Array:
-      return module.apply(injection_weights, signal)
-
-    def signal(probs: jax.Array) -> jax.Array:
-      if description.injection == 'table':
-        return module.apply(injection_weights, probs, method='lookup')
-      if description.injection == 'gate':
-        return probs @ (table - table[description.mask_id][None])
-      return probs @ table
+  def signal(probs: jax.Array) -> jax.Array:
+    if module is None:
+      return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), probs.dtype)
+    if description.injection == 'table':
+      return _apply(module, injection, probs, method='lookup')
+    if description.injection == 'gate':
+      return probs @ (table - table[description.mask_id][None])
+    return probs @ table
 
   def encode(x_t: jax.Array, signal: jax.Array, sigma: jax.Array) -> jax.Array:
-    x = backbone.apply(weights, x_t, method='embed')
-    if inject is not None:
+    x = _apply(backbone, weights, x_t, method='embed')
+    if module is not None:
       masked = (x_t == description.mask_id)[..., None]
-      x = jnp.where(masked, x + inject(signal), x)
-    return backbone.apply(weights, x, sigma, method='encode')
+      x = jnp.where(masked, x + _apply(module, injection, signal), x)
+    return _apply(backbone, weights, x, sigma, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
-    return backbone.apply(weights, hidden, method='logits')
+    return _apply(backbone, weights, hidden, method='logits')
 
   return Denoiser(encode, logits, signal, arch.hidden_dim)

@@ -71,7 +71,8 @@ def _step_arguments(settings: Settings, model: evaluate.Model, rate: float):
 def step_flops(settings: Settings, model: evaluate.Model, rate: float) -> float:
   """FLOPs of one training step, as XLA counts them before optimization."""
   step, arguments = _step_arguments(settings, model, rate)
-  return float(step.lower(*arguments).cost_analysis()['flops'])
+  counts: Any = step.lower(*arguments).cost_analysis()
+  return float(counts['flops'])
 
 
 def plan_arms(settings: Settings, model: evaluate.Model) -> list[Arm]:

@@ -34,13 +34,16 @@ Model = tuple[ModelDescription, Any]
 
 @functools.cache
 def _compiled_nelbo(description: ModelDescription, schedule: Schedule, passes: int):
+  assert description.mask_id is not None
+  mask_id = description.mask_id
+
   def compute(params, key, tokens):
     return nelbo(
       key,
       denoiser.bind(params, description),
       tokens,
       schedule=schedule,
-      mask_id=description.mask_id,
+      mask_id=mask_id,
       passes=passes,
     )
 
@@ -49,13 +52,16 @@ def _compiled_nelbo(description: ModelDescription, schedule: Schedule, passes: i
 
 @functools.cache
 def _compiled_carried(description: ModelDescription, schedule: Schedule, steps: int):
+  assert description.mask_id is not None
+  mask_id = description.mask_id
+
   def compute(params, key, tokens):
     return carried_elbo(
       key,
       denoiser.bind(params, description),
       tokens,
       schedule=schedule,
-      mask_id=description.mask_id,
+      mask_id=mask_id,
       num_steps=steps,
       self_condition=description.injection != 'none',
     )

@@ -41,6 +41,8 @@ def compiled_sampler(
   keep_trajectory: bool,
 ):
   """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`."""
+  assert description.mask_id is not None
+  mask_id = description.mask_id
 
   def draw_batch(params, keys, x_init, temperature) -> Samples:
     return sample(
@@ -48,7 +50,7 @@ def compiled_sampler(
       denoiser.bind(params, description),
       x_init,
       schedule=schedule,
-      mask_id=description.mask_id,
+      mask_id=mask_id,
       num_steps=num_steps,
       self_condition=self_condition,
       temperature=temperature,

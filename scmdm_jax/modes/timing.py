@@ -22,7 +22,8 @@ def interleaved_ratio(
   Each is run once to warm up; then a, b, a, b, ... so that a slow spell of the machine
   hits both.
   """
-  _seconds(a), _seconds(b)
+  _seconds(a)
+  _seconds(b)
   ratios = [_seconds(a) / _seconds(b) for _ in range(pairs)]
   return {
     'median': statistics.median(ratios),

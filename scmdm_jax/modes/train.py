@@ -6,6 +6,7 @@ With `checkpoint` empty a new model is trained; otherwise that model is continue
 self-conditioning added when `method.rate` is above 0.
 """
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.checkpoints import store
@@ -35,7 +37,12 @@ from scmdm_jax.settings import (
   schedule_of,
 )
 from scmdm_jax.training import loop
-from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
+from scmdm_jax.training.step import (
+  OptimizerConfig,
+  TrainState,
+  initial_state,
+  make_train_step,
+)
 from scmdm_jax.training.writer import MetricWriter
 
 Params = dict[str, Any]
@@ -146,6 +153,10 @@ def add_injection(
   return description, {**params, 'self_conditioning': fresh}
 
 
+def _fresh_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
+  return initial_state(jax.tree.map(jnp.copy, params), optimizer)
+
+
 def fit(
   settings: Settings,
   description: ModelDescription,
@@ -157,32 +168,37 @@ def fit(
   """Trains `params` (not changed) and returns the average; resumes in `workdir`."""
   tokenizer = get_tokenizer(settings.data.tokenizer)
   optimizer = optimizer_of(settings.train)
-  with store.TrainingStore(workdir / 'checkpoints', settings.train.keep) as checkpoints:
-    writer = MetricWriter(
-      workdir,
-      first_step=checkpoints.latest_step() or 0,
-      num_steps=settings.train.num_steps,
-      name=name,
-    )
-    batches = pipeline.training_batches(
-      texts,
-      tokenizer,
-      length=settings.data.length,
-      batch_size=settings.train.batch_size,
-      seed=settings.seed,
-    )
-    try:
-      state = loop.train(
-        initial_state(jax.tree.map(jax.numpy.copy, params), optimizer),
-        compiled_step(description, settings.method, optimizer),
-        batches,
-        jax.random.fold_in(jax.random.key(settings.seed), 1),
-        loop_of(settings.train),
-        store=checkpoints,
-        writer=writer,
+  batches = pipeline.training_batches(
+    texts,
+    tokenizer,
+    length=settings.data.length,
+    batch_size=settings.train.batch_size,
+    seed=settings.seed,
+  )
+  # Copies, since the loop donates its state. Bound to a device, as what a step returns
+  # and a checkpoint restores is: of a mixed state the second step is compiled anew.
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  start = jax.jit(_fresh_state, static_argnums=1, out_shardings=device)
+  with (
+    store.TrainingStore(workdir / 'checkpoints', settings.train.keep) as checkpoints,
+    contextlib.closing(
+      MetricWriter(
+        workdir,
+        first_step=checkpoints.latest_step() or 0,
+        num_steps=settings.train.num_steps,
+        name=name,
       )
-    finally:
-      writer.close()
+    ) as writer,
+  ):
+    state = loop.train(
+      start(params, optimizer),
+      compiled_step(description, settings.method, optimizer),
+      batches,
+      jax.random.fold_in(jax.random.key(settings.seed), 1),
+      loop_of(settings.train),
+      store=checkpoints,
+      writer=writer,
+    )
   return state.ema
 
 

@@ -81,7 +81,8 @@ def learning_rates(config: LoopConfig) -> Callable[[int], float]:
     decay_steps=config.num_steps,
     end_value=config.final_learning_rate,
   )
-  values = np.asarray(jax.vmap(schedule)(np.arange(config.num_steps)), np.float32)
+  steps = np.arange(config.num_steps)
+  values = np.asarray(jax.jit(jax.vmap(schedule))(steps), np.float32)
   return lambda step: values[step]
 
 

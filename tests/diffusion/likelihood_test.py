@@ -12,7 +12,7 @@ from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
 from scmdm_jax.diffusion.objectives import T_MIN
 from scmdm_jax.diffusion.sampling import sample
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, antithetic_times
-from tests.compiling import quick_jit
+from tests.compiling import quick_jit, split_key, uniform
 from tests.diffusion import exact, toys
 
 # Two clean tokens around the mask, two positions: everything can be enumerated.
@@ -21,7 +21,6 @@ SMALL_MASK = 1
 LOG_LINEAR = LogLinear()
 WEIGHTS = toys.weights(0, **SMALL)
 ALL_X_0 = [(0, 0), (0, 2), (2, 0), (2, 2)]
-quick_uniform = quick_jit(lambda key: jax.random.uniform(key, (6, toys.LENGTH)))
 quick_times = quick_jit(antithetic_times, static_argnums=(1, 2))
 
 
@@ -107,7 +106,7 @@ def test_the_enumerated_chain_is_the_sampler():
         num_steps=num_steps,
       ).tokens
     )
-  )(jax.random.split(jax.random.key(2), batch))
+  )(split_key(jax.random.key(2), batch))
   found = np.asarray(found)
   counts = [np.sum(np.all(found == tokens, axis=1)) for tokens in ALL_X_0]
   probs = np.exp([enumerated(tokens, num_steps)[1] for tokens in ALL_X_0])
@@ -131,7 +130,7 @@ def test_carried_elbo_against_a_plain_loop(num_steps, self_condition):
       self_condition=self_condition,
     )
   )(key, x_0)
-  threshold = np.asarray(quick_uniform(key))
+  threshold = np.asarray(uniform(key, x_0.shape))
   network, alphas = toys.network_np(w), alphas_of(LOG_LINEAR, num_steps)
   wanted = np.zeros(len(x_0))
   signal = np.zeros((*x_0.shape, toys.DIM), np.float32)
@@ -162,10 +161,11 @@ def test_nelbo_against_a_plain_loop(passes):
       passes=passes,
     )
   )(key, x_0)
-  key_t, key_mask = jax.random.split(key)
+  key_t, key_mask = split_key(key, 2)
   t = np.asarray(quick_times(key_t, 6, T_MIN), np.float64)
   alpha = 1 - (1 - LOG_LINEAR.eps) * t
-  x_t = np.where(np.asarray(quick_uniform(key_mask)) < alpha[:, None], x_0, toys.MASK)
+  u = np.asarray(uniform(key_mask, x_0.shape))
+  x_t = np.where(u < alpha[:, None], x_0, toys.MASK)
   network = toys.network_np(w)
   signal = np.zeros((*x_0.shape, toys.DIM), np.float32)
   for _ in range(passes):
@@ -200,32 +200,37 @@ def test_nelbo_of_independent_tokens():
   assert abs(found.mean() - wanted) < 4 * error
 
 
-def masks_seen(bound, seed, **settings):
-  """The `x_t` that a network of other weights is shown under the same key."""
-  seen = []
-  network = toys.network(
-    toys.weights(seed),
-    lambda x_t, *_: jax.debug.callback(
-      lambda x_t: seen.append(np.asarray(x_t)), x_t, ordered=True
-    ),
-  )
-  quick_jit(
-    lambda key, x_0: bound(
-      key, network, x_0, schedule=LOG_LINEAR, mask_id=toys.MASK, **settings
-    )
-  )(jax.random.key(10), toys.clean_tokens(11, 6)).block_until_ready()
-  jax.effects_barrier()
-  return np.stack(seen)
-
-
 def test_equal_keys_give_common_masks():
-  one = masks_seen(nelbo, 1, passes=2)
-  other = masks_seen(nelbo, 2, passes=2)
-  assert one.shape == (2, 6, toys.LENGTH)
+  seen = {}
+
+  def watched(name, seed):
+    def note(x_t):
+      seen.setdefault(name, []).append(np.asarray(x_t))
+
+    return toys.network(
+      toys.weights(seed),
+      lambda x_t, *_: jax.debug.callback(note, x_t, ordered=True),
+    )
+
+  common = {'schedule': LOG_LINEAR, 'mask_id': toys.MASK}
+
+  @quick_jit
+  def run(key, x_0):
+    return (
+      nelbo(key, watched('two', 1), x_0, passes=2, **common),
+      nelbo(key, watched('one', 2), x_0, passes=1, **common),
+      carried_elbo(key, watched('carried', 1), x_0, num_steps=3, **common),
+      carried_elbo(
+        key, watched('vanilla', 2), x_0, num_steps=3, self_condition=False, **common
+      ),
+    )
+
+  jax.block_until_ready(run(jax.random.key(10), toys.clean_tokens(11, 6)))
+  jax.effects_barrier()
   # Both passes at the same x_t, and the same for another network.
-  assert np.array_equal(one[0], one[1]) and np.array_equal(one, other)
-  carried = masks_seen(carried_elbo, 1, num_steps=3)
-  vanilla = masks_seen(carried_elbo, 2, num_steps=3, self_condition=False)
-  assert carried.shape == (3, 6, toys.LENGTH)
-  assert np.array_equal(carried, vanilla)
-  assert np.all(carried[0] == toys.MASK)
+  assert len(seen['two']) == 2 and len(seen['one']) == 1
+  assert np.array_equal(*seen['two'])
+  assert np.array_equal(seen['two'][0], seen['one'][0])
+  assert len(seen['carried']) == 3
+  assert np.array_equal(seen['carried'], seen['vanilla'])
+  assert np.all(seen['carried'][0] == toys.MASK)

@@ -23,12 +23,13 @@ from scmdm_jax.diffusion.schedules import (
 )
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from tests.compiling import quick_jit
+from tests.compiling import quick_jit, split_key, uniform
 from tests.diffusion import exact, toys
 from tests.models import parameters
 
 SCHEDULES = [LogLinear(), Cosine(), Polynomial(2.0)]
 WEIGHTS = toys.weights(0)
+bernoulli = quick_jit(jax.random.bernoulli)
 quick_times = quick_jit(antithetic_times, static_argnums=(1, 2))
 
 
@@ -91,7 +92,7 @@ def test_monte_carlo_against_quadrature(schedule):
       )
     )
   )
-  found = np.asarray(loss(jax.random.split(jax.random.key(2), 64)), np.float64)
+  found = np.asarray(loss(split_key(jax.random.key(2), 64)), np.float64)
   wanted = expected_nelbo(schedule, table, x_0) / 3  # Nats per token.
   error = found.std(ddof=1) / np.sqrt(len(found))
   assert error < 0.01 * wanted
@@ -104,7 +105,9 @@ def test_masked_nll():
   x_t = np.where(np.random.default_rng(5).random(x_0.shape) < 0.5, toys.MASK, x_0)
   signal = np.random.default_rng(6).standard_normal((3, toys.LENGTH, toys.DIM))
   signal, sigma = np.float32(signal), np.float32([0.1, 1.0, 3.0])
-  found = masked_nll(toys.network(w), x_t, x_0, signal, sigma, toys.MASK)
+  found = quick_jit(masked_nll, static_argnums=(0, 5))(
+    toys.network(w), x_t, x_0, signal, sigma, toys.MASK
+  )
   network = toys.network_np(w)
   probs = predict(network, x_t, signal, sigma)
   wanted = np.where(x_t == toys.MASK, toys.nll_np(probs, x_0), 0)
@@ -113,11 +116,11 @@ def test_masked_nll():
 
 def forward_process(key, x_0, schedule):
   """x_t, sigma and weight of a batch, by the documented order of keys."""
-  key_t, key_mask, key_rate = jax.random.split(key, 3)
+  key_t, key_mask, key_rate = split_key(key, 3)
   t = np.asarray(quick_times(key_t, len(x_0), T_MIN), np.float64)
   alpha = 1 - (1 - schedule.eps) * t
-  u = quick_jit(lambda key: jax.random.uniform(key, x_0.shape))(key_mask)
-  x_t = np.where(np.asarray(u) < alpha[:, None], x_0, toys.MASK)
+  u = np.asarray(uniform(key_mask, x_0.shape))
+  x_t = np.where(u < alpha[:, None], x_0, toys.MASK)
   return x_t, np.float32(-np.log(alpha)), (1 - schedule.eps) / (1 - alpha), key_rate
 
 
@@ -133,7 +136,7 @@ def two_pass_loss(key, x_0, rate):
   share = rate * len(x_0)
   conditioned = int(share)
   fraction = share - conditioned
-  if fraction > 1e-6 and jax.random.bernoulli(key_rate, fraction):
+  if fraction > 1e-6 and bernoulli(key_rate, fraction):
     conditioned += 1
   total = 0.0
   for b in range(len(x_0)):
@@ -192,7 +195,7 @@ def conditioned_examples(keys, rate, batch):
 
 
 def test_rate_half_conditions_exactly_the_first_half():
-  found = conditioned_examples(jax.random.split(jax.random.key(8), 3), 0.5, 6)
+  found = conditioned_examples(split_key(jax.random.key(8), 3), 0.5, 6)
   assert np.array_equal(found, np.tile([True, True, True, False, False, False], (3, 1)))
 
 
@@ -202,7 +205,7 @@ def test_rate_half_conditions_exactly_the_first_half():
 )
 def test_fractional_rates_hold_on_average(rate, batch, sure, chance):
   n = 4000
-  found = conditioned_examples(jax.random.split(jax.random.key(9), n), rate, batch)
+  found = conditioned_examples(split_key(jax.random.key(9), n), rate, batch)
   assert np.all(found[:, :sure])
   assert not np.any(found[:, sure + 1 :])
   error = np.sqrt(chance * (1 - chance) / n)
@@ -244,7 +247,7 @@ def test_gradient_holds_the_prediction_constant():
   def both(w):
     return constant(w, first_pass(w, x_t, sigma))
 
-  probs = first_pass(WEIGHTS, x_t, sigma)
+  probs = np.asarray(quick_jit(first_pass)(WEIGHTS, x_t, sigma))
   found, wanted, live = (
     quick_jit(jax.grad(f))(WEIGHTS)
     for f in (ours, functools.partial(constant, probs=probs), both)
@@ -279,8 +282,9 @@ def test_gradient_of_the_real_network_holds_its_signal_constant():
     return diffusion_loss(key, live, frozen, x_0, **loss_settings(1.0))
 
   bound = denoiser.bind(params, description)
-  hidden = quick_jit(bound.encode)(x_t, null_signal(bound, x_t), sigma)
-  probs = toys.softmax_np(bound.logits(hidden), toys.MASK)
+  null = np.zeros((*x_t.shape, 8), np.float32)
+  logits = quick_jit(lambda *inputs: bound.logits(bound.encode(*inputs)))
+  probs = toys.softmax_np(logits(x_t, null, sigma), toys.MASK)
   signal = np.float32(probs @ params['backbone']['vocab_embed']['embedding'])
 
   def constant(params):

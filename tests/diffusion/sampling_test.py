@@ -20,7 +20,7 @@ from scmdm_jax.diffusion.schedules import (
 )
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from tests.compiling import quick_jit
+from tests.compiling import quick_jit, split_key
 from tests.diffusion import toys
 from tests.models import parameters
 
@@ -30,7 +30,7 @@ ALL_MASKED = jnp.full((6, toys.LENGTH), toys.MASK, jnp.int32)
 
 
 def keys_of(seed, batch):
-  return jax.random.split(jax.random.key(seed), batch)
+  return split_key(jax.random.key(seed), batch)
 
 
 @functools.partial(quick_jit, static_argnums=(3, 4))
@@ -53,9 +53,10 @@ def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_condition=True)
 
 
 @quick_jit
-def random_numbers(key, step):
+def random_numbers(keys, example, step):
   """What one example draws in one step, by the documented derivation of keys."""
-  key_reveal, key_token = jax.random.split(jax.random.fold_in(key, step))
+  key = jax.random.fold_in(keys[example], step)
+  key_reveal, key_token = jax.random.split(key)
   return (
     jax.random.uniform(key_reveal, (toys.LENGTH,)),
     jax.random.gumbel(key_token, (toys.LENGTH, toys.VOCAB), mode='high'),
@@ -80,7 +81,7 @@ def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperatur
     logits = network.logits(hidden)
     x_next = x.copy()
     for b in range(len(x)):
-      u, noise = map(np.asarray, random_numbers(keys[b], i))
+      u, noise = map(np.asarray, random_numbers(keys, b, i))
       for position in range(x.shape[1]):
         hidden_now = x[b, position] == toys.MASK
         if hidden_now and u[position] < (alpha_s - alpha_t) / (1 - alpha_t):
@@ -184,8 +185,9 @@ def small_dit():
 
 
 @quick_jit
-def sample_dit(keys, params):
+def sample_dit(key_data, params):
   description, _ = small_dit()
+  keys = jax.random.wrap_key_data(key_data)
   return sampling.sample(
     keys,
     denoiser.bind(params, description),
@@ -198,7 +200,7 @@ def sample_dit(keys, params):
 
 def test_samples_do_not_depend_on_the_batch():
   _, params = small_dit()
-  keys = keys_of(10, 8)
+  keys = np.asarray(jax.random.key_data(keys_of(10, 8)))
   whole = np.asarray(sample_dit(keys, params))
   assert len(np.unique(whole, axis=0)) > 4
   for size in (4, 1):
@@ -315,19 +317,25 @@ def test_temperature_and_top_p_leave_the_signal_alone():
   hidden = toys.network_np(WEIGHTS).encode(x_t, signal, np.full(6, -np.log(0.3)))
   logits = toys.network_np(WEIGHTS).logits(hidden)
   wanted = toys.softmax_np(logits, toys.MASK) @ WEIGHTS['table']
-  for settings in [{}, {'temperature': 0.0}, {'temperature': 3.0, 'top_p': 0.3}]:
-    step = quick_jit(
-      functools.partial(
-        sampling.reverse_step, network=network, mask_id=toys.MASK, **settings
-      )
+  step = quick_jit(
+    functools.partial(sampling.reverse_step, network=network, mask_id=toys.MASK),
+    static_argnames='top_p',
+  )
+  for temperature, top_p in [(1.0, 1.0), (0.0, 1.0), (3.0, 0.3)]:
+    after = step(
+      keys_of(17, 6),
+      state,
+      alpha_t=0.3,
+      alpha_s=0.6,
+      temperature=temperature,
+      top_p=top_p,
     )
-    after = step(keys_of(17, 6), state, alpha_t=0.3, alpha_s=0.6)
     # Also at visible positions: the prediction before carry-over.
     np.testing.assert_allclose(after.signal, wanted, atol=1e-5)
     assert after.evaluations == 1
 
 
-PROBS = np.array([0.5, 0.3, 0.0, 0.1999, 1e-4])
+PROBS = np.array([0.5, 0.3, 0.0, 0.199, 1e-3])
 
 
 @pytest.mark.parametrize(
@@ -339,7 +347,7 @@ PROBS = np.array([0.5, 0.3, 0.0, 0.1999, 1e-4])
   ],
 )
 def test_marginals_and_masked_fractions(schedule, alpha):
-  batch, length, steps = 2048, 64, 5
+  batch, length, steps = 1024, 64, 5
 
   @quick_jit
   def run(keys):

@@ -16,7 +16,7 @@ from scmdm_jax.diffusion.schedules import (
   noise_level,
   reverse_alphas,
 )
-from tests.compiling import quick_jit
+from tests.compiling import quick_jit, split_key
 
 EPS = 1e-3
 T = np.array([0.0, 0.05, 0.3, 0.5, 0.9, 1.0])
@@ -118,7 +118,7 @@ def test_one_time_per_stratum(batch):
 
 def test_every_example_has_a_uniform_time():
   t_min = 1e-3
-  keys = jax.random.split(jax.random.key(4), 4000)
+  keys = split_key(jax.random.key(4), 4000)
   many = quick_jit(jax.vmap(lambda key: antithetic_times(key, 4, t_min)))
   t = np.asarray(many(keys))
   for i in range(4):

@@ -1,0 +1,142 @@
+"""Training killed with SIGKILL at random moments and restarted by the same command."""
+
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+
+from scmdm_jax.checkpoints import store
+from tests import tiny_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+STEPS, SAVE_EVERY, KEEP = 48, 3, 2
+
+
+@pytest.fixture
+def start(tmp_path):
+  """Starts the command on a workdir; a cache spares all but the first the compiling."""
+  environment = {
+    **os.environ,
+    'PYTHONPATH': str(ROOT),
+    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
+    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+  }
+  processes = []
+
+  def run(config, workdir):
+    process = subprocess.Popen(
+      [
+        *(sys.executable, '-m', 'scmdm_jax.main', '--mode=train'),
+        *(f'--config={config}', f'--workdir={workdir}'),
+        f'--config.train.num_steps={STEPS}',
+        f'--config.train.save_every={SAVE_EVERY}',
+        f'--config.train.keep={KEEP}',
+      ],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    processes.append(process)
+    return process
+
+  yield run
+  for process in processes:
+    process.kill()
+    process.communicate()
+
+
+def finish(process):
+  out, err = process.communicate(timeout=200)
+  assert process.returncode == 0, err
+  assert 'Traceback' not in err
+  assert out.count('\n') == 1
+
+
+def lines_in(workdir):
+  path = workdir / 'metrics.jsonl'
+  return path.read_bytes().count(b'\n') if path.exists() else 0
+
+
+def kill_when(process, reached):
+  """Kills `process` as soon as `reached()`; False if it ended by itself first."""
+  while process.poll() is None:
+    if reached():
+      process.kill()
+      process.communicate()
+      return True
+    time.sleep(0.002)
+  finish(process)
+  return False
+
+
+def saved_steps(workdir):
+  # By listing alone: opening the store would tidy up what the kill left.
+  paths = (workdir / 'checkpoints').glob('*/commit_success.txt')
+  return sorted(int(path.parent.name) for path in paths if path.parent.name.isdecimal())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
+  for name in ('one', 'many'):
+    (tmp_path / name).mkdir()
+  whole, run = tmp_path / 'one' / 'run', tmp_path / 'many' / 'run'
+  finish(start(tiny_run.write_config(tmp_path / 'one'), whole))
+  config = tiny_run.write_config(tmp_path / 'many')
+
+  draw = random.Random(0)
+  kills = 0
+
+  def restart_and_kill(reached):
+    nonlocal kills
+    before = max(saved_steps(run), default=0)
+    kills += kill_when(start(config, run), reached)
+    saved = saved_steps(run)
+    # Progress is never undone, and what is lost is at most the save under way and the
+    # steps since it was started.
+    assert max(saved, default=0) >= before
+    assert lines_in(run) - max(saved, default=0) <= 2 * SAVE_EVERY
+    return max(saved, default=0)
+
+  # While the data set is prepared (or whatever comes first in that time) ...
+  unfinished = tmp_path / 'many' / 'data' / 'qm9'
+  restart_and_kill(lambda: any(unfinished.rglob('incomplete*')))
+  # ... some time after a random step: mostly in a save, which takes longer than steps,
+  # once at the very moment the temporary directory of a checkpoint appears ...
+  for share in (0.2, 0.5, 0.8):
+    target = int(STEPS * (share + draw.uniform(-0.1, 0.1)))
+    delay = draw.uniform(0, 0.05)
+
+    def reached(target=target, delay=delay):
+      if lines_in(run) < target:
+        return False
+      time.sleep(delay)
+      return True
+
+    restart_and_kill(reached)
+  seen = set((run / 'checkpoints').iterdir())
+  restart_and_kill(
+    lambda: any('tmp' in p.name for p in {*(run / 'checkpoints').iterdir()} - seen)
+  )
+  # ... and while the finished model is written.
+  restart_and_kill(lambda: any(run.glob('.model.tmp-*')))
+  assert kills == 6
+
+  finish(start(config, run))
+  assert tiny_run.curve(run) == tiny_run.curve(whole)
+  assert [step for step, *_ in tiny_run.curve(run)] == list(range(1, STEPS + 1))
+  assert tiny_run.model_bytes(run) == tiny_run.model_bytes(whole)
+  assert saved_steps(run) == saved_steps(whole) == [STEPS - SAVE_EVERY, STEPS]
+  with store.TrainingStore(run / 'checkpoints', KEEP) as checkpoints:
+    assert checkpoints.steps() == [STEPS - SAVE_EVERY, STEPS]
+  leftovers = [
+    *(p for p in tmp_path.rglob('*') if 'tmp' in p.name or 'incomplete' in p.name)
+  ]
+  assert [p for p in leftovers if tmp_path / 'cache' not in p.parents] == []
+  names = sorted(path.name for path in run.iterdir())
+  assert names == sorted(path.name for path in whole.iterdir())
