@@ -15,7 +15,7 @@ def get_config():
   config.model.num_heads = 4
   config.model.cond_dim = 32
   config.train.batch_size = 128
-  config.train.num_steps = 16000
+  config.train.num_steps = 14000
   config.train.learning_rate = 2e-3
   config.train.warmup_steps = 500
   config.train.ema_decay = 0.999

@@ -1,11 +1,11 @@
 """What a user sees of the command line: exit code, one line of error, one of result."""
 
-import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from scmdm_jax.main import main
@@ -13,59 +13,26 @@ from scmdm_jax.modes import workdir
 from scmdm_jax.settings import resolve
 from tests import tiny_run
 from tests.checkpoints import manifests
+from tests.compiling import quick_jit
 
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-class Program:
-  """Calls `main` and takes apart what it wrote."""
-
-  def __init__(self, capsys):
-    self.capsys = capsys
-
-  def run(self, *arguments):
-    self.capsys.readouterr()
-    code = main(['main.py', *map(str, arguments)])
-    out, err = self.capsys.readouterr()
-    return code, out, err
-
-  def refusal(self, *arguments, code=2):
-    found, out, err = self.run(*arguments)
-    lines = err.splitlines()
-    assert (found, out, len(lines)) == (code, '', 1), err
-    assert lines[0].startswith('error: ')
-    return lines[0].removeprefix('error: ')
-
-  def figures(self, *arguments):
-    code, out, err = self.run(*arguments)
-    assert code == 0, err
-    assert 'Traceback' not in err
-    return json.loads(out.splitlines()[-1])
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    yield
 
 
 @pytest.fixture
 def program(capsys):
-  return Program(capsys)
+  return tiny_run.Program(capsys)
 
 
 @pytest.fixture
 def config(tmp_path):
   return tiny_run.write_config(tmp_path)
-
-
-@pytest.fixture
-def config_text(tmp_path):
-  """Writes a config file of the given lines and returns its path."""
-
-  def write(*lines):
-    path = tmp_path / 'mine.py'
-    path.write_text('\n'.join(lines) + '\n')
-    return path
-
-  return write
-
-
-IMPORT = 'from scmdm_jax.settings import default_config'
 
 
 def test_help_names_every_flag(program):
@@ -82,141 +49,6 @@ def test_missing_config(program, arguments):
   assert message == '--config: not given; wanted a file such as configs/quickstart.py'
 
 
-def test_config_file_that_is_not_there(program, tmp_path):
-  message = program.refusal(f'--config={tmp_path}/nothing.py')
-  assert message.startswith(f'--config {tmp_path}/nothing.py: No such file')
-  assert 'Is a directory' in program.refusal(f'--config={tmp_path}')
-
-
-@pytest.mark.parametrize(
-  ('lines', 'where', 'reason'),
-  [
-    (['def get_config():', '  x = 1', '  return x / 0'], ', line 3', 'ZeroDivision'),
-    (['', 'import not_a_module'], ', line 2', "No module named 'not_a_module'"),
-    (['# A note', 'this is no Python'], ', line 2', 'SyntaxError'),
-    (['def get_config():', 'return 1'], ', line 2', 'IndentationError'),
-    (['\x00'], '', 'null bytes'),
-    (['x = 1'], '', 'it defines no function get_config()'),
-    (['get_config = 3'], '', 'it defines no function get_config()'),
-    (['def get_config():', '  pass'], '', 'get_config() returned NoneType'),
-    (['def get_config():', '  return {}'], '', 'returned dict; wanted a ConfigDict'),
-    # An error that arises in a library is told by the line that called it.
-    (
-      ['import json', 'def get_config():', '  return json.loads("{")'],
-      ', line 3',
-      'JSONDecodeError: Expecting property name',
-    ),
-  ],
-)
-def test_config_file_that_fails(program, config_text, lines, where, reason):
-  path = config_text(*lines)
-  message = program.refusal(f'--config={path}', '--mode=train')
-  assert message.startswith(f'--config {path}{where}: ')
-  assert reason in message
-
-
-@pytest.mark.parametrize(
-  ('assignment', 'reason'),
-  [
-    ('config.train.num_step = 3', 'Did you mean "num_steps" instead of "num_step"?'),
-    ('config.trian.num_steps = 3', 'Did you mean "train" instead of "trian"?'),
-    ('config.train.num_steps = "3"', 'TypeError'),
-  ],
-)
-def test_config_file_that_sets_a_wrong_option(program, config_text, assignment, reason):
-  path = config_text(
-    IMPORT,
-    *('def get_config():', '  config = default_config()'),
-    *(f'  {assignment}', '  return config'),
-  )
-  message = program.refusal(f'--config={path}')
-  assert message.startswith(f'--config {path}, line 4: ')
-  assert reason in message
-  # Not the list of all options, which the library adds.
-  assert len(message) < 300
-
-
-def test_argument_of_a_config_file(program, config_text, tmp_path):
-  plain = config_text(IMPORT, 'get_config = lambda: default_config()')
-  message = program.refusal(f'--config={plain}:small')
-  assert message == (
-    f'--config {plain}: get_config(): too many positional arguments; give {plain}'
-  )
-  path = config_text(
-    *(IMPORT, 'def get_config(size):', '  config = default_config()'),
-    *("  config.train.num_steps = {'small': -5}[size]", '  return config'),
-  )
-  message = program.refusal(f'--config={path}')
-  assert message.endswith(
-    f"get_config(): missing a required argument: 'size'; give {path}:ARGUMENT"
-  )
-  assert 'train.num_steps: found -5' in program.refusal(f'--config={path}:small')
-  message = program.refusal(f'--config={path}:big')
-  assert message == f'--config {path}, line 4: KeyError: big'
-
-
-@pytest.mark.parametrize(
-  ('arguments', 'message'),
-  [
-    (['--workdr=x'], "Unknown command line flag 'workdr'. Did you mean: workdir ?"),
-    (['--confg=x'], "Unknown command line flag 'confg'. Did you mean: config ?"),
-    (['--workdir'], 'Missing value for flag --workdir'),
-    (
-      ['config.train.num_steps=3'],
-      'config.train.num_steps=3: stray argument; options start with --, as in '
-      '--config.train.num_steps=3',
-    ),
-    (['train', '--mode=train'], 'train: stray argument'),
-    (
-      ['--config.train.num_step=3'],
-      '--config.train.num_step: no such option; did you mean --config.train.num_steps?',
-    ),
-    (
-      ['--config.trian.num_steps', '3'],
-      '--config.trian.num_steps: no such option; did you mean '
-      '--config.train.num_steps?',
-    ),
-    (
-      ['--config.num_steps=3'],
-      '--config.num_steps: no such option; did you mean --config.train.num_steps?',
-    ),
-    (
-      ['--config.train=3'],
-      '--config.train: a group of options; set one, as in --config.train.',
-    ),
-    (['--config.train.num_steps=abc'], 'flag --config.train.num_steps=abc: invalid'),
-    (['--config.train.num_steps=1.5'], 'flag --config.train.num_steps=1.5: invalid'),
-    (['--config.train.num_steps'], 'Missing value for flag --config.train.num_steps'),
-    (['--config.train.num_steps=0'], 'train.num_steps: found 0; wanted a number above'),
-    (['--config.method.rate=nan'], 'method.rate: found nan; wanted finite numbers'),
-    (['--config.method.rate=-0.5'], 'method.rate: found -0.5; wanted a number from 0'),
-    (['--config.method.rate=inf'], 'method.rate: found inf; wanted finite numbers'),
-    (['--config.compare.seeds=(0,'], 'flag --config.compare.seeds=(0,: '),
-    (['--config.compare.seeds=a'], "compare.seeds: found ('a',); wanted a tuple"),
-    (['--config.train.accumulate=3'], 'train.accumulate: found 3; wanted a divisor'),
-    (
-      ['--mode=imprt'],
-      "--mode: found 'imprt'; wanted one of train, sample, evaluate, compare, import, "
-      'export; did you mean import?',
-    ),
-    (['--config.mode=unknown'], "mode: found 'unknown'; wanted one of train, "),
-    (['--mode=train', '--source=x'], '--source: given with --mode=train, which takes'),
-    (['--mode=train'], '--workdir: not given; wanted a directory for this run'),
-    (
-      ['--mode=import'],
-      '--source: not given; --mode=import wants --source and --workdir',
-    ),
-    (
-      ['--config.mode=export', '--source=x'],
-      '--workdir: not given; --mode=export wants --source and --workdir',
-    ),
-    (['--flagfile=/nothing/there'], 'ERROR:: Unable to open flagfile'),
-  ],
-)
-def test_mistakes_on_the_command_line(program, config, arguments, message):
-  assert program.refusal(f'--config={config}', *arguments).startswith(message)
-
-
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
@@ -231,14 +63,6 @@ def test_mistakes_without_a_config(program, tmp_path, monkeypatch, arguments, me
   monkeypatch.chdir(tmp_path)
   assert program.refusal(*arguments).startswith(message)
   assert os.listdir(tmp_path) == []
-
-
-def test_calls_do_not_remember_each_other(program, config):
-  # Flags live in objects of one call, and sys.argv is not consulted.
-  assert 'abc' in program.refusal(f'--config={config}', '--config.train.num_steps=abc')
-  message = program.refusal(f'--config={config}', '--mode=train')
-  assert message == '--workdir: not given; wanted a directory for this run'
-  assert '--config: not given' in program.refusal('--mode=train')
 
 
 def test_workdir_that_cannot_be(program, config, tmp_path):

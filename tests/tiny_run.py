@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+from scmdm_jax.main import main
+
 MOLECULES = pathlib.Path(__file__).parent / 'qm9_sample.csv'
 
 _CONFIG = """\
@@ -51,3 +53,29 @@ def model_bytes(workdir: pathlib.Path) -> dict[str, bytes]:
   _, params = store.load_model(workdir)
   leaves = jax.tree_util.tree_flatten_with_path(params)[0]
   return {jax.tree_util.keystr(path): leaf.tobytes() for path, leaf in leaves}
+
+
+class Program:
+  """Calls `main` and takes apart what it wrote."""
+
+  def __init__(self, capsys):
+    self.capsys = capsys
+
+  def run(self, *arguments):
+    self.capsys.readouterr()
+    code = main(['main.py', *map(str, arguments)])
+    out, err = self.capsys.readouterr()
+    return code, out, err
+
+  def refusal(self, *arguments, code=2):
+    found, out, err = self.run(*arguments)
+    lines = err.splitlines()
+    assert (found, out, len(lines)) == (code, '', 1), err
+    assert lines[0].startswith('error: ')
+    return lines[0].removeprefix('error: ')
+
+  def figures(self, *arguments):
+    code, out, err = self.run(*arguments)
+    assert code == 0, err
+    assert 'Traceback' not in err
+    return json.loads(out.splitlines()[-1])

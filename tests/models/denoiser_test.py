@@ -1,5 +1,7 @@
 """What binding promises for every injection, on both architectures."""
 
+import dataclasses
+import functools
 import math
 import re
 
@@ -52,25 +54,29 @@ def describe(arch, injection):
   return ModelDescription(ARCHITECTURES[arch], MASK, tokenizer='', injection=injection)
 
 
-def logits_of(params, description):
-  """(tokens, signal) -> raw logits; the parameters are compiled in."""
+# Not `quick_jit`: bit for bit is asked of what the optimizer makes of two programs.
+@functools.partial(jax.jit, static_argnums=1)
+def logits_of(params, description, x_t, signal):
+  """Raw logits [4, L, V]."""
   bound = denoiser.bind(params, description)
-  # Not `quick_jit`: bit for bit is asked of what the optimizer makes of both.
-  return jax.jit(lambda x, c: bound.logits(bound.encode(x, c, SIGMA)))
+  return bound.logits(bound.encode(x_t, signal, SIGMA))
+
+
+def bits_of(params, description, x_t, signal):
+  return np.asarray(logits_of(params, description, x_t, signal)).tobytes()
 
 
 @pytest.fixture(scope='module', params=list(ARCHITECTURES))
 def base(request):
-  """(architecture, backbone weights, logits without any self-conditioning)."""
+  """(architecture, description, parameters) without any self-conditioning."""
   description = describe(request.param, 'none')
-  params = parameters.random_params(description, seed=2)
-  return request.param, params['backbone'], logits_of(params, description)
+  return request.param, description, parameters.random_params(description, seed=2)
 
 
-def with_random_injection(arch, backbone, injection):
+def with_random_injection(arch, base_params, injection):
   description = describe(arch, injection)
   params = parameters.random_params(description, seed=3)
-  return {**params, 'backbone': backbone}, description
+  return {**params, 'backbone': base_params['backbone']}, description
 
 
 def signals_at_start(bound, injection):
@@ -86,38 +92,39 @@ def signals_at_start(bound, injection):
 
 @pytest.mark.parametrize('injection', NAMES)
 def test_identity_at_start_bit_for_bit(base, injection):
-  arch, backbone, base_logits = base
+  arch, base_description, base_params = base
   description = describe(arch, injection)
   fresh = init_injection(jax.random.key(5), description)
-  params = {'backbone': backbone, 'self_conditioning': fresh}
+  params = {'backbone': base_params['backbone'], 'self_conditioning': fresh}
   signal = signals_at_start(denoiser.bind(params, description), injection)
   x_t = tokens_with_masks()
-  found = np.asarray(logits_of(params, description)(x_t, signal))
-  wanted = np.asarray(base_logits(x_t, np.zeros_like(signal)))
+  wanted = np.asarray(logits_of(base_params, base_description, x_t, 0 * signal))
   assert np.std(wanted) > 0.1
-  assert found.tobytes() == wanted.tobytes()
+  assert bits_of(params, description, x_t, signal) == wanted.tobytes()
 
 
 @pytest.mark.parametrize('injection', NAMES)
-def test_null_signal_is_the_base_bit_for_bit(base, injection):
-  arch, backbone, base_logits = base
-  logits = logits_of(*with_random_injection(arch, backbone, injection))
+def test_signal_is_read_at_masked_positions_only(base, injection):
+  arch, base_description, base_params = base
+  params, description = with_random_injection(arch, base_params, injection)
   x_t, null = tokens_with_masks(), np.zeros((4, LENGTH, DIM), np.float32)
-  wanted = np.asarray(base_logits(x_t, null))
-  assert np.asarray(logits(x_t, null)).tobytes() == wanted.tobytes()
+  # The null signal is the base bit for bit, whatever the injection has learnt.
+  wanted = bits_of(base_params, base_description, x_t, null)
+  assert bits_of(params, description, x_t, null) == wanted
 
   # With nothing masked every signal is ignored.
   signal = np.random.default_rng(6).standard_normal(null.shape).astype(np.float32)
   clean = np.where(x_t == MASK, 0, x_t).astype(np.int32)
-  wanted = np.asarray(base_logits(clean, null))
-  assert np.asarray(logits(clean, signal)).tobytes() == wanted.tobytes()
+  wanted = bits_of(base_params, base_description, clean, null)
+  assert bits_of(params, description, clean, signal) == wanted
 
-  # It is read at masked positions, and there only.
-  changed = np.asarray(logits(x_t, signal))
-  assert np.abs(changed - np.asarray(logits(x_t, null))).max() > 0.01
+  # It is read where masked, and there only.
+  changed = np.asarray(logits_of(params, description, x_t, signal))
+  unconditioned = np.asarray(logits_of(params, description, x_t, null))
+  assert np.abs(changed - unconditioned).max() > 0.01
   masked = (x_t == MASK)[..., None]
   noisy = np.where(masked, signal, signal + 7).astype(np.float32)
-  assert np.asarray(logits(x_t, noisy)).tobytes() == changed.tobytes()
+  assert bits_of(params, description, x_t, noisy) == changed.tobytes()
 
 
 def embedding_table(backbone):
@@ -144,26 +151,41 @@ def test_signal_is_the_expected_embedding(injection):
 
 def test_gate_blends_the_mask_embedding_towards_the_expected_one(base):
   # m + g (p E - m) at masked positions, as the token input of the plain network.
-  arch, backbone, _ = base
-  params, description = with_random_injection(arch, backbone, 'gate')
-  bound = denoiser.bind(params, description)
+  arch, base_description, base_params = base
+  params, description = with_random_injection(arch, base_params, 'gate')
   x_t, probs = tokens_with_masks(), some_probs()
-  found = logits_of(params, description)(x_t, bound.signal(probs))
+  signal = denoiser.bind(params, description).signal(probs)
+  found = logits_of(params, description, x_t, signal)
 
-  table = embedding_table(backbone)
+  table = embedding_table(params['backbone'])
   g = np.tanh(params['self_conditioning']['gate'])
   blend = table[MASK] + g * (probs @ table - table[MASK])
-  x = np.where((x_t == MASK)[..., None], blend, table[x_t]).astype(np.float32)
-  module = denoiser._backbone(description)
-  weights = {'params': backbone}
+  # As the token input of the plain network: rows of an embedding table of its own.
+  rows = np.where((x_t == MASK)[..., None], blend, table[x_t]).astype(np.float32)
+  wanted = logits_of_rows(base_params, base_description, rows)
+  # Logits of order 1 to 10 in float32.
+  np.testing.assert_allclose(found, wanted, atol=1e-4)
 
-  @quick_jit
-  def plain(x):
-    hidden = module.apply(weights, x, SIGMA, method='encode')
-    return module.apply(weights, hidden, method='logits')
 
-  # Logits of order 1 in float32.
-  np.testing.assert_allclose(found, plain(x), atol=1e-4)
+def logits_of_rows(params, description, rows):
+  """Logits of the plain network on token inputs [4, L, D] of any value.
+
+  Through the public face alone: every position gets a token of its own, whose row of
+  the embedding table is the wanted input.
+  """
+  arch = dataclasses.replace(description.architecture, vocab_size=4 * LENGTH)
+  wide = dataclasses.replace(description, architecture=arch, mask_id=None)
+  bound = denoiser.bind(with_embeddings(params, rows.reshape(-1, DIM)), wide)
+  tokens = np.arange(4 * LENGTH, dtype=np.int32).reshape(4, LENGTH)
+  hidden = quick_jit(bound.encode)(tokens, np.zeros_like(rows), SIGMA)
+  plain = denoiser.bind(params, description)
+  return quick_jit(plain.logits)(hidden)
+
+
+def with_embeddings(params, table):
+  name = 'vocab_embed' if 'vocab_embed' in params['backbone'] else 'embed_tokens'
+  backbone = {**params['backbone'], name: {'embedding': table}}
+  return {**params, 'backbone': backbone}
 
 
 @pytest.mark.parametrize('injection', NAMES)

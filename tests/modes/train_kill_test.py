@@ -22,6 +22,8 @@ def start(tmp_path):
   environment = {
     **os.environ,
     'PYTHONPATH': str(ROOT),
+    # Compiling would take longer than everything else.
+    'XLA_FLAGS': '--xla_backend_optimization_level=0',
     'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
   }
@@ -103,12 +105,9 @@ def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
     assert lines_in(run) - max(saved, default=0) <= 2 * SAVE_EVERY
     return max(saved, default=0)
 
-  # While the data set is prepared (or whatever comes first in that time) ...
-  unfinished = tmp_path / 'many' / 'data' / 'qm9'
-  restart_and_kill(lambda: any(unfinished.rglob('incomplete*')))
-  # ... some time after a random step: mostly in a save, which takes longer than steps,
+  # Some time after a random step: mostly in a save, which takes longer than steps;
   # once at the very moment the temporary directory of a checkpoint appears ...
-  for share in (0.2, 0.5, 0.8):
+  for share in (0.2, 0.6):
     target = int(STEPS * (share + draw.uniform(-0.1, 0.1)))
     delay = draw.uniform(0, 0.05)
 
@@ -125,7 +124,7 @@ def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
   )
   # ... and while the finished model is written.
   restart_and_kill(lambda: any(run.glob('.model.tmp-*')))
-  assert kills == 6
+  assert kills == 4
 
   finish(start(config, run))
   assert tiny_run.curve(run) == tiny_run.curve(whole)

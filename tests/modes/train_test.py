@@ -14,8 +14,16 @@ from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.modes import train, workdir
 from scmdm_jax.settings import OptimizerConfig, resolve
 from tests import tiny_run
+from tests.compiling import quick_jit
 
 KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -129,6 +137,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   )
 
 
+@pytest.mark.slow
 def test_a_judge_is_trained_by_the_same_command(settings_with, tmp_path):
   settings = settings_with(method__objective='causal', model__architecture='llama')
   run(settings, tmp_path / 'run')
