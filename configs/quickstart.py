@@ -23,7 +23,8 @@ def get_config():
   config.train.num_steps = 300
   config.train.warmup_steps = 30
   config.train.batch_size = 64
-  config.train.learning_rate = 1e-3
+  config.train.learning_rate = 3e-4
+  config.train.injection_rate_factor = 10.0
   config.train.log_every = 10
   config.sample.num_samples = 1024
   config.sample.batch_size = 128

@@ -112,6 +112,9 @@ class TrainSettings:
   batch_size: int = _above(64, 0)  # Examples per step over all devices.
   accumulate: int = _above(1, 0)  # Micro-batches per step; divides batch_size.
   learning_rate: float = _above(1e-3, 0)  # At the end of the warm-up.
+  # Times learning_rate for the self-conditioning parameters, which start from zero
+  # while the backbone is already good. Ours; the paper's optimizer is not published.
+  injection_rate_factor: float = _above(1.0, 0)
   final_learning_rate: float = _at_least(0.0, 0)  # Where the cosine ends.
   warmup_steps: int = _at_least(100, 0)
   weight_decay: float = _at_least(0.0, 0)
@@ -285,6 +288,7 @@ def optimizer_of(train: TrainSettings) -> OptimizerConfig:
     clip=train.clip,
     ema_decay=train.ema_decay,
     accumulate=train.accumulate,
+    rate_factors=(('self_conditioning', train.injection_rate_factor),),
   )
 
 

@@ -335,6 +335,8 @@ def test_no_training_option_is_dropped_on_the_way():
   for name in ('weight_decay', 'clip', 'ema_decay', 'accumulate'):
     assert optimizer[name] == given[name]
   assert loop == {name: given[name] for name in loop}
+  factor = given.pop('injection_rate_factor')
+  assert optimizer['rate_factors'] == (('self_conditioning', factor),)
   # The rest belongs to the data pipeline and the store.
   assert given.keys() - optimizer.keys() - loop.keys() == {'batch_size', 'keep'}
 

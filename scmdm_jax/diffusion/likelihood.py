@@ -19,6 +19,7 @@ from scmdm_jax.diffusion.schedules import (
   nelbo_weight,
   noise_level,
   reverse_alphas,
+  reverse_noise_levels,
 )
 
 
@@ -32,6 +33,9 @@ def nelbo(
   passes: int,
 ) -> jax.Array:
   """Continuous-time NELBO per example in nats, float32 [B], one stratified time each.
+
+  Times stop at T_MIN and visible tokens at t = 1 go unscored, as in MDLM: with the
+  log-linear schedule the figure lies 0.1 % below a strict bound. `carried_elbo` is one.
 
   Args:
     key: consumed. Equal keys give equal times and masks, whatever the network.
@@ -86,9 +90,8 @@ def carried_elbo(
   threshold = jax.random.uniform(key, x_0.shape)
 
   def step(signal, inputs):
-    alpha_t, alpha_s = inputs
+    alpha_t, alpha_s, sigma = inputs
     x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
-    sigma = -jnp.log(jnp.maximum(alpha_t, jnp.finfo(jnp.float32).tiny))
     hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
     logits = readout.read_logits(network, hidden, mask_id)
     log_probs = jax.nn.log_softmax(logits, axis=-1)
@@ -97,5 +100,6 @@ def carried_elbo(
     carried = readout.read_signal(network, logits) if self_condition else signal
     return carried, reveal_probability(alpha_t, alpha_s) * loss
 
-  _, losses = jax.lax.scan(step, null_signal(network, x_0), (alphas[:-1], alphas[1:]))
+  inputs = (alphas[:-1], alphas[1:], reverse_noise_levels(schedule, num_steps))
+  _, losses = jax.lax.scan(step, null_signal(network, x_0), inputs)
   return losses.sum(0)

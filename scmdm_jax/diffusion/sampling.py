@@ -15,7 +15,11 @@ import jax.numpy as jnp
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.masking import reveal_probability
 from scmdm_jax.diffusion.network import Network, null_signal
-from scmdm_jax.diffusion.schedules import Schedule, reverse_alphas
+from scmdm_jax.diffusion.schedules import (
+  Schedule,
+  reverse_alphas,
+  reverse_noise_levels,
+)
 
 
 class SamplerState(NamedTuple):
@@ -45,6 +49,7 @@ def reverse_step(
   network: Network,
   alpha_t: jax.Array,
   alpha_s: jax.Array,
+  sigma: jax.Array,
   *,
   mask_id: int,
   self_condition: bool = True,
@@ -62,6 +67,7 @@ def reverse_step(
     network: see `network.Network`.
     alpha_t: scalar, the visible fraction now.
     alpha_s: scalar, the visible fraction after the step.
+    sigma: scalar, the noise level now, for networks that read it.
     mask_id: the mask token.
     self_condition: False leaves the signal null: the vanilla sampler.
     temperature: scalar >= 0 for the drawn token; the carried signal ignores it.
@@ -71,7 +77,6 @@ def reverse_step(
   split = jax.vmap(jax.random.split)(keys)
   key_reveal, key_token = split[:, 0], split[:, 1]
 
-  sigma = -jnp.log(jnp.maximum(alpha_t, jnp.finfo(jnp.float32).tiny))
   hidden = network.encode(state.x_t, state.signal, jnp.full((batch,), sigma))
   logits = readout.read_logits(network, hidden, mask_id)
 
@@ -118,13 +123,14 @@ def sample(
   alphas = reverse_alphas(schedule, num_steps)
 
   def step(state, inputs):
-    i, alpha_t, alpha_s = inputs
+    i, alpha_t, alpha_s, sigma = inputs
     state = reverse_step(
       jax.vmap(jax.random.fold_in, (0, None))(keys, i),
       state,
       network,
       alpha_t,
       alpha_s,
+      sigma,
       mask_id=mask_id,
       self_condition=self_condition,
       temperature=temperature,
@@ -132,6 +138,7 @@ def sample(
     )
     return state, state.x_t if keep_trajectory else None
 
-  inputs = (jnp.arange(num_steps), alphas[:-1], alphas[1:])
+  sigmas = reverse_noise_levels(schedule, num_steps)
+  inputs = (jnp.arange(num_steps), alphas[:-1], alphas[1:], sigmas)
   state, trajectory = jax.lax.scan(step, initial_state(network, x_init), inputs)
   return Samples(state.x_t, state.evaluations, trajectory)

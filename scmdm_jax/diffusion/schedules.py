@@ -89,6 +89,15 @@ def reverse_alphas(schedule: Schedule, num_steps: int) -> jax.Array:
   return schedule(t).at[0].set(0.0).at[-1].set(1.0)
 
 
+def reverse_noise_levels(schedule: Schedule, num_steps: int) -> jax.Array:
+  """Noise levels at the first T times of a reverse chain, float32 [T], falling.
+
+  The schedule's own values: at t = 1 too, where the chain's alpha is 0 and -log alpha
+  would be a number that no time-conditioned network has seen in training.
+  """
+  return noise_level(schedule, jnp.linspace(1.0, 0.0, num_steps + 1)[:-1])
+
+
 def antithetic_times(key: jax.Array, batch: int, t_min: float) -> jax.Array:
   """One time per example, stratified: t_i uniform in its own 1/B slice, float32 [B].
 

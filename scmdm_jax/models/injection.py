@@ -6,7 +6,7 @@ that vector without biases, so that
 
 * the null signal is the zero vector and stays an exact zero after injection, and
 * freshly initialised, the last factor being zero, the model equals its base bit for bit
-  whatever the signal.
+  whatever the previous prediction (`table` makes the signal itself from its zeros).
 
 The paper does not publish its injection; `embedding` is our default.
 """

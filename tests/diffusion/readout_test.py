@@ -104,8 +104,8 @@ def test_two_stage_draws_reach_rare_tokens():
   assert tokens.dtype == np.int32 and counts[2] == 0
   real = probs > 0
   assert stats.chisquare(counts[real], n * probs[real]).pvalue > 1e-4
-  for token, p in enumerate(probs):
-    assert abs(counts[token] - n * p) <= 4 * np.sqrt(n * p * (1 - p))
+  # None of them at all would have had a probability of 3e-5.
+  assert np.all(counts[3:] > 0)
 
 
 @pytest.mark.parametrize('temperature', [0.5, 2.0])

@@ -48,10 +48,7 @@ def test_causal_logits_never_see_later_tokens(causal, position):
 
 
 def test_prefixes_stand_alone(causal):
-  for length in (1, 4):
-    np.testing.assert_allclose(
-      causal(TOKENS[:, :length]), causal(TOKENS)[:, :length], atol=1e-5
-    )
+  np.testing.assert_allclose(causal(TOKENS[:, :4]), causal(TOKENS)[:, :4], atol=1e-5)
 
 
 def test_without_the_causal_mask_every_position_sees_all():

@@ -10,7 +10,7 @@ from tests.compiling import quick_jit
 from tests.models import parameters
 
 VOCAB, LENGTH, DIM = 9, 6, 16
-CONFIG = DiTConfig(VOCAB, LENGTH, DIM, num_blocks=2, num_heads=2, cond_dim=8)
+CONFIG = DiTConfig(VOCAB, LENGTH, DIM, num_blocks=1, num_heads=2, cond_dim=8)
 TOKENS = np.random.default_rng(0).integers(0, VOCAB, (3, LENGTH)).astype(np.int32)
 SIGMA = np.float32([0.0, 0.5, 4.0])
 

@@ -78,6 +78,17 @@ def test_steps_equal_a_numpy_adamw(config):
     assert state.step == n + 1
 
 
+def test_a_group_may_have_a_faster_rate():
+  # Adam divides by the gradient's size: the first update of a parameter is the rate.
+  config = OptimizerConfig(rate_factors=(('w', 3.0), ('absent', 9.0)), eps=1e-12)
+  step = make_train_step(quadratic, config)
+  before = flat(start())
+  state, metrics = step(initial_state(start(), config), batches(1)[0], KEY, 0.01)
+  moved = np.abs(flat(state.params) - before)
+  np.testing.assert_allclose(moved, [0.03, 0.03, 0.03, 0.01], rtol=1e-4)
+  np.testing.assert_allclose(metrics['learning_rate'], 0.01, rtol=1e-6)
+
+
 def test_the_norm_is_reported_before_the_clip():
   config = OptimizerConfig(clip=1e-3)
   step = make_train_step(quadratic, config)

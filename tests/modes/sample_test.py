@@ -1,0 +1,101 @@
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scmdm_jax.data.tokenizers import get_tokenizer
+from scmdm_jax.diffusion.schedules import LogLinear
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.modes import sample
+from scmdm_jax.settings import SampleSettings, Settings
+from tests.compiling import quick_jit
+
+TOKENIZER = get_tokenizer('smiles_qm9')
+DESCRIPTION = ModelDescription(
+  DiTConfig(35, 12, 16, 1, 2, 8), TOKENIZER.mask_id, 'smiles_qm9', 'embedding'
+)
+OPTIONS = SampleSettings(num_samples=5, batch_size=5, num_steps=4)
+KEY = jax.random.key(3)
+MASKED = np.full(12, TOKENIZER.mask_id, np.int32)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    sample.compiled_sampler.cache_clear()
+    yield
+    sample.compiled_sampler.cache_clear()
+
+
+@pytest.fixture(scope='module')
+def params():
+  """Random everywhere: a fresh model would ignore its signal and its input."""
+  abstract = denoiser.abstract_params(DESCRIPTION)
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: (0.5 * rng.standard_normal(x.shape)).astype(np.float32), abstract
+  )
+
+
+def draw(params, x_init=MASKED, **changes):
+  options = dataclasses.replace(OPTIONS, **changes)
+  return sample.draw(DESCRIPTION, params, LogLinear(), options, KEY, x_init)
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 7])
+def test_batch_size_changes_nothing(params, batch_size):
+  whole = draw(params).tokens
+  assert whole.shape == (5, 12)
+  np.testing.assert_array_equal(draw(params, batch_size=batch_size).tokens, whole)
+
+
+def test_counts_its_evaluations_and_keeps_the_trajectory(params):
+  drawn = draw(params, trajectory=True, batch_size=2)
+  assert drawn.evaluations == 4
+  assert drawn.trajectory.shape == (4, 5, 12)
+  np.testing.assert_array_equal(drawn.trajectory[-1], drawn.tokens)
+  masked = (drawn.trajectory == TOKENIZER.mask_id).sum(axis=(1, 2))
+  assert (np.diff(masked) <= 0).all() and masked[-1] == 0
+
+
+def test_the_carried_signal_matters_and_can_be_switched_off(params):
+  carried = draw(params).tokens
+  vanilla = draw(params, self_conditioning=False).tokens
+  assert (carried != vanilla).any()
+  without = dataclasses.replace(DESCRIPTION, injection='none')
+  base = sample.draw(without, params, LogLinear(), OPTIONS, KEY, MASKED).tokens
+  np.testing.assert_array_equal(vanilla, base)
+
+
+def test_prompt_stays(params):
+  settings = Settings()
+  settings = dataclasses.replace(
+    settings,
+    data=dataclasses.replace(settings.data, length=12),
+    sample=dataclasses.replace(OPTIONS, prompt='C_=O$'),
+  )
+  x_init = sample.starting_tokens(settings, TOKENIZER)
+  free = x_init == TOKENIZER.mask_id
+  assert free.sum() == 1
+  tokens = draw(params, x_init).tokens
+  np.testing.assert_array_equal(tokens[:, ~free], np.tile(x_init[~free], (5, 1)))
+  assert not (tokens == TOKENIZER.mask_id).any()
+
+
+def test_written_samples(params, tmp_path):
+  drawn = draw(params, trajectory=True)
+  sample.write_samples(tmp_path / 'samples.jsonl', drawn, TOKENIZER)
+  lines = (tmp_path / 'samples.jsonl').read_text().splitlines()
+  records = [json.loads(line) for line in lines]
+  assert [r['index'] for r in records] == list(range(5))
+  assert [r['tokens'] for r in records] == drawn.tokens.tolist()
+  for record in records:
+    pieces = [TOKENIZER.tokens[t] for t in record['tokens']]
+    assert record['trajectory'][-1] == pieces
+    hidden = {'<bos>', '<eos>', '<pad>'}
+    assert record['text'] == ''.join(p for p in pieces if p not in hidden)
+  assert [p.name for p in tmp_path.iterdir()] == ['samples.jsonl']
