@@ -28,6 +28,7 @@ def get_config(stage='compare'):
   config.train.final_learning_rate = 3e-6
   config.train.warmup_steps = 1000
   config.train.num_steps = 25000 if stage == 'pretrain' else 2500
+  config.train.injection_rate_factor = 10.0  # As in qm9_compare.py.
   config.train.ema_decay = 0.9999
   config.train.save_every = 1000
   config.sample.num_samples = 1024
@@ -35,5 +36,6 @@ def get_config(stage='compare'):
   config.sample.num_steps = 32
   config.compare.seeds = (0, 1, 2, 3, 4)
   config.compare.step_counts = (32,)
+  config.compare.temperatures = (0.9, 0.95, 1.0, 1.05)
   config.judge = str(importlib.resources.files('scmdm_jax') / 'assets' / 'qm9_judge')
   return config

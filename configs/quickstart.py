@@ -31,7 +31,7 @@ def get_config():
   config.evaluate.num_examples = 512
   config.evaluate.repeats = 4
   config.evaluate.batch_size = 128
-  config.evaluate.carried_steps = (32,)
+  config.evaluate.carried_steps = (8, 32)
   config.compare.rates = (0.5, 1.0)
   config.compare.seeds = (0,)
   config.compare.step_counts = (8, 32)

@@ -53,7 +53,9 @@ def _run(options: Options) -> dict:
       options.config.mode = options.mode
   settings = run_settings.resolve(options.config)
   if settings.mode in ('import', 'export'):
-    return _convert(settings.mode, options)
+    return _convert(
+      settings.mode, options._replace(workdir=options.workdir or settings.workdir)
+    )
   if options.source:
     raise BadInput(f'--source: given with --mode={settings.mode}, which takes none')
 

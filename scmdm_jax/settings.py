@@ -109,7 +109,7 @@ class TrainSettings:
   """One training run: AdamW, warm-up, cosine decay, parameter average."""
 
   num_steps: int = _above(1000, 0)
-  batch_size: int = _above(64, 0)  # Examples per step over all devices.
+  batch_size: int = _above(64, 0)  # Examples per step.
   accumulate: int = _above(1, 0)  # Micro-batches per step; divides batch_size.
   learning_rate: float = _above(1e-3, 0)  # At the end of the warm-up.
   # Times learning_rate for the self-conditioning parameters, which start from zero
@@ -135,7 +135,9 @@ class SampleSettings:
   temperature: float = _at_least(1.0, 0)
   top_p: float = _option(1.0, 'a number above 0, at most 1', lambda x: 0 < x <= 1)
   self_conditioning: bool = True  # False: the vanilla sampler on the same weights.
-  prompt: str = ''  # Infilling: a text whose `_` are to be written.
+  # Infilling: a text whose `_` are to be written; what follows it, too, unless it
+  # ends with `$`.
+  prompt: str = ''
   trajectory: bool = False  # Also write the tokens after every step.
 
 
@@ -145,7 +147,7 @@ class EvaluateSettings:
 
   num_examples: int = _above(1024, 0)  # Held-out examples for the likelihood.
   batch_size: int = _above(64, 0)
-  repeats: int = _above(4, 0)  # Times and masks drawn per example.
+  repeats: int = _above(4, 0)  # Times and masks drawn per example for the NELBO.
   carried_steps: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
 
 
@@ -258,18 +260,38 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f"= {settings.model.architecture!r}; wanted 'causal' with 'llama', 'masked' with "
       "'mdlm'"
     )
-  compare, sample = settings.compare, settings.sample
-  if settings.mode == 'compare' and sample.num_steps not in compare.step_counts:
-    raise BadInput(
-      f'compare.step_counts: found {compare.step_counts}; wanted sample.num_steps = '
-      f'{sample.num_steps} among them, where temperatures are swept'
-    )
+  if settings.mode == 'compare':
+    _check_compare(settings)
   if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:
     raise BadInput(
       f"method.rate: found {settings.method.rate} with method.injection = 'none'; "
       'wanted rate 0, or an injection'
     )
   return settings
+
+
+def _check_compare(settings: Settings) -> None:
+  """Refuses what would make the arms differ in more than their rate."""
+  compare, sample, method = settings.compare, settings.sample, settings.method
+  if sample.num_steps not in compare.step_counts:
+    raise BadInput(
+      f'compare.step_counts: found {compare.step_counts}; wanted sample.num_steps = '
+      f'{sample.num_steps} among them, where temperatures are swept'
+    )
+  for name in ('rates', 'seeds', 'step_counts', 'temperatures'):
+    values = getattr(compare, name)
+    if len(set(values)) < len(values):
+      raise BadInput(f'compare.{name}: found {values}; wanted each only once')
+  if method.objective != 'masked' or method.injection == 'none':
+    raise BadInput(
+      f'method: found objective {method.objective!r}, injection {method.injection!r}; '
+      "--mode=compare wants 'masked' and an injection"
+    )
+  if sample.temperature != 1 or not sample.self_conditioning:
+    raise BadInput(
+      f'sample: found temperature {sample.temperature}, self_conditioning '
+      f'{sample.self_conditioning}; --mode=compare wants 1.0 and True'
+    )
 
 
 def schedule_of(method: MethodSettings) -> Schedule:

@@ -22,9 +22,9 @@ import numpy as np
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.errors import BadInput
 from scmdm_jax.modes import evaluate, models, sample, timing, train, workdir
 from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
-from scmdm_jax.training.step import initial_state
 from scmdm_jax.training.writer import read_metrics
 
 BASE = 'base (not adapted)'
@@ -62,14 +62,19 @@ def _step_arguments(settings: Settings, model: evaluate.Model, rate: float):
   description, params = _start(settings, model, rate, seed=0)
   optimizer = optimizer_of(settings.train)
   step = train.compiled_step(description, _method(settings, rate), optimizer)
-  state = initial_state(jax.tree.map(jnp.copy, params), optimizer)
+  state = train.fresh_state(params, optimizer)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
   return step, (state, tokens, jax.random.key(0), np.float32(0))
 
 
 def step_flops(settings: Settings, model: evaluate.Model, rate: float) -> float:
-  """FLOPs of one training step, as XLA counts them before optimization."""
+  """FLOPs of one training step, as XLA counts them before optimization.
+
+  Counted without accumulation: of a loop XLA counts the body once.
+  """
+  options = dataclasses.replace(settings.train, accumulate=1)
+  settings = dataclasses.replace(settings, train=options)
   step, arguments = _step_arguments(settings, model, rate)
   counts: Any = step.lower(*arguments).cost_analysis()
   return float(counts['flops'])
@@ -212,7 +217,7 @@ def measure_cost(bench: _Bench, rate: float, pairs: int) -> dict[str, Any]:
     return run
 
   conditioned = _start(bench.settings, bench.base, rate, 0)
-  few = {'num_samples': bench.settings.sample.batch_size, 'num_steps': 32}
+  few = {'num_samples': bench.settings.sample.batch_size}
 
   def sampler(model: evaluate.Model):
     return lambda: bench.draw(model, 0, **few).tokens
@@ -232,9 +237,11 @@ def measure_cost(bench: _Bench, rate: float, pairs: int) -> dict[str, Any]:
   }
 
 
-def trajectory(bench: _Bench, arm: Arm, model: evaluate.Model) -> dict[str, Any]:
+def trajectory(
+  bench: _Bench, arm: Arm, model: evaluate.Model, seed: int
+) -> dict[str, Any]:
   """One sample, step by step, for the report."""
-  drawn = bench.draw(model, bench.settings.seed, num_samples=1, trajectory=True)
+  drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None
   start = sample.starting_tokens(bench.settings, bench.tokenizer)
   rows = [start, *drawn.trajectory[:, 0]]
@@ -260,12 +267,17 @@ def _notes(settings: Settings) -> list[str]:
 def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   """Adapts, judges, reports; returns the main figures."""
   # Drawing libraries are an extra, and slow to import: only this mode pays.
-  from scmdm_jax.report.compare import complete, write_report
+  from scmdm_jax.report.compare import write_report
   from scmdm_jax.report.table import text_table
 
   started = time.time()
   tokenizer = get_tokenizer(settings.data.tokenizer)
   base = models.load_masked(settings, directory)
+  if base[0].injection != 'none':
+    raise BadInput(
+      f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
+      'vanilla model, so that the controls are'
+    )
   bench = _Bench(
     settings=settings,
     base=base,
@@ -292,7 +304,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   )
   results = {
     'title': 'Self-conditioning adaptation against its controls',
-    **{k: v for k, v in workdir.metadata().items()},
+    **workdir.metadata(),
     'config': dataclasses.asdict(settings),
     'base': {
       'path': settings.checkpoint,
@@ -304,7 +316,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     'seeds': list(settings.compare.seeds),
     'runs': runs,
     'gallery': {r['arm']: r['gallery'] for r in runs if r['seed'] == first},
-    'trajectory': trajectory(bench, arms[-1], last_model),
+    'trajectory': trajectory(bench, arms[-1], last_model, first),
     'temperature_curve': [
       {'arm': r['arm'], 'seed': r['seed'], **point}
       for r in runs
@@ -314,7 +326,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     'notes': _notes(settings),
   }
   page = write_report(directory / 'report', results)
-  report = complete(results)
+  report = json.loads((page.parent / 'report.json').read_text())
   print(text_table(report['summary'], CONTROL, report['matched_entropy_summary']))
   return {
     'mode': 'compare',

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 from scmdm_jax.checkpoints import store
+from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes.convert import import_model
@@ -48,6 +49,8 @@ def load_judge(settings: Settings, workdir: pathlib.Path):
   where = f'judge {settings.judge}'
   if description.mask_id is not None:
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
+  if not getattr(description.architecture, 'causal', False):
+    raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
   _check_tokenizer(description, settings, where)
   return description, params
 
@@ -55,6 +58,12 @@ def load_judge(settings: Settings, workdir: pathlib.Path):
 def check_fits(description: ModelDescription, settings: Settings, where: str) -> None:
   """Refuses a model whose tokenizer or length the run's data do not fit."""
   _check_tokenizer(description, settings, where)
+  wanted = get_tokenizer(settings.data.tokenizer).mask_id
+  if description.mask_id not in (None, wanted):
+    raise BadInput(
+      f'{where}: its mask id is {description.mask_id}; wanted {wanted}, as in '
+      f'tokenizer {settings.data.tokenizer}; its config.json says it in mask_token_id'
+    )
   if settings.data.length > description.architecture.length:
     raise BadInput(
       f'data.length: found {settings.data.length}; wanted at most '
@@ -69,4 +78,10 @@ def _check_tokenizer(
     raise BadInput(
       f'{where}: its tokenizer is {description.tokenizer!r}; wanted data.tokenizer = '
       f'{settings.data.tokenizer!r}'
+    )
+  vocab_size = get_tokenizer(settings.data.tokenizer).vocab_size
+  if description.architecture.vocab_size != vocab_size:
+    raise BadInput(
+      f'{where}: its vocabulary has {description.architecture.vocab_size} tokens; '
+      f'wanted {vocab_size}, as in tokenizer {settings.data.tokenizer}'
     )

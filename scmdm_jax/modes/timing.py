@@ -19,12 +19,18 @@ def interleaved_ratio(
 ) -> dict[str, float]:
   """Time of `a` over time of `b`: median, lowest and highest of `pairs` ratios.
 
-  Each is run once to warm up; then a, b, a, b, ... so that a slow spell of the machine
-  hits both.
+  Each is run twice to warm up; then a, b, b, a, ... so that a slow spell of the machine
+  hits both, and neither always goes first.
   """
-  _seconds(a)
-  _seconds(b)
-  ratios = [_seconds(a) / _seconds(b) for _ in range(pairs)]
+  for run in (a, b, a, b):
+    _seconds(run)
+  ratios = []
+  for i in range(pairs):
+    if i % 2:
+      below, above = _seconds(b), _seconds(a)
+    else:
+      above, below = _seconds(a), _seconds(b)
+    ratios.append(above / below)
   return {
     'median': statistics.median(ratios),
     'low': min(ratios),

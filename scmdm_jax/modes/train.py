@@ -153,7 +153,18 @@ def add_injection(
   return description, {**params, 'self_conditioning': fresh}
 
 
-def _fresh_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
+def fresh_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
+  """The state at step 0, on copies of `params`, since the loop donates its state.
+
+  Bound to a device, as what a step returns and a checkpoint restores is: of a mixed
+  state the second step would be compiled anew.
+  """
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  start = jax.jit(_copied_state, static_argnums=1, out_shardings=device)
+  return start(params, optimizer)
+
+
+def _copied_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
   return initial_state(jax.tree.map(jnp.copy, params), optimizer)
 
 
@@ -175,10 +186,6 @@ def fit(
     batch_size=settings.train.batch_size,
     seed=settings.seed,
   )
-  # Copies, since the loop donates its state. Bound to a device, as what a step returns
-  # and a checkpoint restores is: of a mixed state the second step is compiled anew.
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  start = jax.jit(_fresh_state, static_argnums=1, out_shardings=device)
   with (
     store.TrainingStore(workdir / 'checkpoints', settings.train.keep) as checkpoints,
     contextlib.closing(
@@ -191,7 +198,7 @@ def fit(
     ) as writer,
   ):
     state = loop.train(
-      start(params, optimizer),
+      fresh_state(params, optimizer),
       compiled_step(description, settings.method, optimizer),
       batches,
       jax.random.fold_in(jax.random.key(settings.seed), 1),

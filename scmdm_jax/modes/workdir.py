@@ -49,7 +49,8 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
     except OSError as e:
       raise BadInput(f'--workdir {workdir}: another run is using it; wait') from e
     with _writing(workdir):
-      _write_config(workdir / 'config.json', dataclasses.asdict(settings))
+      config = {**dataclasses.asdict(settings), 'workdir': str(workdir)}
+      _write_config(workdir / 'config.json', config)
       (workdir / 'metadata.json').write_text(json.dumps(metadata(), indent=2) + '\n')
       _remove_unfinished(workdir)
     yield workdir
@@ -66,9 +67,13 @@ def _writing(workdir: pathlib.Path) -> Iterator[None]:
 
 
 def _remove_unfinished(workdir: pathlib.Path) -> None:
-  """Deletes what a killed run was writing; the lock says that nobody is now."""
-  for pattern in ('.*.tmp-*', '.*.old-*'):  # Names of `checkpoints.disk`.
-    for path in list(workdir.rglob(pattern)):
+  """Deletes the models that a killed run was writing; the lock says nobody is now.
+
+  Only under names that a run itself writes (see `checkpoints.disk.new_directory`): the
+  workdir may be a directory that holds other things.
+  """
+  for pattern in ('.model.tmp-*', 'imported/.*.tmp-*', 'arms/*/seed_*/.model.tmp-*'):
+    for path in list(workdir.glob(pattern)):
       shutil.rmtree(path)
 
 
@@ -94,7 +99,8 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
       raise BadInput(f'{path}: not the options of a run; give another --workdir')
     found = _flat(found)
     for name, value in _flat(wanted).items():
-      if name in found and found[name] != value:
+      # A run may move with its directory.
+      if name != 'workdir' and name in found and found[name] != value:
         raise BadInput(
           f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
           'same options or give another --workdir'

@@ -117,14 +117,21 @@ def train(
     writer: None trains silently.
 
   Raises:
-    DamagedData: loss or gradient stopped being finite; nothing was saved after that.
+    DamagedData: loss or gradient stopped being finite, and nothing was saved after
+      that; or the newest checkpoint cannot be read.
   """
   start = store.latest_step() if store is not None else None
   if store is not None and start is not None:
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
-    state, data_state, _ = store.restore(start, abstract)
+    try:
+      state, data_state, _ = store.restore(start, abstract)
+    except DamagedData as e:
+      raise DamagedData(
+        f'{e}; to go on from the one before it, delete it and run the same command '
+        'again'
+      ) from e
     batches.set_state(data_state)
   rates = learning_rates(config)
   pending: tuple[int, dict[str, jax.Array]] | None = None

@@ -17,7 +17,7 @@ TOKENIZER = get_tokenizer('smiles_qm9')
 DESCRIPTION = ModelDescription(
   DiTConfig(35, 12, 16, 1, 2, 8), TOKENIZER.mask_id, 'smiles_qm9', 'embedding'
 )
-OPTIONS = SampleSettings(num_samples=5, batch_size=5, num_steps=4)
+OPTIONS = SampleSettings(num_samples=5, batch_size=5, num_steps=4, temperature=2.0)
 KEY = jax.random.key(3)
 MASKED = np.full(12, TOKENIZER.mask_id, np.int32)
 
@@ -36,9 +36,14 @@ def params():
   """Random everywhere: a fresh model would ignore its signal and its input."""
   abstract = denoiser.abstract_params(DESCRIPTION)
   rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: (0.5 * rng.standard_normal(x.shape)).astype(np.float32), abstract
+  params = jax.tree.map(
+    lambda x: (0.3 * rng.standard_normal(x.shape)).astype(np.float32), abstract
   )
+  # Large, so that the signal tells in the tokens.
+  params['self_conditioning'] = jax.tree.map(
+    lambda x: 30 * x, params['self_conditioning']
+  )
+  return params
 
 
 def draw(params, x_init=MASKED, **changes):
@@ -50,6 +55,7 @@ def draw(params, x_init=MASKED, **changes):
 def test_batch_size_changes_nothing(params, batch_size):
   whole = draw(params).tokens
   assert whole.shape == (5, 12)
+  assert len(np.unique(whole)) > 10
   np.testing.assert_array_equal(draw(params, batch_size=batch_size).tokens, whole)
 
 

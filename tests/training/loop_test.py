@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -203,6 +204,25 @@ def test_resume_through_the_real_store(tmp_path):
     state, writer = train(store)
   assert as_bytes(state) == as_bytes(wanted)
   assert writer.steps == [7, 8, 9, 10]
+
+
+def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
+  wanted, _ = train()
+  with TrainingStore(tmp_path / 'checkpoints', 2) as store:
+    train(store, fail_at=8)
+  for file in (tmp_path / 'checkpoints' / '6').rglob('d/*'):
+    file.write_bytes(file.read_bytes()[:-10])
+  with (
+    TrainingStore(tmp_path / 'checkpoints', 2) as store,
+    pytest.raises(DamagedData) as caught,
+  ):
+    train(store)
+  message = str(caught.value)
+  assert message.startswith(f'{tmp_path}/checkpoints/6: cannot be read (')
+  assert message.endswith('delete it and run the same command again')
+  shutil.rmtree(tmp_path / 'checkpoints' / '6')
+  with TrainingStore(tmp_path / 'checkpoints', 2) as store:
+    assert as_bytes(train(store)[0]) == as_bytes(wanted)
 
 
 def test_resume_of_a_finished_run_does_nothing():
