@@ -31,7 +31,8 @@ def test_config_and_metadata_are_written(tmp_path):
   path = tmp_path / 'a' / 'b'
   assert open_and_close(path) == path
   config = json.loads((path / 'config.json').read_text())
-  assert config == json.loads(json.dumps(dataclasses.asdict(SETTINGS)))
+  wanted = json.loads(json.dumps(dataclasses.asdict(SETTINGS)))
+  assert config == {**wanted, 'workdir': str(path)}
   metadata = json.loads((path / 'metadata.json').read_text())
   assert metadata['command'].startswith('python -m scmdm_jax.main')
   assert metadata['versions']['jax']
@@ -169,16 +170,17 @@ def test_the_lock_is_released_when_the_run_fails(tmp_path):
 
 def test_what_a_killed_run_was_writing_is_removed(tmp_path):
   open_and_close(tmp_path)
-  for name in ('.model.tmp-12-ab', '.model.old-12-ab', 'arm/.model.tmp-12-ab'):
+  gone = {
+    *('.model.tmp-12-ab', 'imported/.judge.tmp-12-ab'),
+    'arms/rate_1/seed_0/.model.tmp-12-ab',
+  }
+  # Another run's, the user's, and what is complete.
+  kept = {'other/.model.tmp-12-ab', '.git.tmp-1', '.model.old-12-ab', 'model'}
+  for name in gone | kept:
     (tmp_path / name).mkdir(parents=True)
     (tmp_path / name / 'model.json').write_text('{}')
-  (tmp_path / 'model').mkdir()
-  (tmp_path / 'notes.tmp-1').write_text('mine')
   open_and_close(tmp_path)
-  names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob('*')}
-  assert names == {
-    *('.lock', 'config.json', 'metadata.json', 'model', 'arm', 'notes.tmp-1')
-  }
+  assert {name for name in gone | kept if (tmp_path / name).exists()} == kept
 
 
 def test_errors_of_the_run_itself_are_its_own(tmp_path):
