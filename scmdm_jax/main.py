@@ -71,6 +71,9 @@ def _run(options: Options) -> dict:
 def main(argv: list[str]) -> int:
   """Returns the exit code: 0, or that of the error."""
   logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')
+  # Libraries tell there, at length, what the one line of an error says.
+  logging.getLogger('absl').setLevel(logging.ERROR)
+  logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   try:
     options = command_line.parse(argv)
     if options.help:
@@ -80,6 +83,11 @@ def main(argv: list[str]) -> int:
   except BadInput as e:
     print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)
     return e.exit_code
+  except (OSError, MemoryError) as e:
+    print(
+      f'error: {type(e).__name__}: {" ".join(str(e).splitlines())}', file=sys.stderr
+    )
+    return 3
   except KeyboardInterrupt:
     print('error: interrupted; the same command resumes', file=sys.stderr)
     return 130

@@ -50,6 +50,11 @@ def _one_of(default: str, choices: tuple[str, ...]) -> Any:
   return _option(default, f'one of {", ".join(choices)}', lambda x: x in choices)
 
 
+def _seed(value: Any) -> bool:
+  """Whether JAX keeps seeds apart: it drops all but the lowest 32 bits."""
+  return 0 <= value < 2**32
+
+
 def _each(default: tuple, kind: type, wanted: str, check: Callable[[Any], bool]) -> Any:
   """A tuple of one or more different entries, every one of `kind` and by the rule."""
   return _option(
@@ -158,7 +163,7 @@ class CompareSettings:
   rates: tuple = _each(
     (0.5, 1.0), float, 'rates above 0, up to 1', lambda x: 0 < x <= 1
   )
-  seeds: tuple = _each((0, 1, 2), int, 'whole numbers from 0', lambda x: x >= 0)
+  seeds: tuple = _each((0, 1, 2), int, 'whole numbers from 0, below 2**32', _seed)
   step_counts: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
   temperatures: tuple = _each((1.0,), float, 'numbers from 0', lambda x: x >= 0)
   benchmark_pairs: int = _at_least(7, 0)  # Interleaved timings per ratio; 0: none.
@@ -170,7 +175,7 @@ class Settings:
 
   mode: str = _one_of('train', MODES)
   workdir: str = ''  # Where the run lives when --workdir is not given.
-  seed: int = _at_least(0, 0)
+  seed: int = _option(0, 'a number from 0, below 2**32', _seed)
   checkpoint: str = ''  # The model to start from or to sample; '' trains a new one.
   judge: str = ''  # A causal model for generative perplexity; '' leaves that out.
   data: DataSettings = DataSettings()
@@ -286,6 +291,10 @@ def _check_compare(settings: Settings) -> None:
     raise BadInput(
       f'method: found objective {method.objective!r}, injection {method.injection!r}; '
       "--mode=compare wants 'masked' and an injection"
+    )
+  if 1.0 not in compare.temperatures:
+    raise BadInput(
+      f'compare.temperatures: found {compare.temperatures}; wanted 1.0 among them'
     )
   if sample.temperature != 1 or not sample.self_conditioning:
     raise BadInput(

@@ -39,6 +39,21 @@ class DecoderConfig:
 _LAYOUTS = {'mdlm': DiTConfig, 'llama': DecoderConfig}
 
 
+def _check_sizes(architecture: DiTConfig | DecoderConfig) -> None:
+  """Every size a whole number from 1; a file may say anything."""
+  for field in dataclasses.fields(architecture):
+    size = getattr(architecture, field.name)
+    if field.type is int and not (type(size) is int and 0 < size < 2**31):
+      raise ValueError(f'{field.name} is {size!r}; wanted a whole number from 1')
+  if architecture.num_blocks > 10_000:
+    raise ValueError(f'num_blocks is {architecture.num_blocks}; wanted up to 10000')
+  groups = getattr(architecture, 'num_kv_heads', 1)
+  if architecture.num_heads % groups:
+    raise ValueError(
+      f'num_kv_heads {groups} does not divide num_heads {architecture.num_heads}'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
   """An architecture, its vocabulary and how the previous prediction enters it."""
@@ -50,6 +65,7 @@ class ModelDescription:
 
   def __post_init__(self):
     arch = self.architecture
+    _check_sizes(arch)
     if self.injection not in INJECTIONS:
       raise ValueError(f'injection is {self.injection!r}; wanted one of {INJECTIONS}')
     if arch.hidden_dim % arch.num_heads:

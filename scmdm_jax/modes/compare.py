@@ -267,11 +267,18 @@ def _notes(settings: Settings) -> list[str]:
 def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   """Adapts, judges, reports; returns the main figures."""
   # Drawing libraries are an extra, and slow to import: only this mode pays.
-  from scmdm_jax.report.compare import write_report
-  from scmdm_jax.report.table import text_table
+  try:
+    from scmdm_jax.report.compare import write_report
+    from scmdm_jax.report.table import text_table
+  except ImportError as e:
+    raise BadInput(
+      f'--mode=compare: {e.name} is not installed; run pip install '
+      "'scmdm_jax[quickstart]'"
+    ) from e
 
   started = time.time()
   tokenizer = get_tokenizer(settings.data.tokenizer)
+  sample.starting_tokens(settings, tokenizer)  # A wrong prompt shows itself first.
   base = models.load_masked(settings, directory)
   if base[0].injection != 'none':
     raise BadInput(
@@ -287,6 +294,11 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     test_texts=train.read_texts(settings.data, 'test'),
     known=evaluate.known_texts(settings),
   )
+  if len(bench.train_texts) < settings.train.batch_size:
+    raise BadInput(
+      f'train.batch_size: found {settings.train.batch_size}; wanted at most the '
+      f'{len(bench.train_texts)} examples of the training split'
+    )
   arms = plan_arms(settings, base)
   everything = [Arm(BASE, 0.0, 0, 0.0), *arms]
   runs = [

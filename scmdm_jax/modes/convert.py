@@ -29,9 +29,9 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
       `workdir` is not empty.
     DamagedData: a file of the source is truncated or altered.
   """
-  path = pathlib.Path(workdir)
+  path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
-  opened = safetensors_files.open_source(source)
+  opened = safetensors_files.open_source(pathlib.Path(source).expanduser())
   config_path = opened.directory / safetensors_files.CONFIG
   description = model_config.description_from_config(opened.config, str(config_path))
   layouts.check(description, opened.shapes, str(source))
@@ -62,9 +62,9 @@ def export_model(source: str, workdir: str) -> dict[str, Any]:
     BadInput: `source` is no model checkpoint, or `workdir` is not empty.
     DamagedData: a file of the source is truncated or altered.
   """
-  path = pathlib.Path(workdir)
+  path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
-  description, params = store.load_model(source)
+  description, params = store.load_model(pathlib.Path(source).expanduser())
   tensors = layouts.tensors_from_params(description, params)
   config = model_config.config_from_description(description)
   safetensors_files.write(path, config, tensors)

@@ -51,7 +51,9 @@ def _compiled_nelbo(description: ModelDescription, schedule: Schedule, passes: i
 
 
 @functools.cache
-def _compiled_carried(description: ModelDescription, schedule: Schedule, steps: int):
+def _compiled_carried(
+  description: ModelDescription, schedule: Schedule, steps: int, self_condition: bool
+):
   assert description.mask_id is not None
   mask_id = description.mask_id
 
@@ -63,7 +65,7 @@ def _compiled_carried(description: ModelDescription, schedule: Schedule, steps: 
       schedule=schedule,
       mask_id=mask_id,
       num_steps=steps,
-      self_condition=description.injection != 'none',
+      self_condition=self_condition,
     )
 
   return jax.jit(compute)
@@ -97,6 +99,7 @@ def likelihood(
   length: int,
   options: EvaluateSettings,
   key: jax.Array,
+  self_conditioning: bool = True,
 ) -> dict[str, Any]:
   """Nats per token (all `length` positions): null pass, two passes, carried by steps.
 
@@ -112,7 +115,7 @@ def likelihood(
     )
   )
   key_nelbo, key_carried = jax.random.split(key)
-  conditioned = description.injection != 'none'
+  conditioned = self_conditioning and description.injection != 'none'
   null = _mean(
     _compiled_nelbo(description, schedule, 1),
     params,
@@ -126,7 +129,11 @@ def likelihood(
     two = _mean(compute, params, key_nelbo, batches, options.repeats)
   carried = {
     str(steps): _mean(
-      _compiled_carried(description, schedule, steps), params, key_carried, batches, 1
+      _compiled_carried(description, schedule, steps, conditioned),
+      params,
+      key_carried,
+      batches,
+      1,
     )
     / length
     for steps in options.carried_steps
@@ -221,6 +228,10 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'checkpoint': settings.checkpoint,
     'num_steps': settings.sample.num_steps,
     'noise': 'high',
+    'temperature': settings.sample.temperature,
+    'top_p': settings.sample.top_p,
+    'self_conditioning': settings.sample.self_conditioning
+    and model[0].injection != 'none',
     'likelihood': likelihood(
       model,
       schedule,
@@ -229,6 +240,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
       settings.data.length,
       settings.evaluate,
       key_likelihood,
+      settings.sample.self_conditioning,
     ),
   }
   drawn = draw(*model, schedule, settings.sample, key_samples, x_init)

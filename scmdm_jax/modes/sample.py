@@ -16,6 +16,7 @@ import numpy as np
 from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
 from scmdm_jax.diffusion.sampling import Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes.models import load_masked
@@ -104,8 +105,15 @@ def draw(
 
 def starting_tokens(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
   """int32 [L]: all masked, or the prompt with its masked positions."""
-  if settings.sample.prompt:
-    return tokenizer.encode_prompt(settings.sample.prompt, settings.data.length)
+  prompt = settings.sample.prompt
+  if prompt:
+    tokens = tokenizer.encode_prompt(prompt, settings.data.length)
+    if not (tokens == tokenizer.mask_id).any():
+      raise BadInput(
+        f'sample.prompt: {prompt!r} leaves nothing to write; put _ where a token is '
+        'wanted, or drop the $ at its end'
+      )
+    return tokens
   return np.full(settings.data.length, tokenizer.mask_id, np.int32)
 
 

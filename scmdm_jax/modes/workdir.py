@@ -36,9 +36,11 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   """
   if not path:
     raise BadInput('--workdir: not given; wanted a directory for this run')
-  workdir = pathlib.Path(path).absolute()
+  workdir = pathlib.Path(os.path.expanduser(path)).absolute()
   if workdir.exists() and not workdir.is_dir():
     raise BadInput(f'--workdir {workdir}: a file; wanted a directory')
+  if (workdir / 'model.json').exists():
+    raise BadInput(f'--workdir {workdir}: a model checkpoint; give another directory')
   with _writing(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
     lock = (workdir / '.lock').open('w')
@@ -48,12 +50,20 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
       fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as e:
       raise BadInput(f'--workdir {workdir}: another run is using it; wait') from e
+    resumed = (workdir / 'config.json').exists()
     with _writing(workdir):
       config = {**dataclasses.asdict(settings), 'workdir': str(workdir)}
       _write_config(workdir / 'config.json', config)
       (workdir / 'metadata.json').write_text(json.dumps(metadata(), indent=2) + '\n')
       _remove_unfinished(workdir)
-    yield workdir
+    try:
+      yield workdir
+    except BadInput:
+      # A mistake found before anything was made: the corrected command may come here.
+      made = {path.name for path in workdir.iterdir()}
+      if not resumed and made <= {'.lock', 'config.json', 'metadata.json', 'imported'}:
+        (workdir / 'config.json').unlink()
+      raise
 
 
 @contextlib.contextmanager

@@ -124,3 +124,22 @@ def test_missing_fields(field):
   del data[field]
   with pytest.raises(ValueError, match=field):
     ModelDescription.from_dict(data)
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('num_heads', 0),
+    ('mlp_ratio', 0),
+    ('num_blocks', '3'),
+    ('hidden_dim', -96),
+    ('vocab_size', 10**30),
+    ('num_blocks', 10**8),
+    ('length', True),
+  ],
+)
+def test_impossible_sizes_are_refused(name, value):
+  data = ModelDescription(DiTConfig(35, 32, 16, 1, 2, 8), 2, '').to_dict()
+  data['architecture'][name] = value
+  with pytest.raises(ValueError, match=name):
+    ModelDescription.from_dict(data)

@@ -7,6 +7,7 @@ import pytest
 
 from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.diffusion.schedules import LogLinear
+from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.modes import sample
@@ -105,3 +106,10 @@ def test_written_samples(params, tmp_path):
     hidden = {'<bos>', '<eos>', '<pad>'}
     assert record['text'] == ''.join(p for p in pieces if p not in hidden)
   assert [p.name for p in tmp_path.iterdir()] == ['samples.jsonl']
+
+
+def test_prompt_with_nothing_to_write_is_refused():
+  settings = Settings()
+  options = dataclasses.replace(settings.sample, prompt='CCO$')
+  with pytest.raises(BadInput, match=r"prompt: 'CCO\$' leaves nothing to write"):
+    sample.starting_tokens(dataclasses.replace(settings, sample=options), TOKENIZER)

@@ -23,6 +23,7 @@ KEY = jax.random.key(0)
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
+    train.compiled_step.cache_clear()  # Compilations are counted below.
     yield
 
 
@@ -115,6 +116,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   ):
     np.testing.assert_array_equal(mine, theirs)
 
+  train.compiled_step.cache_clear()  # Another test may have compiled the same step.
   with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
     figures = run(settings, tmp_path / 'run')
   # Loaded and fresh parameters together: still one compilation of the step.

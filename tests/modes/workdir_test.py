@@ -206,3 +206,25 @@ def test_command_can_be_pasted(monkeypatch):
     *('python', '-m', 'scmdm_jax.main'),
     *arguments[1:],
   ]
+
+
+def test_a_mistake_found_at_once_does_not_bind_the_workdir(tmp_path):
+  path = tmp_path / 'run'
+  with pytest.raises(BadInput), workdir.opened(str(path), SETTINGS):
+    raise BadInput('checkpoint: a typo')
+  open_and_close(path, dataclasses.replace(SETTINGS, seed=5))
+  # Once something is made, the options stay.
+  with pytest.raises(BadInput), workdir.opened(str(tmp_path / 'b'), SETTINGS) as made:
+    (made / 'checkpoints').mkdir()
+    raise BadInput('late')
+  assert 'seed' in refusal(tmp_path / 'b', dataclasses.replace(SETTINGS, seed=5))
+
+
+def test_a_model_is_no_workdir(tmp_path):
+  (tmp_path / 'model.json').write_text('{}')
+  assert 'a model checkpoint' in refusal(tmp_path)
+
+
+def test_tilde_is_the_home_directory(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert open_and_close('~/run') == tmp_path / 'run'
