@@ -17,6 +17,7 @@ import importlib
 import json
 import logging
 import sys
+from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
@@ -95,5 +96,12 @@ def main(argv: list[str]) -> int:
   return 0
 
 
+def _unraisable(what: Any) -> None:
+  """Leaves out what reads under way say after a damaged file has ended the reading."""
+  if 'Event loop is closed' not in str(what.exc_value):
+    sys.__unraisablehook__(what)
+
+
 if __name__ == '__main__':
+  sys.unraisablehook = _unraisable
   sys.exit(main(sys.argv))
