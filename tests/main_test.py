@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -169,11 +170,9 @@ def test_an_error_of_several_lines_is_told_in_one(program, config, monkeypatch):
   assert program.refusal(f'--config={config}') == 'first second'
 
 
-@pytest.mark.slow
-def test_as_a_program():
-  """Exit code and standard error pass through a real process, from any directory."""
-  result = subprocess.run(
-    [sys.executable, '-m', 'scmdm_jax.main', '--mode=unknown'],
+def as_a_program(*arguments):
+  return subprocess.run(
+    [sys.executable, '-m', 'scmdm_jax.main', *map(str, arguments)],
     cwd='/',
     env={**os.environ, 'PYTHONPATH': str(ROOT)},
     capture_output=True,
@@ -181,6 +180,29 @@ def test_as_a_program():
     timeout=100,
     check=False,
   )
+
+
+@pytest.mark.slow
+def test_exit_code_and_error_of_a_real_process():
+  result = as_a_program('--mode=unknown')
   assert (result.returncode, result.stdout) == (2, '')
   assert result.stderr.startswith("error: --mode: found 'unknown'; wanted one of ")
   assert result.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+def test_a_damaged_checkpoint_is_told_in_one_line(trained, tmp_path):
+  # In a real process: reads still under way complain from threads of their own.
+  config, run = trained
+  shutil.copytree(run, tmp_path / 'run')
+  newest = tmp_path / 'run' / 'checkpoints' / '6'
+  for file in newest.rglob('d/*'):
+    file.write_bytes(file.read_bytes()[:-10])
+  result = as_a_program(f'--config={config}', f'--workdir={tmp_path / "run"}')
+  assert (result.returncode, result.stdout) == (3, '')
+  assert result.stderr.count('\n') == 1, result.stderr
+  assert result.stderr.startswith(f'error: {newest}: ')
+  # What it advises works, and step 6 is the very same again.
+  shutil.rmtree(newest)
+  assert main(['main.py', f'--config={config}', f'--workdir={tmp_path}/run']) == 0
+  assert tiny_run.model_bytes(tmp_path / 'run') == tiny_run.model_bytes(run)

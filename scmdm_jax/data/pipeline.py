@@ -64,7 +64,7 @@ def training_batches(
   _check(len(source), batch_size, process_index, process_count)
   if len(source) < batch_size:
     raise BadInput(
-      f'batch_size: {batch_size} is more than the {len(source)} records of the '
+      f'train.batch_size: {batch_size} is more than the {len(source)} records of the '
       'dataset; give a smaller one'
     )
   if seed < 0:

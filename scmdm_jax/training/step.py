@@ -106,7 +106,7 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig):
     updates = _scaled(updates, learning_rate, dict(config.rate_factors))
     params = optax.apply_updates(state.params, updates)
     n = state.step.astype(jnp.float32)
-    decay = jnp.minimum(config.ema_decay, (1 + n) / (10 + n))  # As MDLM warms it up.
+    decay = jnp.minimum(config.ema_decay, (1 + n) / (10 + n))  # MDLM warms it up so.
     ema = optax.incremental_update(
       jax.tree.map(lambda p: p.astype(jnp.float32), params), state.ema, 1 - decay
     )

@@ -184,7 +184,7 @@ def test_data_that_do_not_fit(base, settings_with, tmp_path):
   assert re.match(r"record \d+: text '\S+': \d+ tokens", message), message
   # 240 molecules, 5% of which are the test split.
   message = refusal(with_base(train__batch_size=500), tmp_path / 'big')
-  assert message.startswith('batch_size: 500 is more than the 228 records')
+  assert message.startswith('train.batch_size: 500 is more than the 228 records')
   missing = str(tmp_path / 'nothing.csv')
   message = refusal(settings_with(data__source=missing), tmp_path / 'missing')
   assert message.startswith(f'{missing}: cannot read (No such file or directory)')
