@@ -1,0 +1,27 @@
+"""Every committed config is one that the package accepts."""
+
+import pathlib
+
+import pytest
+
+from scmdm_jax import command_line
+from scmdm_jax.settings import resolve
+
+CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
+MODES = {
+  'qm9_base.py': 'train',
+  'qm9_compare.py': 'compare',
+  'qm9_judge.py': 'train',
+  'qm9_paper.py': 'compare',
+  'qm9_paper.py:pretrain': 'train',
+  'quickstart.py': 'compare',
+}
+
+
+def test_none_is_left_out():
+  assert {p.name for p in CONFIGS.glob('*.py')} == {n.split(':')[0] for n in MODES}
+
+
+@pytest.mark.parametrize('name', MODES)
+def test_config_is_accepted(name):
+  assert resolve(command_line.load_config(str(CONFIGS / name))).mode == MODES[name]
