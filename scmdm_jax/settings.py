@@ -24,7 +24,16 @@ from scmdm_jax.models.description import (
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
-MODES = ('train', 'sample', 'evaluate', 'compare', 'import', 'export')
+MODES = (
+  'train',
+  'sample',
+  'evaluate',
+  'judge',
+  'compare',
+  'import',
+  'export',
+  'verify',
+)
 
 
 def _option(default: Any, wanted: str, check: Callable[[Any], bool]) -> Any:
@@ -178,6 +187,11 @@ class Settings:
   seed: int = _option(0, 'a number from 0, below 2**32', _seed)
   checkpoint: str = ''  # The model to start from or to sample; '' trains a new one.
   judge: str = ''  # A causal model for generative perplexity; '' leaves that out.
+  # Of sampling and evaluation; training keeps float32 master weights.
+  dtype: str = _one_of('float32', ('float32', 'bfloat16'))
+  # Checkpoints up to this many bytes are checked against their digests before they are
+  # used; larger ones only by --mode=verify. 0 never checks.
+  verify_below: int = _at_least(2 << 30, 0)
   data: DataSettings = DataSettings()
   model: ModelSettings = ModelSettings()
   method: MethodSettings = MethodSettings()

@@ -4,11 +4,12 @@ import dataclasses
 from typing import Any
 
 INJECTIONS = ('none', 'embedding', 'mlp', 'table', 'gate')
+NOISES = ('mask', 'uniform')
 
 
 @dataclasses.dataclass(frozen=True)
 class DiTConfig:
-  """Sizes of the MDLM diffusion transformer (arXiv 2406.07524)."""
+  """Sizes of the diffusion transformer of MDLM (arXiv 2406.07524) and UDLM."""
 
   vocab_size: int  # Columns of the output layer, the mask among them.
   length: int  # Longest sequence, in tokens.
@@ -18,11 +19,12 @@ class DiTConfig:
   cond_dim: int  # Width of the conditioning vector that drives adaLN.
   mlp_ratio: int = 4
   time_conditioning: bool = False  # False: the network sees sigma = 0 always.
+  num_classes: int = 0  # Above 0: a class is an input; class `num_classes` is "none".
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-  """Sizes of a Llama-family decoder."""
+  """Sizes of a Llama-family decoder: Llama, Qwen2, LLaDA, Dream."""
 
   vocab_size: int
   length: int
@@ -34,17 +36,44 @@ class DecoderConfig:
   rope_theta: float = 10000.0
   norm_eps: float = 1e-5
   causal: bool = True
+  qkv_bias: bool = False  # Qwen2 and Dream.
+  tied: bool = False  # The embedding table is the vocabulary product, too.
+  shifted: bool = False  # Dream: position i is read off the hidden state of i - 1.
 
 
-_LAYOUTS = {'mdlm': DiTConfig, 'llama': DecoderConfig}
+@dataclasses.dataclass(frozen=True)
+class GPT2Config:
+  """Sizes of GPT-2: causal, learned positions, tied embeddings."""
+
+  vocab_size: int
+  length: int
+  hidden_dim: int
+  num_blocks: int
+  num_heads: int
+  mlp_dim: int
+  norm_eps: float = 1e-5
 
 
-def _check_sizes(architecture: DiTConfig | DecoderConfig) -> None:
+Architecture = DiTConfig | DecoderConfig | GPT2Config
+
+# Layout (names of the tensors in safetensors files) and the architecture it stores.
+LAYOUTS: dict[str, type] = {
+  'mdlm': DiTConfig,
+  'llama': DecoderConfig,
+  'qwen2': DecoderConfig,
+  'dream': DecoderConfig,
+  'llada': DecoderConfig,
+  'gpt2': GPT2Config,
+}
+
+
+def _check_sizes(architecture: Architecture) -> None:
   """Every size a whole number from 1; a file may say anything."""
   for field in dataclasses.fields(architecture):
     size = getattr(architecture, field.name)
-    if field.type is int and not (type(size) is int and 0 < size < 2**31):
-      raise ValueError(f'{field.name} is {size!r}; wanted a whole number from 1')
+    low = 0 if field.name == 'num_classes' else 1
+    if field.type is int and not (type(size) is int and low <= size < 2**31):
+      raise ValueError(f'{field.name} is {size!r}; wanted a whole number from {low}')
   if architecture.num_blocks > 10_000:
     raise ValueError(f'num_blocks is {architecture.num_blocks}; wanted up to 10000')
   groups = getattr(architecture, 'num_kv_heads', 1)
@@ -52,46 +81,68 @@ def _check_sizes(architecture: DiTConfig | DecoderConfig) -> None:
     raise ValueError(
       f'num_kv_heads {groups} does not divide num_heads {architecture.num_heads}'
     )
+  if architecture.hidden_dim % architecture.num_heads:
+    raise ValueError(
+      f'hidden_dim {architecture.hidden_dim} is not a multiple of num_heads '
+      f'{architecture.num_heads}'
+    )
+  rotary = not isinstance(architecture, GPT2Config)
+  if rotary and (architecture.hidden_dim // architecture.num_heads) % 2:
+    raise ValueError(
+      f'rotary positions want an even head size; {architecture.hidden_dim} / '
+      f'{architecture.num_heads} is odd'
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
   """An architecture, its vocabulary and how the previous prediction enters it."""
 
-  architecture: DiTConfig | DecoderConfig
-  mask_id: int | None  # None: not a masked diffusion model (a causal judge).
-  tokenizer: str  # Name for `scmdm_jax.data.tokenizers.get_tokenizer`; '' if unknown.
+  architecture: Architecture
+  mask_id: int | None  # None: not a diffusion model (a causal judge).
+  # What `scmdm_jax.data.tokenizers` knows it by: a name, or the name of the file that
+  # lies in the checkpoint's `tokenizer/`; '' if unknown.
+  tokenizer: str
   injection: str = 'none'  # One of INJECTIONS.
+  layout: str = ''  # One of LAYOUTS; '' is the first that stores the architecture.
+  noise: str = 'mask'  # One of NOISES: the forward process it was trained for.
+  fingerprint: str = ''  # Of the tokenizer; '' if unknown.
+  # Half-open ranges (start, stop) of ids that no token has (a padded vocabulary).
+  undefined_ids: tuple[tuple[int, int], ...] = ()
 
   def __post_init__(self):
     arch = self.architecture
     _check_sizes(arch)
+    if not self.layout:
+      layout = next(k for k, v in LAYOUTS.items() if type(arch) is v)
+      object.__setattr__(self, 'layout', layout)
+    if LAYOUTS.get(self.layout) is not type(arch):
+      raise ValueError(
+        f'layout is {self.layout!r}, which does not store a {type(arch).__name__}'
+      )
     if self.injection not in INJECTIONS:
       raise ValueError(f'injection is {self.injection!r}; wanted one of {INJECTIONS}')
-    if arch.hidden_dim % arch.num_heads:
-      raise ValueError(
-        f'hidden_dim {arch.hidden_dim} is not a multiple of num_heads {arch.num_heads}'
-      )
-    if (arch.hidden_dim // arch.num_heads) % 2:
-      raise ValueError(
-        f'rotary positions want an even head size; {arch.hidden_dim} / '
-        f'{arch.num_heads} is odd'
-      )
+    if self.noise not in NOISES:
+      raise ValueError(f'noise is {self.noise!r}; wanted one of {NOISES}')
     if self.mask_id is not None and not 0 <= self.mask_id < arch.vocab_size:
       raise ValueError(
         f'mask_id {self.mask_id} lies outside the vocabulary of {arch.vocab_size}'
       )
     if self.injection != 'none' and self.mask_id is None:
       raise ValueError(f'injection {self.injection!r} needs a mask_id; it is None')
-
-  @property
-  def layout(self) -> str:
-    """Name of the safetensors layout: 'mdlm' or 'llama'."""
-    return next(k for k, v in _LAYOUTS.items() if isinstance(self.architecture, v))
+    ranges = tuple((int(start), int(stop)) for start, stop in self.undefined_ids)
+    object.__setattr__(self, 'undefined_ids', ranges)
+    for start, stop in ranges:
+      if not 0 <= start < stop <= arch.vocab_size:
+        raise ValueError(
+          f'undefined_ids has [{start}, {stop}); wanted ranges inside the vocabulary '
+          f'of {arch.vocab_size}'
+        )
 
   def to_dict(self) -> dict[str, Any]:
     """Plain JSON data; inverse of `from_dict`."""
-    return {'layout': self.layout, **dataclasses.asdict(self)}
+    data = dataclasses.asdict(self)
+    return data | {'undefined_ids': [list(r) for r in self.undefined_ids]}
 
   @classmethod
   def from_dict(cls, data: dict[str, Any]) -> 'ModelDescription':
@@ -101,11 +152,11 @@ class ModelDescription:
       ValueError: unknown layout, or a field missing or unknown.
     """
     data = dict(data)
-    layout = data.pop('layout', None)
-    if layout not in _LAYOUTS:
-      raise ValueError(f'layout is {layout!r}; wanted one of {tuple(_LAYOUTS)}')
+    layout = data.get('layout')
+    if layout not in LAYOUTS:
+      raise ValueError(f'layout is {layout!r}; wanted one of {tuple(LAYOUTS)}')
     try:
-      architecture = _LAYOUTS[layout](**data.pop('architecture'))
+      architecture = LAYOUTS[layout](**data.pop('architecture'))
       return cls(architecture=architecture, **data)
     except (TypeError, KeyError) as e:
       raise ValueError(f'not a model description: {e}') from e
