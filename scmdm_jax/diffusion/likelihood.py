@@ -93,12 +93,13 @@ def carried_elbo(
     alpha_t, alpha_s, sigma = inputs
     x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
     hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
-    logits = readout.read_logits(network, hidden, mask_id)
-    log_probs = jax.nn.log_softmax(logits, axis=-1)
-    nll = -jnp.take_along_axis(log_probs, x_0[..., None], axis=-1)[..., 0]
-    loss = jnp.where(x_t == mask_id, nll, 0.0).sum(-1)
-    carried = readout.read_signal(network, logits) if self_condition else signal
-    return carried, reveal_probability(alpha_t, alpha_s) * loss
+    masked = x_t == mask_id
+    if not self_condition:
+      nll = readout.read_nll(network, hidden, x_0, masked, mask_id)
+    else:
+      nll, told = readout.read_nll_and_signal(network, hidden, x_0, masked, mask_id)
+      signal = jnp.where(masked[..., None], told, signal)
+    return signal, reveal_probability(alpha_t, alpha_s) * nll.sum(-1)
 
   inputs = (alphas[:-1], alphas[1:], reverse_noise_levels(schedule, num_steps))
   _, losses = jax.lax.scan(step, null_signal(network, x_0), inputs)

@@ -17,7 +17,10 @@ class Network(Protocol):
 
   @property
   def encode(self) -> Callable[..., jax.Array]:
-    """(x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]."""
+    """(x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D].
+
+    The signal of a visible position must not matter: nothing is predicted there.
+    """
     ...
 
   @property
@@ -27,7 +30,10 @@ class Network(Protocol):
 
   @property
   def signal(self) -> Callable[..., jax.Array]:
-    """Probabilities [..., V] -> what the next evaluation sees of them, [..., D]."""
+    """Probabilities [..., V] -> what the next evaluation sees of them, [..., D].
+
+    Linear, so that it may be given weights which sum to something else than one.
+    """
     ...
 
 

@@ -43,10 +43,8 @@ def masked_nll(
     sigma: float32 [B] noise levels.
     mask_id: the mask token.
   """
-  logits = readout.read_logits(network, network.encode(x_t, signal, sigma), mask_id)
-  log_probs = jax.nn.log_softmax(logits, axis=-1)
-  nll = -jnp.take_along_axis(log_probs, x_0[..., None], axis=-1)[..., 0]
-  return jnp.where(x_t == mask_id, nll, 0.0)
+  hidden = network.encode(x_t, signal, sigma)
+  return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
 def predict_signal(
@@ -62,8 +60,8 @@ def predict_signal(
   The prediction comes from `frozen` (the same network with constant parameters), so it
   needs no gradient buffers; only a signal table of `network`'s own can learn from it.
   """
-  logits = readout.read_logits(frozen, frozen.encode(x_t, signal, sigma), mask_id)
-  return readout.read_signal(network, logits)
+  hidden = frozen.encode(x_t, signal, sigma)
+  return readout.read_prediction(network, frozen, hidden, x_t == mask_id, mask_id)
 
 
 def mixed_signal(

@@ -1,61 +1,287 @@
-"""The one place where hidden states become decisions: tokens and the next signal."""
+"""The one place where hidden states become decisions: tokens, measures, signals.
+
+Work with the vocabulary is done where it is wanted only, a chunk of positions at a
+time: no array of shape [B, L, V] ever exists. Legend: `B` batch, `L` length, `D` width,
+`V` vocabulary with the mask, `R` positions of a chunk.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from scmdm_jax.diffusion import draws
 from scmdm_jax.diffusion.masking import BANNED, clean_logits
 from scmdm_jax.diffusion.network import Network
 
+MEASURES = ('', 'log_prob', 'entropy', 'margin')
+
+# Of the scores of one chunk; about what a matrix unit needs to be busy at V = 50,000.
+_CHUNK_BYTES = 128 << 20
+
+
+def chunk_size(network: Network, width: int) -> int:
+  """Positions R whose float32 scores take up to 128 MiB: a power of two, 16 to 1024."""
+  row = jax.ShapeDtypeStruct((1, width), jnp.float32)
+  vocab_size = jax.eval_shape(network.logits, row).shape[-1]
+  rows = max(_CHUNK_BYTES // (4 * vocab_size), 1)
+  return min(max(1 << (rows.bit_length() - 1), 16), 1024)
+
+
+def over_wanted(
+  read: Callable[..., Any], wanted: jax.Array, inputs: Any, chunk: int
+) -> Any:
+  """Applies `read` at wanted positions, `chunk` of them at a time; zeros elsewhere.
+
+  Wanted positions are gathered to the front; a chunk without any is skipped, so the
+  work is proportional to their number, and the result does not depend on `chunk`.
+  Differentiable: chunks are recomputed backward.
+
+  Args:
+    read: maps a tree of [R, ...] to a tree of [R, ...].
+    wanted: bool [B, L].
+    inputs: tree of [B, L, ...].
+    chunk: R.
+
+  Returns:
+    What `read` returns, as a tree of [B, L, ...].
+  """
+  shape, total = wanted.shape, wanted.size
+  chunk = min(chunk, total)
+  count = wanted.sum()
+  # Stable, so that equal inputs meet in equal chunks.
+  order = jnp.argsort(~wanted.reshape(total))
+  padded = jnp.pad(order, (0, -total % chunk))
+  starts = jnp.arange(0, total, chunk)
+
+  def gather(x: jax.Array) -> jax.Array:
+    rows = jnp.asarray(x).reshape(total, *x.shape[2:])[padded]
+    return rows.reshape(len(starts), chunk, *rows.shape[1:])
+
+  rows = jax.tree.map(gather, inputs)
+  read = jax.checkpoint(read)
+  first = jax.tree.map(lambda x: x[0], rows)
+  empty = jax.tree.map(
+    lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read, first)
+  )
+
+  def step(_, chunk_rows):
+    start, rows = chunk_rows
+    return None, jax.lax.cond(start < count, read, lambda _: empty, rows)
+
+  _, results = jax.lax.scan(step, None, (starts, rows))
+
+  def scatter(values: jax.Array) -> jax.Array:
+    values = values.reshape(len(padded), *values.shape[2:])[:total]
+    keep = wanted.reshape(total, *[1] * (values.ndim - 1))
+    values = jnp.zeros_like(values).at[order].set(values)
+    return jnp.where(keep, values, 0).reshape(*shape, *values.shape[1:])
+
+  return jax.tree.map(scatter, results)
+
+
+class Guidance(NamedTuple):
+  """Classifier-free guidance: scores u + (1 + w) (c - u) of two evaluations.
+
+  c is the network's, u the `unconditional` one's (LLaDA; Ho and Salimans,
+  arXiv 2207.12598). Each evaluation has a signal of its own, [B, L, 2 D] carried:
+  its own prediction, as in training, or with `shared_signal` the guided one for both.
+  """
+
+  unconditional: Network
+  weight: jax.Array | float
+  shared_signal: bool = False
+
+
+class Reading(NamedTuple):
+  """What is read off [B, L] positions; zero where nothing was asked."""
+
+  tokens: jax.Array  # int32 [B, L]; drawn, or the given one at visible positions.
+  measure: jax.Array  # float32 [B, L]; larger is more certain.
+  signal: jax.Array  # float32 [B, L, D], for the next evaluation; see `read_signal`.
+
 
 def read_logits(network: Network, hidden: jax.Array, mask_id: int) -> jax.Array:
-  """Scores over clean tokens, float32 [B, L, V], from hidden states [B, L, D]."""
+  """Scores over clean tokens, float32 [..., V], from hidden states [..., D]."""
   return clean_logits(network.logits(hidden), mask_id)
 
 
 def read_signal(network: Network, logits: jax.Array) -> jax.Array:
-  """The signal [B, L, D] of a prediction given by clean `logits` [B, L, V].
+  """The signal [..., D] of a prediction given by clean `logits` [..., V].
 
   Always the model's own distribution, before carry-over, temperature or top-p: that is
   what training shows the network. No gradient flows into the prediction.
   """
-  probs = jax.lax.stop_gradient(jax.nn.softmax(logits, axis=-1))
-  return network.signal(probs)
+  # Signals are linear in the probabilities, so D numbers are normalised, not V.
+  logits = jax.lax.stop_gradient(logits)
+  weights = jnp.exp(logits - logits.max(-1, keepdims=True))
+  return network.signal(weights) / weights.sum(-1, keepdims=True)
 
 
-def keep_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
-  """Bans all but the most probable tokens that together reach `top_p`; [..., V].
-
-  The token that crosses `top_p` stays (nucleus sampling, arXiv 1904.09751), so at least
-  one always does.
-  """
-  order = jnp.argsort(-logits, axis=-1)
-  probs = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
-  before = jnp.cumsum(probs, axis=-1) - probs
-  keep = jnp.take_along_axis(before < top_p, jnp.argsort(order, axis=-1), axis=-1)
-  return jnp.where(keep, logits, BANNED)
-
-
-def draw_tokens(
-  keys: jax.Array,
-  logits: jax.Array,
-  temperature: jax.Array | float = 1.0,
-  top_p: float = 1.0,
+def measure_of(
+  name: str, logits: jax.Array, tokens: jax.Array, temperature: jax.Array | float = 1.0
 ) -> jax.Array:
-  """Draws a token per position, int32 [B, L], with one key per example.
+  """How certain softmax(logits / temperature) is, float32 [R]; larger is more.
 
-  Gumbel-max as argmax(logits + temperature * noise): temperature 0 is greedy, and no
-  division is needed. Noise is float32 in `mode='high'`: the default mode never draws
-  tokens below about 1e-7.
+  'log_prob': of `tokens` int32 [R]. 'entropy': minus the entropy, nats. 'margin': the
+  largest probability minus the second. '': zeros.
 
   Args:
-    keys: [B] typed keys; consumed.
-    logits: float32 [B, L, V] clean scores.
-    temperature: scalar, >= 0; may be traced.
-    top_p: in (0, 1]; static. Applied after the temperature.
+    name: one of MEASURES.
+    logits: float32 [R, V].
+    tokens: int32 [R].
+    temperature: scalar >= 0.
   """
-  if top_p < 1:
-    scaled = logits / jnp.maximum(temperature, 1e-6)
-    logits = jnp.where(keep_nucleus(scaled, top_p) > BANNED, logits, BANNED)
-  shape = logits.shape[1:]
-  noise = jax.vmap(lambda key: jax.random.gumbel(key, shape, mode='high'))(keys)
-  return jnp.argmax(logits + temperature * noise, axis=-1).astype(jnp.int32)
+  if not name:
+    return jnp.zeros(tokens.shape, jnp.float32)
+  log_probs = jax.nn.log_softmax(logits / jnp.maximum(temperature, 1e-6), axis=-1)
+  if name == 'log_prob':
+    return jnp.take_along_axis(log_probs, tokens[:, None], axis=-1)[:, 0]
+  if name == 'entropy':
+    return (jnp.exp(log_probs) * jnp.maximum(log_probs, BANNED)).sum(-1)
+  best, token = log_probs.max(-1), log_probs.argmax(-1)
+  others = jnp.arange(logits.shape[-1])[None] != token[:, None]
+  second = jnp.where(others, log_probs, BANNED).max(-1)
+  return jnp.exp(best) - jnp.exp(second)
+
+
+def read(
+  keys: jax.Array,
+  network: Network,
+  hidden: jax.Array,
+  x_t: jax.Array,
+  wanted: jax.Array,
+  *,
+  mask_id: int,
+  self_condition: bool,
+  measure: str = '',
+  shaped: bool = False,
+  temperature: jax.Array | float = 1.0,
+  top_p: float = 1.0,
+  noise: str = 'high',
+  reveal: jax.Array | None = None,
+  guidance: Guidance | None = None,
+  chunk: int | None = None,
+) -> Reading:
+  """Reads the `wanted` positions of [B, L] off hidden states [B, L, D].
+
+  Args:
+    keys: [B, L] typed keys, one per position; consumed.
+    network: see `network.Network`.
+    hidden: [B, L, D]; with `guidance` both networks' side by side, [B, L, 2 D].
+    x_t: int32 [B, L]. A visible position keeps its token, which `measure` is taken of.
+    wanted: bool [B, L].
+    mask_id: the mask token; never drawn.
+    self_condition: whether the signal is wanted; zeros otherwise.
+    measure: one of MEASURES.
+    shaped: whether the measure sees temperature and top-p, as Dream's does.
+    temperature: scalar >= 0; shapes the draw, never the signal.
+    top_p: in (0, 1]; shapes the draw, never the signal.
+    noise: 'high', 'float64', or 'low' for the joint draw over tokens and mask, which
+      may return `mask_id`; see `draws`.
+    reveal: with 'low', the probability that a masked position is revealed now.
+    guidance: see `Guidance`.
+    chunk: positions at a time; None chooses by the size of the vocabulary.
+  """
+  streams = [network, guidance.unconditional] if guidance else [network]
+
+  def logits_of(stream: Network, hidden: jax.Array) -> jax.Array:
+    return read_logits(stream, hidden, mask_id)
+
+  def guided(scores: list[jax.Array]) -> jax.Array:
+    if guidance is None:
+      return scores[0]
+    return scores[1] + (1 + guidance.weight) * (scores[0] - scores[1])
+
+  def draw(keys: jax.Array, logits: jax.Array) -> jax.Array:
+    if noise == 'low':
+      assert reveal is not None
+      return draws.draw_jointly(keys, logits, temperature, reveal, mask_id)
+    if noise == 'float64':
+      return draws.draw_in_float64(keys, logits, temperature)
+    return draws.draw_tokens(keys, logits, temperature)
+
+  def rows(inputs) -> Reading:
+    keys, hidden, x = inputs
+    parts = jnp.split(hidden, len(streams), axis=-1)
+    scores = [logits_of(s, h) for s, h in zip(streams, parts, strict=True)]
+    logits = guided(scores)
+    candidates = draws.shape_logits(logits, temperature, top_p)
+    tokens = jnp.where(x == mask_id, draw(keys, candidates), x)
+    if shaped:
+      certainty = measure_of(measure, candidates, tokens, temperature)
+    else:
+      certainty = measure_of(measure, logits, tokens)
+    if not self_condition:
+      return Reading(tokens, certainty, jnp.zeros((len(x), 0), jnp.float32))
+    told = [logits] * len(streams) if guidance and guidance.shared_signal else scores
+    signals = [read_signal(s, p) for s, p in zip(streams, told, strict=True)]
+    return Reading(tokens, certainty, jnp.concatenate(signals, axis=-1))
+
+  size = chunk or chunk_size(network, hidden.shape[-1] // len(streams))
+  return over_wanted(rows, wanted, (keys, hidden, x_t), size)
+
+
+def read_nll(
+  network: Network,
+  hidden: jax.Array,
+  x_0: jax.Array,
+  wanted: jax.Array,
+  mask_id: int,
+  chunk: int | None = None,
+) -> jax.Array:
+  """-log p(x_0) at the `wanted` positions, 0 elsewhere, float32 [B, L]; nats."""
+
+  def rows(inputs) -> jax.Array:
+    hidden, x_0 = inputs
+    return _nll(read_logits(network, hidden, mask_id), x_0)
+
+  size = chunk or chunk_size(network, hidden.shape[-1])
+  return over_wanted(rows, wanted, (hidden, x_0), size)
+
+
+def read_prediction(
+  network: Network,
+  source: Network,
+  hidden: jax.Array,
+  wanted: jax.Array,
+  mask_id: int,
+  chunk: int | None = None,
+) -> jax.Array:
+  """The signal of what `source` predicts at the `wanted` positions, [B, L, D].
+
+  `source` turns its hidden states [B, L, D] into scores, `network` those into the
+  signal. Zero elsewhere, where no signal is ever looked at.
+  """
+
+  def rows(hidden: jax.Array) -> jax.Array:
+    return read_signal(network, read_logits(source, hidden, mask_id))
+
+  size = chunk or chunk_size(source, hidden.shape[-1])
+  return over_wanted(rows, wanted, hidden, size)
+
+
+def read_nll_and_signal(
+  network: Network,
+  hidden: jax.Array,
+  x_0: jax.Array,
+  wanted: jax.Array,
+  mask_id: int,
+  chunk: int | None = None,
+) -> tuple[jax.Array, jax.Array]:
+  """`read_nll` and `read_prediction` for one product with the vocabulary."""
+
+  def rows(inputs) -> tuple[jax.Array, jax.Array]:
+    hidden, x_0 = inputs
+    logits = read_logits(network, hidden, mask_id)
+    return _nll(logits, x_0), read_signal(network, logits)
+
+  size = chunk or chunk_size(network, hidden.shape[-1])
+  return over_wanted(rows, wanted, (hidden, x_0), size)
+
+
+def _nll(logits: jax.Array, x_0: jax.Array) -> jax.Array:
+  """-log softmax(logits)[x_0], [R], of `logits` [R, V]."""
+  picked = jnp.take_along_axis(logits, x_0[:, None], axis=-1)[:, 0]
+  return jax.nn.logsumexp(logits, axis=-1) - picked

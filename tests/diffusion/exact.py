@@ -89,5 +89,6 @@ def chain_paths(network, x_0, alphas, mask_id, self_condition=True):
         if at >= step:
           bound -= reveal * np.log(p)
       if self_condition:
-        signal = network.signal(probs).astype(np.float32)
+        masked = np.array([x_t])[..., None] == mask_id
+        signal = np.where(masked, network.signal(probs), signal).astype(np.float32)
     yield forward, bound, reverse

@@ -10,7 +10,7 @@ from scipy import stats
 
 from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
 from scmdm_jax.diffusion.objectives import T_MIN
-from scmdm_jax.diffusion.sampling import sample
+from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, antithetic_times
 from tests.compiling import quick_jit, split_key, uniform
 from tests.diffusion import exact, toys
@@ -101,9 +101,7 @@ def test_the_enumerated_chain_is_the_sampler():
         keys,
         toys.network(WEIGHTS),
         jnp.full((batch, 2), SMALL_MASK, jnp.int32),
-        schedule=LOG_LINEAR,
-        mask_id=SMALL_MASK,
-        num_steps=num_steps,
+        Sampler(LOG_LINEAR, SMALL_MASK, num_steps),
       ).tokens
     )
   )(split_key(jax.random.key(2), batch))

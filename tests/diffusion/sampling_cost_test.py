@@ -35,10 +35,12 @@ def test_executes_one_evaluation_per_step(self_condition):
       keys,
       network,
       ALL_MASKED,
-      schedule=LogLinear(),
-      mask_id=toys.MASK,
-      num_steps=9,
-      self_condition=self_condition,
+      sampling.Sampler(
+        schedule=LogLinear(),
+        mask_id=toys.MASK,
+        num_steps=9,
+        self_condition=self_condition,
+      ),
     )
 
   found = run(keys_of(8, 6))
@@ -60,9 +62,7 @@ def test_the_carry_holds_nothing_of_the_size_of_the_vocabulary():
       keys,
       denoiser.bind(params, description),
       jnp.full((batch, length), 22, jnp.int32),
-      schedule=LogLinear(),
-      mask_id=22,
-      num_steps=steps,
+      sampling.Sampler(schedule=LogLinear(), mask_id=22, num_steps=steps),
       keep_trajectory=True,
     )
 
@@ -71,6 +71,7 @@ def test_the_carry_holds_nothing_of_the_size_of_the_vocabulary():
   # The last carry, of the same types as the first, and the trajectory.
   assert sorted((v.aval.shape, str(v.aval.dtype)) for v in loop.outvars) == [
     ((), 'int32'),
+    ((batch, length), 'float32'),
     ((batch, length), 'int32'),
     ((batch, length, dim), 'float32'),
     ((steps, batch, length), 'int32'),
@@ -87,10 +88,9 @@ def test_one_compilation():
       keys,
       toys.network(WEIGHTS),
       x_init,
-      schedule=LogLinear(),
-      mask_id=toys.MASK,
-      num_steps=3,
-      temperature=temperature,
+      sampling.Sampler(
+        schedule=LogLinear(), mask_id=toys.MASK, num_steps=3, temperature=temperature
+      ),
     ).tokens
 
   one = run(keys_of(12, 6), ALL_MASKED, 1.0)
@@ -108,9 +108,7 @@ def test_the_network_body_is_traced_once_whatever_the_steps():
         keys,
         network,
         ALL_MASKED,
-        schedule=LogLinear(),
-        mask_id=toys.MASK,
-        num_steps=num_steps,
+        sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=num_steps),
       ),
       keys_of(0, 6),
     )
@@ -125,10 +123,7 @@ def test_no_key_is_used_twice():
       keys,
       toys.network(WEIGHTS),
       ALL_MASKED,
-      schedule=LogLinear(),
-      mask_id=toys.MASK,
-      num_steps=3,
-      top_p=0.9,
+      sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=3, top_p=0.9),
     ).tokens
 
   def careless(key):

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ from scmdm_jax.diffusion.schedules import (
   Polynomial,
   noise_level,
 )
+from scmdm_jax.diffusion.strategies import Plan
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from tests.compiling import quick_jit, split_key
@@ -38,11 +40,13 @@ def _sample_toy(keys, x_init, temperature, num_steps, self_condition):
     keys,
     toys.network(WEIGHTS),
     x_init,
-    schedule=LogLinear(),
-    mask_id=toys.MASK,
-    num_steps=num_steps,
-    self_condition=self_condition,
-    temperature=temperature,
+    sampling.Sampler(
+      schedule=LogLinear(),
+      mask_id=toys.MASK,
+      num_steps=num_steps,
+      self_condition=self_condition,
+      temperature=temperature,
+    ),
     keep_trajectory=True,
   )
 
@@ -51,22 +55,44 @@ def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_condition=True)
   return _sample_toy(keys, x_init, temperature, num_steps, self_condition)
 
 
-@quick_jit
-def random_numbers(keys, example, step):
-  """What one example draws in one step, by the documented derivation of keys."""
-  key = jax.random.fold_in(keys[example], step)
-  key_reveal, key_token = jax.random.split(key)
-  return (
-    jax.random.uniform(key_reveal, (toys.LENGTH,)),
-    jax.random.gumbel(key_token, (toys.LENGTH, toys.VOCAB), mode='high'),
-  )
+@functools.partial(quick_jit, static_argnums=3)
+def random_numbers(keys, example, step, num_steps):
+  """What one example draws, by the documented derivation of keys."""
+  plan = jax.random.fold_in(keys[example], num_steps)
+  _, key_token = jax.random.split(jax.random.fold_in(keys[example], step))
+  size = math.ceil(math.sqrt(toys.VOCAB))
+  noise = [
+    jax.random.gumbel(jax.random.fold_in(key_token, i), (2, size), mode='high')
+    for i in range(toys.LENGTH)
+  ]
+  return jax.random.uniform(plan, (toys.LENGTH,)), jnp.stack(noise)
+
+
+def draw_plainly(logits, noise, temperature):
+  """Gumbel-max over blocks, then inside one, with float64 NumPy."""
+  size = noise.shape[-1]
+  ids = [np.arange(i, min(i + size, len(logits))) for i in range(0, len(logits), size)]
+  scores = np.array(logits, np.float64)
+  scores[toys.MASK] = -np.inf
+
+  def total(block):
+    if temperature == 0:
+      return block.max()
+    return temperature * np.logaddexp.reduce(block / temperature)
+
+  blocks = [
+    total(scores[i]) + temperature * g for i, g in zip(ids, noise[0], strict=True)
+  ]
+  inside = ids[int(np.argmax(blocks))]
+  return inside[np.argmax(scores[inside] + temperature * noise[1, : len(inside)])]
 
 
 def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperature=1.0):
   """The two-stage rule, one example and one step at a time, with NumPy.
 
-  Step i of an example: its key folded with i, split in two; the first half draws one
-  uniform per position, the second one Gumbel number per position and token.
+  An example's key folded with T draws one uniform per position, which says when it is
+  revealed. Step i: the key folded with i, split in two; the second half, folded with
+  the position, draws two rows of Gumbel numbers.
   """
   network = toys.network_np(WEIGHTS)
   trajectory = []
@@ -80,16 +106,16 @@ def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperatur
     logits = network.logits(hidden)
     x_next = x.copy()
     for b in range(len(x)):
-      u, noise = map(np.asarray, random_numbers(keys, b, i))
+      u, noise = map(np.asarray, random_numbers(keys, b, i, num_steps))
       for position in range(x.shape[1]):
-        hidden_now = x[b, position] == toys.MASK
-        if hidden_now and u[position] < (alpha_s - alpha_t) / (1 - alpha_t):
-          scores = logits[b, position] + temperature * noise[position]
-          scores[toys.MASK] = -np.inf
-          x_next[b, position] = scores.argmax()
+        if x[b, position] == toys.MASK and u[position] < alpha_s:
+          x_next[b, position] = draw_plainly(
+            logits[b, position], noise[position], temperature
+          )
     if self_condition:
       probs = toys.softmax_np(logits, toys.MASK)
-      signal = network.signal(probs).astype(np.float32)
+      masked = (x == toys.MASK)[..., None]
+      signal = np.where(masked, network.signal(probs), signal).astype(np.float32)
     x = x_next
     trajectory.append(x)
   return np.stack(trajectory)
@@ -167,9 +193,7 @@ def sample_dit(key_data, params):
     keys,
     denoiser.bind(params, description),
     jnp.full((len(keys), 6), 8, jnp.int32),
-    schedule=LogLinear(),
-    mask_id=8,
-    num_steps=5,
+    sampling.Sampler(schedule=LogLinear(), mask_id=8, num_steps=5),
   ).tokens
 
 
@@ -185,34 +209,40 @@ def test_samples_do_not_depend_on_the_batch():
   assert np.array_equal(sample_dit(keys[order], params), whole[order])
 
 
-def test_temperature_and_top_p_leave_the_signal_alone():
+@pytest.mark.parametrize(('temperature', 'top_p'), [(1.0, 1.0), (0.0, 1.0), (3.0, 0.3)])
+def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
   network = toys.network(WEIGHTS)
   x_t = toys.clean_tokens(15, 6)
   x_t[:, 1:4] = toys.MASK
   signal = np.random.default_rng(16).standard_normal((6, toys.LENGTH, toys.DIM))
+  signal = np.float32(signal)
   state = sampling.SamplerState(
-    jnp.asarray(x_t), jnp.asarray(signal, jnp.float32), jnp.int32(0)
+    jnp.asarray(x_t),
+    jnp.asarray(signal),
+    jnp.zeros(x_t.shape, jnp.float32),
+    jnp.int32(0),
   )
   hidden = toys.network_np(WEIGHTS).encode(x_t, signal, np.full(6, -np.log(0.3)))
   logits = toys.network_np(WEIGHTS).logits(hidden)
-  wanted = toys.softmax_np(logits, toys.MASK) @ WEIGHTS['table']
-  step = quick_jit(
-    functools.partial(sampling.reverse_step, network=network, mask_id=toys.MASK),
-    static_argnames='top_p',
+  told = toys.softmax_np(logits, toys.MASK) @ WEIGHTS['table']
+  sampler = sampling.Sampler(
+    LogLinear(), toys.MASK, 1, temperature=temperature, top_p=top_p
   )
-  for temperature, top_p in [(1.0, 1.0), (0.0, 1.0), (3.0, 0.3)]:
-    after = step(
-      keys_of(17, 6),
-      state,
-      alpha_t=0.3,
-      alpha_s=0.6,
-      sigma=-np.log(0.3),
-      temperature=temperature,
-      top_p=top_p,
+  plan = Plan(
+    alphas=jnp.float32([0.3, 0.6]),
+    sigmas=jnp.full((1, 6), -np.log(0.3), jnp.float32),
+    count=jnp.full(6, 3),
+    reveal_step=jnp.zeros(x_t.shape, jnp.int32),
+  )
+  after = quick_jit(
+    lambda keys: sampling.reverse_step(
+      keys, state, network, sampler, plan, jnp.int32(0), jnp.ones((6, 5), bool), False
     )
-    # Also at visible positions: the prediction before carry-over.
-    np.testing.assert_allclose(after.signal, wanted, atol=1e-5)
-    assert after.evaluations == 1
+  )(keys_of(17, 6))
+  # A visible position keeps what it was told while it was masked.
+  wanted = np.where((x_t == toys.MASK)[..., None], told, signal)
+  np.testing.assert_allclose(after.signal, wanted, atol=1e-5)
+  assert after.evaluations == 1
 
 
 PROBS = np.array([0.5, 0.3, 0.0, 0.199, 1e-3])
@@ -234,9 +264,7 @@ def test_marginals_and_masked_fractions(schedule, alpha):
       keys,
       toys.fixed_network(np.maximum(PROBS, 1e-38)),
       jnp.full((batch, length), 2, jnp.int32),
-      schedule=schedule,
-      mask_id=2,
-      num_steps=steps,
+      sampling.Sampler(schedule=schedule, mask_id=2, num_steps=steps),
       keep_trajectory=True,
     )
 
@@ -267,9 +295,7 @@ def test_noise_levels_lie_within_those_of_training():
       keys,
       network,
       ALL_MASKED,
-      schedule=LogLinear(),
-      mask_id=toys.MASK,
-      num_steps=3,
+      sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=3),
     )
   )(keys_of(19, 6))
   jax.effects_barrier()

@@ -1,0 +1,138 @@
+"""Drawing tokens from scores: exact, with few random numbers.
+
+Legend: `N` positions, `V` vocabulary with the mask.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from scmdm_jax.diffusion.masking import BANNED
+
+NOISES = ('high', 'low', 'float64')
+
+
+def keep_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
+  """Bans all but the most probable tokens that together reach `top_p`; [..., V].
+
+  The token that crosses `top_p` stays (nucleus sampling, arXiv 1904.09751), so at least
+  one always does.
+  """
+  order = jnp.argsort(-logits, axis=-1)
+  probs = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
+  before = jnp.cumsum(probs, axis=-1) - probs
+  keep = jnp.take_along_axis(before < top_p, jnp.argsort(order, axis=-1), axis=-1)
+  return jnp.where(keep, logits, BANNED)
+
+
+def shape_logits(
+  logits: jax.Array, temperature: jax.Array | float, top_p: float
+) -> jax.Array:
+  """`logits` [N, V] with what lies outside the nucleus at `temperature` banned.
+
+  The temperature itself is left to the draw, which takes 0 without a division.
+  """
+  if top_p == 1:
+    return logits
+  scaled = logits / jnp.maximum(temperature, 1e-6)
+  return jnp.where(keep_nucleus(scaled, top_p) > BANNED, logits, BANNED)
+
+
+def draw_tokens(
+  keys: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0
+) -> jax.Array:
+  """One token per position, int32 [N], from softmax(logits / temperature).
+
+  Gumbel-max twice over about sqrt(V) numbers: first which block of the vocabulary, by
+  the blocks' total probabilities, then which token of it. The law is exactly that of
+  Gumbel-max over all V (a sum of exponentials is one of its own), for 1 % of the noise
+  at V = 50,000; no running sum rounds rare tokens away. Noise is float32 in
+  `mode='high'`: the default mode never draws below about 1e-7.
+
+  Args:
+    keys: [N] typed keys; consumed.
+    logits: float32 [N, V]; `BANNED` tokens are never drawn.
+    temperature: scalar >= 0; may be traced. 0 is greedy.
+  """
+  vocab = logits.shape[-1]
+  size = math.ceil(math.sqrt(vocab))
+  noise = jax.vmap(lambda key: jax.random.gumbel(key, (2, size), jnp.float32, 'high'))(
+    keys
+  )
+  blocks = _block_scores(logits, size, temperature)
+  block = jnp.argmax(blocks + temperature * noise[:, 0, : blocks.shape[-1]], axis=-1)
+  ids = block[:, None] * size + jnp.arange(size)[None]
+  inside = jnp.take_along_axis(logits, jnp.minimum(ids, vocab - 1), axis=-1)
+  inside = jnp.where(ids < vocab, inside + temperature * noise[:, 1], -jnp.inf)
+  return (block * size + jnp.argmax(inside, axis=-1)).astype(jnp.int32)
+
+
+def _block_scores(
+  logits: jax.Array, size: int, temperature: jax.Array | float
+) -> jax.Array:
+  """T log sum exp(logits / T) of every `size` columns, [N, ceil(V / size)].
+
+  As T falls to 0 this is the largest score of the block.
+  """
+  whole = logits.shape[-1] // size * size
+  positive = jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
+
+  def scores(columns: jax.Array) -> jax.Array:
+    largest = columns.max(-1, keepdims=True)
+    total = jnp.exp((columns - largest) / positive).sum(-1)
+    return largest[..., 0] + temperature * jnp.log(total)
+
+  parts = [scores(logits[:, :whole].reshape(-1, whole // size, size))]
+  if whole < logits.shape[-1]:
+    parts.append(scores(logits[:, whole:])[:, None])
+  return jnp.concatenate(parts, axis=-1)
+
+
+def draw_in_float64(
+  keys: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0
+) -> jax.Array:
+  """As `draw_tokens`, by one Gumbel number in float64 for every token; int32 [N].
+
+  What ReMDM, Duo and LLaDA do, for a hundred times the noise.
+
+  Raises:
+    ValueError: 64-bit types are off; `with jax.enable_x64(True)` around the outermost
+      compiled call turns them on.
+  """
+  if not jax.config.jax_enable_x64:
+    raise ValueError("noise 'float64' wants jax.enable_x64(True) around the sampler")
+  scores = logits.astype(jnp.float64)
+  noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float64))(
+    keys
+  )
+  return jnp.argmax(scores + temperature * noise, axis=-1).astype(jnp.int32)
+
+
+def draw_jointly(
+  keys: jax.Array,
+  logits: jax.Array,
+  temperature: jax.Array | float,
+  reveal: jax.Array,
+  mask_id: int,
+) -> jax.Array:
+  """The token, or `mask_id` for "stays masked", in one draw over both; int32 [N].
+
+  What MDLM and MD4 do, in plain float32: a token competes at p times `reveal`, and
+  below about 1e-7 of that it is lost, so samples are colder than the model and fewer
+  positions are revealed than should be. Kept to reproduce published figures.
+
+  Args:
+    keys: [N] typed keys; consumed.
+    logits: float32 [N, V] clean scores.
+    temperature: scalar > 0.
+    reveal: scalar, the probability that a masked position is revealed now.
+    mask_id: its column stands for the mask.
+  """
+  log_probs = jax.nn.log_softmax(logits / temperature, axis=-1) + jnp.log(reveal)
+  stays = jnp.arange(logits.shape[-1])[None] == mask_id
+  scores = jnp.where(stays, jnp.log1p(-reveal), log_probs)
+  noise = jax.vmap(
+    lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float32, 'low')
+  )(keys)
+  return jnp.argmax(scores + noise, axis=-1).astype(jnp.int32)
