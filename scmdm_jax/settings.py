@@ -13,6 +13,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from scmdm_jax.diffusion import strategies
+from scmdm_jax.diffusion.draws import NOISES
+from scmdm_jax.diffusion.readout import MEASURES
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import (
@@ -145,9 +148,21 @@ class SampleSettings:
 
   num_samples: int = _above(1024, 0)
   batch_size: int = _above(64, 0)
-  num_steps: int = _above(32, 0)  # T: denoiser evaluations per batch.
+  num_steps: int = _above(32, 0)  # T: denoiser evaluations per batch, at most.
+  # NAME or NAME:field=value,... as in remdm:rule=conf,eta=0.1. Names are the keys of
+  # STRATEGIES below; their fields and sources are in diffusion/strategies.py.
+  strategy: str = 'ancestral'
   temperature: float = _at_least(1.0, 0)
   top_p: float = _option(1.0, 'a number above 0, at most 1', lambda x: 0 < x <= 1)
+  # 'low' draws token and mask jointly in plain float32, as MDLM and MD4 do, which loses
+  # rare tokens; 'float64' is slow. Published figures depend on it; see diffusion/draws.
+  noise: str = _one_of('high', NOISES)
+  # Above 0: blocks of so many positions, finished from left to right in equal steps.
+  block_length: int = _at_least(0, 0)
+  # Above 0: how much more the prompt counts; costs a second evaluation per step.
+  guidance: float = _at_least(0.0, 0)
+  shared_signal: bool = False  # Guidance: both evaluations see the guided prediction.
+  keep_signal: bool = True  # A position that is masked again keeps its prediction.
   self_conditioning: bool = True  # False: the vanilla sampler on the same weights.
   # Infilling: a text whose `_` are to be written; what follows it, too, unless it
   # ends with `$`.
@@ -279,6 +294,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f"= {settings.model.architecture!r}; wanted 'causal' with 'llama', 'masked' with "
       "'mdlm'"
     )
+  _check_sample(settings)
   if settings.mode == 'compare':
     _check_compare(settings)
   if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:
@@ -314,6 +330,104 @@ def _check_compare(settings: Settings) -> None:
     raise BadInput(
       f'sample: found temperature {sample.temperature}, self_conditioning '
       f'{sample.self_conditioning}; --mode=compare wants 1.0 and True'
+    )
+
+
+STRATEGIES: dict[str, type] = {
+  'ancestral': strategies.Ancestral,
+  'first_hitting': strategies.FirstHitting,
+  'maskgit': strategies.MaskGIT,
+  'confidence': strategies.Confidence,
+  'dream': strategies.Dream,
+  'threshold': strategies.Threshold,
+  'factor': strategies.Factor,
+  'entropy_bound': strategies.EntropyBound,
+  'remdm': strategies.ReMDM,
+  'p2': strategies.P2,
+}
+_STRATEGY_WORDS = {
+  'measure': MEASURES[1:],
+  'rule': ('cap', 'rescale', 'conf', 'loop'),
+}
+
+
+def strategy_of(sample: SampleSettings) -> strategies.Strategy:
+  """The strategy of a run, its fields as written behind the colon.
+
+  Raises:
+    BadInput: unknown name or field, or a value that is not one.
+  """
+  name, _, written = sample.strategy.partition(':')
+  if name not in STRATEGIES:
+    near = difflib.get_close_matches(name, STRATEGIES, n=1)
+    hint = f'; did you mean {near[0]}?' if near else ''
+    raise BadInput(
+      f'sample.strategy: found {name!r}; wanted one of {", ".join(STRATEGIES)}{hint}'
+    )
+  if sample.noise == 'low':
+    if sample.strategy != 'ancestral':
+      raise BadInput(
+        f"sample.noise: found 'low' with sample.strategy = {sample.strategy!r}; the "
+        "joint draw is 'ancestral' only"
+      )
+    return strategies.Joint()
+  cls = STRATEGIES[name]
+  fields = {f.name: f for f in dataclasses.fields(cls)}
+  values: dict[str, Any] = {}
+  for item in filter(None, written.split(',')):
+    field, _, text = item.partition('=')
+    if field not in fields:
+      wanted = ', '.join(fields) or 'none'
+      raise BadInput(
+        f'sample.strategy: {name} has no field {field!r}; its fields: {wanted}'
+      )
+    values[field] = _strategy_value(f'sample.strategy: {name}:{field}', field, text)
+  return cls(**values)
+
+
+def _strategy_value(path: str, field: str, text: str) -> Any:
+  if field in _STRATEGY_WORDS:
+    if text not in _STRATEGY_WORDS[field]:
+      wanted = ', '.join(_STRATEGY_WORDS[field])
+      raise BadInput(f'{path}: found {text!r}; wanted one of {wanted}')
+    return text
+  try:
+    value = float(text)
+  except ValueError as e:
+    raise BadInput(f'{path}: found {text!r}; wanted a number') from e
+  if not (math.isfinite(value) and value >= 0):
+    raise BadInput(f'{path}: found {text!r}; wanted a finite number from 0')
+  if field in ('t_on', 't_off', 'alpha_on') and not 0 < value < 1:
+    raise BadInput(f'{path}: found {text!r}; wanted a number between 0 and 1')
+  return value
+
+
+def _check_sample(settings: Settings) -> None:
+  """Refuses a sampler that cannot run."""
+  sample, length = settings.sample, settings.data.length
+  strategy = strategy_of(sample)
+  block = sample.block_length or length
+  if length % block or sample.num_steps % (length // block):
+    raise BadInput(
+      f'sample.block_length: found {block} with data.length = {length} and '
+      f'sample.num_steps = {sample.num_steps}; wanted a divisor of the length whose '
+      'number of blocks divides the steps'
+    )
+  steps = sample.num_steps // (length // block)
+  if isinstance(strategy, strategies.FirstHitting) and steps < block:
+    raise BadInput(
+      f'sample.num_steps: found {sample.num_steps}; first_hitting writes one token per '
+      f'step, wanted at least {length}'
+    )
+  if sample.guidance and not sample.prompt:
+    raise BadInput(
+      f'sample.guidance: found {sample.guidance:g} without sample.prompt; wanted a '
+      'prompt to be guided by, or 0'
+    )
+  if isinstance(strategy, strategies.Joint) and sample.temperature == 0:
+    raise BadInput(
+      "sample.noise: found 'low' at sample.temperature = 0; the joint draw wants a "
+      'temperature above 0'
     )
 
 

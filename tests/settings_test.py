@@ -7,10 +7,18 @@ import pytest
 from ml_collections import ConfigDict
 
 from scmdm_jax import settings as options
+from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import DecoderConfig, DiTConfig
-from scmdm_jax.settings import Settings, default_config, resolve
+from scmdm_jax.settings import (
+  STRATEGIES,
+  SampleSettings,
+  Settings,
+  default_config,
+  resolve,
+  strategy_of,
+)
 
 
 def fields_of(cls=Settings, prefix=''):
@@ -136,6 +144,9 @@ def test_no_option_may_be_negative(name):
 # Where zero means something: no warm-up, no decay, greedy sampling, ...
 ZERO_ALLOWED = {
   'seed',
+  'verify_below',
+  'sample.block_length',
+  'sample.guidance',
   'method.eps',
   'method.rate',
   'train.final_learning_rate',
@@ -382,3 +393,40 @@ def test_sizes_that_do_not_fit(heads, message):
   with pytest.raises(BadInput) as caught:
     options.new_model(settings, vocab_size=35, mask_id=2)
   assert str(caught.value) == message
+
+
+def sampled(**options):
+  config = default_config()
+  config.sample.update(options)
+  return config
+
+
+def test_strategies_by_name_and_field():
+  found = strategy_of(resolve(sampled(strategy='remdm:rule=conf,eta=0.1')).sample)
+  assert found == strategies.ReMDM('conf', eta=0.1)
+  assert strategy_of(SampleSettings()) == strategies.Ancestral()
+  assert strategy_of(SampleSettings(noise='low')) == strategies.Joint()
+  for name, cls in STRATEGIES.items():
+    assert strategy_of(SampleSettings(strategy=name)) == cls()
+
+
+@pytest.mark.parametrize(
+  ('options', 'wanted'),
+  [
+    ({'strategy': 'ancestrl'}, 'did you mean ancestral'),
+    ({'strategy': 'remdm:eat=1'}, "remdm has no field 'eat'; its fields: rule, eta"),
+    ({'strategy': 'remdm:eta=x'}, "remdm:eta: found 'x'; wanted a number"),
+    ({'strategy': 'remdm:eta=nan'}, 'wanted a finite number'),
+    ({'strategy': 'remdm:t_off=0'}, 'wanted a number between 0 and 1'),
+    ({'strategy': 'remdm:rule=cup'}, 'wanted one of cap, rescale'),
+    ({'strategy': 'ancestral:eta=1'}, 'its fields: none'),
+    ({'strategy': 'p2', 'noise': 'low'}, "the joint draw is 'ancestral' only"),
+    ({'noise': 'low', 'temperature': 0.0}, 'wants a temperature above 0'),
+    ({'strategy': 'first_hitting'} | {'num_steps': 31}, 'wanted at least 32'),
+    ({'block_length': 5}, 'sample.block_length: found 5'),
+    ({'block_length': 8, 'num_steps': 30}, 'number of blocks divides the steps'),
+    ({'guidance': 1.0}, 'without sample.prompt'),
+  ],
+)
+def test_samplers_that_cannot_run(options, wanted):
+  assert wanted in refusal(sampled(**options))

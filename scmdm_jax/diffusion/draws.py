@@ -26,6 +26,15 @@ def keep_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
   return jnp.where(keep, logits, BANNED)
 
 
+def shaping_temperature(temperature: jax.Array | float) -> jax.Array:
+  """What scores are divided by before a nucleus or a measure is taken of them.
+
+  0 counts as 1, as in Dream: a greedy draw divides by nothing, and at the limit all
+  positions would be equally certain.
+  """
+  return jnp.where(temperature > 0, jnp.maximum(temperature, 1e-6), 1.0)
+
+
 def shape_logits(
   logits: jax.Array, temperature: jax.Array | float, top_p: float
 ) -> jax.Array:
@@ -35,7 +44,7 @@ def shape_logits(
   """
   if top_p == 1:
     return logits
-  scaled = logits / jnp.maximum(temperature, 1e-6)
+  scaled = logits / shaping_temperature(temperature)
   return jnp.where(keep_nucleus(scaled, top_p) > BANNED, logits, BANNED)
 
 

@@ -5,6 +5,7 @@ time: no array of shape [B, L, V] ever exists. Legend: `B` batch, `L` length, `D
 `V` vocabulary with the mask, `R` positions of a chunk.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,16 +18,26 @@ from scmdm_jax.diffusion.network import Network
 
 MEASURES = ('', 'log_prob', 'entropy', 'margin')
 
-# Of the scores of one chunk; about what a matrix unit needs to be busy at V = 50,000.
+# Float32 scores of one chunk: about what keeps a matrix unit busy at V = 50,000.
 _CHUNK_BYTES = 128 << 20
+# Below this, gathering costs more than the positions it saves.
+_WHOLE_BYTES = 16 << 20
 
 
-def chunk_size(network: Network, width: int) -> int:
-  """Positions R whose float32 scores take up to 128 MiB: a power of two, 16 to 1024."""
-  row = jax.ShapeDtypeStruct((1, width), jnp.float32)
-  vocab_size = jax.eval_shape(network.logits, row).shape[-1]
-  rows = max(_CHUNK_BYTES // (4 * vocab_size), 1)
-  return min(max(1 << (rows.bit_length() - 1), 16), 1024)
+def chunk_size(network: Network, hidden: jax.Array) -> int:
+  """Positions R to read at a time, from the size of the vocabulary.
+
+  All of them if their scores are small. Else a quarter, so that there is something to
+  skip, but at least 64, since each chunk reads all weights of the vocabulary, and at
+  most what fits 128 MiB.
+  """
+  total = hidden.shape[0] * hidden.shape[1]
+  row = jax.ShapeDtypeStruct((1, hidden.shape[-1]), hidden.dtype)
+  bytes_per_row = 4 * jax.eval_shape(network.logits, row).shape[-1]
+  if total * bytes_per_row <= _WHOLE_BYTES:
+    return total
+  most = max(_CHUNK_BYTES // bytes_per_row, 16)
+  return min(max(64, -(-total // 4)), most)
 
 
 def over_wanted(
@@ -36,7 +47,7 @@ def over_wanted(
 
   Wanted positions are gathered to the front; a chunk without any is skipped, so the
   work is proportional to their number, and the result does not depend on `chunk`.
-  Differentiable: chunks are recomputed backward.
+  Differentiable: chunks are recomputed backward. If all fit one chunk, all are read.
 
   Args:
     read: maps a tree of [R, ...] to a tree of [R, ...].
@@ -48,7 +59,11 @@ def over_wanted(
     What `read` returns, as a tree of [B, L, ...].
   """
   shape, total = wanted.shape, wanted.size
-  chunk = min(chunk, total)
+  if chunk >= total:
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]), inputs)
+    return jax.tree.map(
+      lambda x: _kept(wanted, x.reshape(*shape, *x.shape[1:])), read(flat)
+    )
   count = wanted.sum()
   # Stable, so that equal inputs meet in equal chunks.
   order = jnp.argsort(~wanted.reshape(total))
@@ -60,12 +75,15 @@ def over_wanted(
     return rows.reshape(len(starts), chunk, *rows.shape[1:])
 
   rows = jax.tree.map(gather, inputs)
-  read = jax.checkpoint(read)
+  read = jax.checkpoint(read, prevent_cse=False)
   first = jax.tree.map(lambda x: x[0], rows)
   empty = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read, first)
   )
 
+  # Around the branch, too: else backward keeps what `read` closes over, such as the
+  # kernel of the head, once per chunk.
+  @functools.partial(jax.checkpoint, prevent_cse=False)
   def step(_, chunk_rows):
     start, rows = chunk_rows
     return None, jax.lax.cond(start < count, read, lambda _: empty, rows)
@@ -74,11 +92,15 @@ def over_wanted(
 
   def scatter(values: jax.Array) -> jax.Array:
     values = values.reshape(len(padded), *values.shape[2:])[:total]
-    keep = wanted.reshape(total, *[1] * (values.ndim - 1))
     values = jnp.zeros_like(values).at[order].set(values)
-    return jnp.where(keep, values, 0).reshape(*shape, *values.shape[1:])
+    return _kept(wanted, values.reshape(*shape, *values.shape[1:]))
 
   return jax.tree.map(scatter, results)
+
+
+def _kept(wanted: jax.Array, values: jax.Array) -> jax.Array:
+  """`values` [B, L, ...] where `wanted` [B, L], zeros elsewhere."""
+  return jnp.where(wanted.reshape(*wanted.shape, *[1] * (values.ndim - 2)), values, 0)
 
 
 class Guidance(NamedTuple):
@@ -131,11 +153,12 @@ def measure_of(
     name: one of MEASURES.
     logits: float32 [R, V].
     tokens: int32 [R].
-    temperature: scalar >= 0.
+    temperature: scalar >= 0; 0 counts as 1, see `draws.shaping_temperature`.
   """
   if not name:
     return jnp.zeros(tokens.shape, jnp.float32)
-  log_probs = jax.nn.log_softmax(logits / jnp.maximum(temperature, 1e-6), axis=-1)
+  positive = draws.shaping_temperature(temperature)
+  log_probs = jax.nn.log_softmax(logits / positive, axis=-1)
   if name == 'log_prob':
     return jnp.take_along_axis(log_probs, tokens[:, None], axis=-1)[:, 0]
   if name == 'entropy':
@@ -219,7 +242,7 @@ def read(
     signals = [read_signal(s, p) for s, p in zip(streams, told, strict=True)]
     return Reading(tokens, certainty, jnp.concatenate(signals, axis=-1))
 
-  size = chunk or chunk_size(network, hidden.shape[-1] // len(streams))
+  size = chunk or chunk_size(network, jnp.split(hidden, len(streams), -1)[0])
   return over_wanted(rows, wanted, (keys, hidden, x_t), size)
 
 
@@ -237,7 +260,7 @@ def read_nll(
     hidden, x_0 = inputs
     return _nll(read_logits(network, hidden, mask_id), x_0)
 
-  size = chunk or chunk_size(network, hidden.shape[-1])
+  size = chunk or chunk_size(network, hidden)
   return over_wanted(rows, wanted, (hidden, x_0), size)
 
 
@@ -258,7 +281,7 @@ def read_prediction(
   def rows(hidden: jax.Array) -> jax.Array:
     return read_signal(network, read_logits(source, hidden, mask_id))
 
-  size = chunk or chunk_size(source, hidden.shape[-1])
+  size = chunk or chunk_size(source, hidden)
   return over_wanted(rows, wanted, hidden, size)
 
 
@@ -277,7 +300,7 @@ def read_nll_and_signal(
     logits = read_logits(network, hidden, mask_id)
     return _nll(logits, x_0), read_signal(network, logits)
 
-  size = chunk or chunk_size(network, hidden.shape[-1])
+  size = chunk or chunk_size(network, hidden)
   return over_wanted(rows, wanted, (hidden, x_0), size)
 
 

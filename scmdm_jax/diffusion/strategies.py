@@ -69,8 +69,10 @@ def _plan(
 ) -> Plan:
   levels = reverse_noise_levels(schedule, num_steps)
   values: dict[str, Any] = {
-    'alphas': reverse_alphas(schedule, num_steps),
-    'sigmas': jnp.broadcast_to(levels[:, None], (num_steps, len(masked))),
+    'alphas': reverse_alphas(schedule, num_steps).astype(jnp.float32),
+    'sigmas': jnp.broadcast_to(
+      levels[:, None].astype(jnp.float32), (num_steps, len(masked))
+    ),
     'count': masked.sum(-1, dtype=jnp.int32),
   }
   return Plan(**values | more)

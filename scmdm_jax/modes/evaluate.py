@@ -227,7 +227,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'mode': 'evaluate',
     'checkpoint': settings.checkpoint,
     'num_steps': settings.sample.num_steps,
-    'noise': 'high',
+    'strategy': settings.sample.strategy,
+    'noise': settings.sample.noise,
     'temperature': settings.sample.temperature,
     'top_p': settings.sample.top_p,
     'self_conditioning': settings.sample.self_conditioning

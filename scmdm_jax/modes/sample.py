@@ -3,6 +3,7 @@
 checkpoint -> compiled sampler -> tokens -> tokenizer -> workdir/samples.jsonl
 """
 
+import dataclasses
 import functools
 import json
 import pathlib
@@ -14,13 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
-from scmdm_jax.diffusion.sampling import Samples, sample
+from scmdm_jax.diffusion.readout import Guidance
+from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes.models import load_masked
-from scmdm_jax.settings import SampleSettings, Settings, schedule_of
+from scmdm_jax.settings import SampleSettings, Settings, schedule_of, strategy_of
 
 
 class Drawn(NamedTuple):
@@ -28,7 +30,7 @@ class Drawn(NamedTuple):
 
   tokens: np.ndarray  # int32 [N, L]
   trajectory: np.ndarray | None  # int32 [T, N, L]: tokens after every step.
-  evaluations: int  # Denoiser evaluations per batch, as the loop counted them.
+  evaluations: int  # Denoiser evaluations of a batch, the most of all batches.
   seconds: float  # Of sampling, compilation included.
 
 
@@ -36,30 +38,57 @@ class Drawn(NamedTuple):
 def compiled_sampler(
   description: ModelDescription,
   schedule: Schedule,
-  num_steps: int,
-  self_condition: bool,
-  top_p: float,
+  options: SampleSettings,
   keep_trajectory: bool,
 ):
-  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`."""
+  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`.
+
+  Of `options` only what shapes the computation counts; see `_static`.
+  """
   assert description.mask_id is not None
   mask_id = description.mask_id
 
   def draw_batch(params, keys, x_init, temperature) -> Samples:
-    return sample(
-      keys,
-      denoiser.bind(params, description),
-      x_init,
-      schedule=schedule,
-      mask_id=mask_id,
-      num_steps=num_steps,
-      self_condition=self_condition,
+    network = denoiser.bind(params, description)
+    guidance = None
+    if options.guidance:
+      # The same network, shown no prompt (LLaDA).
+      prompt = x_init != mask_id
+
+      def encode(x_t, signal, sigma):
+        return network.encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
+
+      unconditional = network._replace(encode=encode)
+      guidance = Guidance(unconditional, options.guidance, options.shared_signal)
+    sampler = Sampler(
+      schedule,
+      mask_id,
+      options.num_steps,
+      strategy_of(options),
+      self_condition=options.self_conditioning,
       temperature=temperature,
-      top_p=top_p,
-      keep_trajectory=keep_trajectory,
+      top_p=options.top_p,
+      noise=options.noise,
+      guidance=guidance,
+      block_length=options.block_length,
+      keep_signal=options.keep_signal,
     )
+    return sample(keys, network, x_init, sampler, keep_trajectory=keep_trajectory)
 
   return jax.jit(draw_batch)
+
+
+def _static(description: ModelDescription, options: SampleSettings) -> SampleSettings:
+  """`options` without what does not change the compiled sampler."""
+  return dataclasses.replace(
+    options,
+    self_conditioning=options.self_conditioning and description.injection != 'none',
+    num_samples=1,
+    batch_size=1,
+    temperature=1.0,
+    prompt='',
+    trajectory=False,
+  )
 
 
 def draw(
@@ -76,30 +105,26 @@ def draw(
   last partial batch is filled up and cut.
   """
   started = time.time()
-  conditioned = options.self_conditioning and description.injection != 'none'
   draw_batch = compiled_sampler(
-    description,
-    schedule,
-    options.num_steps,
-    conditioned,
-    options.top_p,
-    options.trajectory,
+    description, schedule, _static(description, options), options.trajectory
   )
   batch = min(options.batch_size, options.num_samples)
   start = jnp.broadcast_to(jnp.asarray(x_init, jnp.int32), (batch, len(x_init)))
   results = []
-  for first in range(0, options.num_samples, batch):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(
-      key, jnp.arange(first, first + batch)
-    )
-    results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
-  results = jax.device_get(results)
+  # 64-bit types are for the noise alone; everything else names its dtype.
+  with jax.enable_x64(options.noise == 'float64'):
+    for first in range(0, options.num_samples, batch):
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(
+        key, jnp.arange(first, first + batch, dtype=jnp.int32)
+      )
+      results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
+    results = jax.device_get(results)
   tokens = np.concatenate([r.tokens for r in results])[: options.num_samples]
   trajectory = None
   if options.trajectory:
     steps = np.concatenate([r.trajectory for r in results], axis=1)
     trajectory = steps[:, : options.num_samples]
-  evaluations = int(results[0].evaluations)
+  evaluations = max(int(r.evaluations) for r in results)
   return Drawn(tokens, trajectory, evaluations, time.time() - started)
 
 
@@ -155,6 +180,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'evaluations': drawn.evaluations,
     'self_conditioning': settings.sample.self_conditioning
     and description.injection != 'none',
-    'noise': 'high',
+    'strategy': settings.sample.strategy,
+    'noise': settings.sample.noise,
     'seconds': round(drawn.seconds, 2),
   }

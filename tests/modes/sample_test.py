@@ -93,6 +93,35 @@ def test_prompt_stays(params):
   assert not (tokens == TOKENIZER.mask_id).any()
 
 
+PROMPT = np.where(np.arange(12) % 4 == 0, 7, TOKENIZER.mask_id).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'noise': 'float64'},
+    {'noise': 'low'},
+    {'strategy': 'first_hitting', 'num_steps': 12},
+    {'strategy': 'confidence:measure=margin', 'block_length': 6},
+    {'strategy': 'remdm:rule=conf', 'keep_signal': False},
+    {'strategy': 'threshold:tau=0.2', 'guidance': 0.5, 'num_steps': 12},
+  ],
+  ids=str,
+)
+def test_every_kind_of_sampler_writes_all_and_keeps_the_prompt(params, options):
+  drawn = draw(params, PROMPT, **options)
+  fixed = TOKENIZER.mask_id != PROMPT
+  np.testing.assert_array_equal(drawn.tokens[:, fixed], np.tile(PROMPT[fixed], (5, 1)))
+  assert not (drawn.tokens == TOKENIZER.mask_id).any()
+  assert drawn.tokens.dtype == np.int32
+  assert len(np.unique(drawn.tokens)) > 5
+  most = options.get('num_steps', 4) * (2 if 'guidance' in options else 1)
+  if options.get('strategy', '').startswith('threshold'):
+    assert drawn.evaluations < most  # Of 9 positions, some steps write several.
+  else:
+    assert drawn.evaluations == min(most, 9 if 'num_steps' in options else most)
+
+
 def test_written_samples(params, tmp_path):
   drawn = draw(params, trajectory=True)
   sample.write_samples(tmp_path / 'samples.jsonl', drawn, TOKENIZER)
