@@ -3,8 +3,8 @@
   --config=FILE[:ARG]    the run: a Python file whose get_config() returns the options
   --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
   --workdir=DIR          where the run lives; the same command again resumes it
-  --mode=MODE            train, sample, evaluate, compare, import or export, instead of
-                         the config's own
+  --mode=MODE            train, sample, evaluate, compare, benchmark, import or export,
+                         instead of the config's own
   --source=DIR           import, export: what to convert (no --config needed)
 
 The last line on standard output is one JSON object with the main figures of the mode.

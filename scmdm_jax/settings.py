@@ -33,6 +33,7 @@ MODES = (
   'evaluate',
   'judge',
   'compare',
+  'benchmark',
   'import',
   'export',
   'verify',
@@ -193,6 +194,39 @@ class CompareSettings:
   benchmark_pairs: int = _at_least(7, 0)  # Interleaved timings per ratio; 0: none.
 
 
+def _sizes(*default: int) -> Any:
+  """A tuple of any number of different sizes."""
+  return _option(
+    default,
+    'a tuple of different whole numbers above 0',
+    lambda xs: len(xs) == len(set(xs)) and all(_is(x, int) and x > 0 for x in xs),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkSettings:
+  """What is timed: sample.batch_size, sample.num_steps, data.length are the sizes."""
+
+  vocab_size: int = _above(50258, 1)  # Of the random model that no checkpoint gives.
+  rounds: int = _above(7, 0)  # Times everything runs, in turn.
+  train: bool = True  # Whether to time the training step.
+  torch: bool = True  # Whether to time PyTorch, too, where it is installed.
+  strategies: tuple = _option(
+    (), 'a tuple of strategies', lambda xs: all(_is(x, str) for x in xs)
+  )
+  # Batch and length whose compiled samplers' temporaries are told; (0, 0): none.
+  memory_shape: tuple = _option(
+    (8, 1024),
+    'a batch size and a length',
+    lambda xs: len(xs) == 2 and all(_is(x, int) and x >= 0 for x in xs),
+  )
+  # Sweeps along one size each, the others staying; fewer than two entries: none.
+  batch_sizes: tuple = _sizes()
+  step_counts: tuple = _sizes()
+  lengths: tuple = _sizes()
+  vocab_sizes: tuple = _sizes()
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The whole of a run, checked."""
@@ -214,6 +248,7 @@ class Settings:
   sample: SampleSettings = SampleSettings()
   evaluate: EvaluateSettings = EvaluateSettings()
   compare: CompareSettings = CompareSettings()
+  benchmark: BenchmarkSettings = BenchmarkSettings()
 
 
 def default_config() -> ConfigDict:
@@ -295,6 +330,9 @@ def resolve(config: ConfigDict | dict) -> Settings:
       "'mdlm'"
     )
   _check_sample(settings)
+  for name in settings.benchmark.strategies:
+    sample = dataclasses.replace(settings.sample, strategy=name)
+    _check_sample(dataclasses.replace(settings, sample=sample))
   if settings.mode == 'compare':
     _check_compare(settings)
   if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:

@@ -9,6 +9,7 @@ from scmdm_jax.settings import resolve
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {
+  'benchmark_small.py': 'benchmark',
   'qm9_base.py': 'train',
   'qm9_compare.py': 'compare',
   'qm9_judge.py': 'train',

@@ -202,13 +202,35 @@ def test_a_list_will_do_for_a_tuple(name):
   assert value_at(resolve(with_option(name, list(value))), name) == value
 
 
-@pytest.mark.parametrize('name', TUPLES)
+# Of a benchmark, sweeps may be empty and sizes may repeat.
+CHECKED = [name for name in TUPLES if not name.startswith('benchmark.')]
+
+
+@pytest.mark.parametrize('name', CHECKED)
 @pytest.mark.parametrize(
   'value', [(), (-1,), ('a',), (None,), (1, -2), ((1,),), (1, 1)]
 )
 def test_entries_of_tuples_are_checked(name, value):
   message = refusal(with_option(name, value))
   assert message.startswith(f'{name}: found {value!r}; wanted a tuple of ')
+
+
+@pytest.mark.parametrize(
+  ('name', 'value'),
+  [
+    ('benchmark.batch_sizes', (0, 1)),
+    ('benchmark.lengths', (4, 4)),
+    ('benchmark.step_counts', (1.5,)),
+    ('benchmark.vocab_sizes', ('a',)),
+    ('benchmark.strategies', (1,)),
+    ('benchmark.memory_shape', (8,)),
+    ('benchmark.memory_shape', (8, -1)),
+  ],
+)
+def test_sizes_of_a_benchmark(name, value):
+  assert refusal(with_option(name, value)).startswith(
+    f'{name}: found {value!r}; wanted'
+  )
 
 
 @pytest.mark.parametrize('name', TUPLES)

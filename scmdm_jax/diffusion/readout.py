@@ -76,7 +76,7 @@ def over_wanted(
 
   rows = jax.tree.map(gather, inputs)
   read = jax.checkpoint(read, prevent_cse=False)
-  first = jax.tree.map(lambda x: x[0], rows)
+  first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
   empty = jax.tree.map(
     lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(read, first)
   )

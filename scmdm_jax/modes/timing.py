@@ -1,39 +1,52 @@
-"""Ratios of two computations' times, interleaved in one process."""
+"""Ratios of computations' times, interleaved in one process."""
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 
-def _seconds(run: Callable[[], Any]) -> float:
+def seconds(run: Callable[[], Any]) -> float:
+  """Time until what `run` returns is there."""
   started = time.perf_counter()
   jax.block_until_ready(run())
   return time.perf_counter() - started
 
 
-def interleaved_ratio(
-  a: Callable[[], Any], b: Callable[[], Any], pairs: int
-) -> dict[str, float]:
-  """Time of `a` over time of `b`: median, lowest and highest of `pairs` ratios.
+def interleaved(
+  contenders: Mapping[str, Callable[[], Any]], rounds: int
+) -> dict[str, list[float]]:
+  """Seconds of every contender in every round, by name.
 
-  Each is run twice to warm up; then a, b, b, a, ... so that a slow spell of the machine
-  hits both, and neither always goes first.
+  Each is run twice to warm up. Then a round runs all of them, forwards or backwards in
+  turn, so that a slow spell of the machine hits all and none always goes first.
   """
-  for run in (a, b, a, b):
-    _seconds(run)
-  ratios = []
-  for i in range(pairs):
-    if i % 2:
-      below, above = _seconds(b), _seconds(a)
-    else:
-      above, below = _seconds(a), _seconds(b)
-    ratios.append(above / below)
+  names = list(contenders)
+  for name in (*names, *names):
+    seconds(contenders[name])
+  times: dict[str, list[float]] = {name: [] for name in names}
+  for i in range(rounds):
+    for name in names if i % 2 == 0 else reversed(names):
+      times[name].append(seconds(contenders[name]))
+  return times
+
+
+def ratio_of(above: list[float], below: list[float]) -> dict[str, float]:
+  """Median, lowest and highest of the ratios of two contenders, round by round."""
+  ratios = [a / b for a, b in zip(above, below, strict=True)]
   return {
     'median': statistics.median(ratios),
     'low': min(ratios),
     'high': max(ratios),
-    'pairs': pairs,
+    'pairs': len(ratios),
   }
+
+
+def interleaved_ratio(
+  a: Callable[[], Any], b: Callable[[], Any], pairs: int
+) -> dict[str, float]:
+  """Time of `a` over time of `b`, of `pairs` interleaved pairs."""
+  times = interleaved({'a': a, 'b': b}, pairs)
+  return ratio_of(times['a'], times['b'])

@@ -75,7 +75,7 @@ def zipf(vocab, power=1.1):
 
 def test_law_of_a_language():
   probs = zipf(1000)
-  tokens = draw_many(jax.random.key(2), np.float32(np.log(probs)), 2**16)
+  tokens = draw_many(jax.random.key(2), np.float32(np.log(probs)), 2**15)
   assert_law(tokens, probs)
   # The rare ones as a whole: 889 tokens, a fifth of the draws.
   tail = probs < 1e-3
@@ -84,17 +84,17 @@ def test_law_of_a_language():
   assert abs(share - wanted) < 4 * np.sqrt(wanted * (1 - wanted) / tokens.size)
 
 
-RARE = np.array([0.6, 0.4 - 1.4e-5, 0.0, 5e-6, 9e-6])
+RARE = np.array([0.6, 0.4 - 1.65e-5, 0.0, 7.5e-6, 9e-6])
 
 
 @pytest.mark.parametrize('noise', ['high', 'float64'])
 def test_rare_tokens_come_at_their_rate(noise):
   logits = np.float32(np.where(RARE > 0, np.log(np.maximum(RARE, 1e-38)), BANNED))
   with jax.enable_x64(noise == 'float64'):
-    tokens = draw_many(jax.random.key(3), logits, 2**21, noise=noise)
+    tokens = draw_many(jax.random.key(3), logits, 2**20, noise=noise)
   assert tokens.dtype == jnp.int32
   assert_law(tokens, RARE)
-  # None of the rarest at all would have had a probability of 3e-5.
+  # None of the rarest at all would have had a probability of 4e-4.
   assert np.all(np.bincount(tokens)[3:] > 0)
 
 
@@ -111,7 +111,7 @@ def block_totals(scores, size, temperature):
   return np.array([temperature * np.logaddexp.reduce(b / temperature) for b in blocks])
 
 
-@pytest.mark.parametrize('vocab', [1, 5, 16, 23])
+@pytest.mark.parametrize('vocab', [1, 16, 23])
 def test_equals_plain_gumbel_max_over_blocks(vocab):
   rng = np.random.default_rng(vocab)
   rows, size = 64, int(np.ceil(np.sqrt(vocab)))

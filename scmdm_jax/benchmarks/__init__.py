@@ -1,0 +1,1 @@
+"""What is measured against: straightforward samplers, in JAX and in PyTorch."""

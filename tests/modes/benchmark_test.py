@@ -1,0 +1,77 @@
+"""The benchmark of a toy: what it reports adds up."""
+
+import json
+
+import pytest
+
+from scmdm_jax.main import main
+
+pytest.importorskip('matplotlib')
+# Two dozen compilations.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+CONFIG = """\
+from scmdm_jax.settings import default_config
+
+
+def get_config():
+  config = default_config()
+  config.mode = 'benchmark'
+  config.data.length = 8
+  config.model.hidden_dim = 8
+  config.model.num_blocks = 1
+  config.model.num_heads = 2
+  config.model.cond_dim = 4
+  config.sample.batch_size = 2
+  config.sample.num_steps = 8
+  config.train.batch_size = 4
+  config.benchmark.vocab_size = 50
+  config.benchmark.rounds = 2
+  config.benchmark.torch = False
+  config.benchmark.memory_shape = (2, 16)
+  config.benchmark.batch_sizes = (1, 2)
+  config.benchmark.strategies = ('first_hitting', 'confidence')
+  return config
+"""
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+  directory = tmp_path_factory.mktemp('benchmark')
+  config = directory / 'config.py'
+  config.write_text(CONFIG)
+  assert main(['main', f'--config={config}', f'--workdir={directory / "run"}']) == 0
+  found = json.loads((directory / 'run' / 'benchmark.json').read_text())
+  assert '<svg' in (directory / 'run' / 'benchmark.svg').read_text()
+  return found
+
+
+def test_rates_follow_from_times_and_counts(results):
+  rows = results['samplers']['rows']
+  assert results['shape'] == {'batch': 2, 'length': 8, 'steps': 8}
+  for name, row in rows.items():
+    assert row['evaluations'] == 8, name
+    assert row['tokens_per_second'] == pytest.approx(16 / row['seconds'])
+    assert row['evaluations_per_second'] == pytest.approx(8 / row['seconds'])
+    assert row['tokens_per_evaluation'] == 2
+    assert row['ms_per_step_p50'] == pytest.approx(1e3 * row['seconds'] / 8)
+    assert row['ms_per_step_p50'] <= row['ms_per_step_p90']
+    assert row['ratio']['low'] <= row['ratio']['median'] <= row['ratio']['high']
+  ours = rows['self-conditioned']
+  assert ours['compilations'] == 1
+  assert ours['compile_seconds_warm'] < ours['compile_seconds_cold']
+  assert rows['straightforward scan']['ratio']['median'] == 1
+  again = rows['straightforward scan, again']['ratio']['median']
+  assert results['samplers']['quiet'] == (abs(again - 1) <= 0.05)
+  assert {'Python loop, waiting', 'Python loop, asynchronous', 'vanilla'} < set(rows)
+
+
+def test_training_and_sweeps(results):
+  training = results['training']
+  assert training['shape'] == [4, 8]
+  vanilla, ours = (training['rows'][n] for n in ('vanilla', 'self-conditioned'))
+  # One more forward pass beside a forward and a backward one.
+  assert 1.1 < ours['flops'] / vanilla['flops'] < 1.6
+  assert results['sweeps']['batch']['sizes'] == [1, 2]
+  assert results['sweeps']['batch']['exponent_of_flops'] == pytest.approx(1, abs=0.1)
+  assert results['memory']['shape'] == [2, 16]
