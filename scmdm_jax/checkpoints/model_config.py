@@ -1,47 +1,25 @@
 """`config.json` of the safetensors layouts to and from a model description.
 
-Our own additions (`mask_token_id`, `mlp_ratio`, `tokenizer`, `self_conditioning`,
-`causal`) have defaults that make other projects' files mean what they mean there.
+Field names are those of each project. Our own additions (`mask_token_id` where a
+project has none, `mlp_ratio`, `causal`, `tokenizer`, `self_conditioning`) have defaults
+that make other projects' files mean what they mean there. A field that is null counts
+as absent. What changes the numbers and is not computed here is refused by name.
 """
 
+import dataclasses
 from typing import Any
 
+from scmdm_jax.checkpoints.model_kinds import KINDS, REQUIRED, Kind, Same
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-
-# UDLM (kuleshov-group) keeps MDLM's names, with time conditioning.
-_MDLM_TYPES = ('mdlm', 'udlm')
-_MDLM_SIZES = {
-  'vocab_size': 'vocab_size',
-  'model_length': 'length',
-  'hidden_dim': 'hidden_dim',
-  'n_blocks': 'num_blocks',
-  'n_heads': 'num_heads',
-  'cond_dim': 'cond_dim',
-}
-_LLAMA_SIZES = {
-  'vocab_size': 'vocab_size',
-  'max_position_embeddings': 'length',
-  'hidden_size': 'hidden_dim',
-  'num_hidden_layers': 'num_blocks',
-  'num_attention_heads': 'num_heads',
-  'intermediate_size': 'mlp_dim',
-}
-# What our decoder computes; a file that says otherwise would give wrong numbers.
-_LLAMA_FIXED = {
-  'hidden_act': 'silu',
-  'attention_bias': False,
-  'mlp_bias': False,
-  'rope_scaling': None,
-  'tie_word_embeddings': False,
-}
-# Hugging Face's default where a file leaves the field out.
-_NORM_EPS = 1e-6
-_ROPE_THETA = 10000.0
+from scmdm_jax.models.description import DiTConfig, ModelDescription
 
 
 def description_from_config(config: dict[str, Any], path: str) -> ModelDescription:
   """Sizes, mask, tokenizer and injection from a parsed `config.json`.
+
+  The mask of an MDLM is its last id unless `mask_token_id` says otherwise. A UDLM was
+  trained without a mask, and has one only if the file names it. LLaDA and Dream must
+  name theirs.
 
   Args:
     config: the JSON object. Fields we do not know are ignored (`auto_map` among them:
@@ -52,131 +30,158 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
     BadInput: a field is missing, of the wrong type, contradictory, or asks for
       something these models do not compute.
   """
-  kind = config.get('model_type')
-  if kind == 'llama':
-    architecture = _decoder(config, path)
-    default_mask = None
-  elif kind in _MDLM_TYPES or (kind is None and 'n_blocks' in config):
-    architecture = _dit(config, path)
-    default_mask = architecture.vocab_size - 1  # MDLM appends the mask.
-  else:
+  config = {name: value for name, value in config.items() if value is not None}
+  name = config.get('model_type', 'mdlm' if 'n_blocks' in config else None)
+  if not isinstance(name, str) or name not in KINDS:
     raise BadInput(
-      f"{path}: model_type is {kind!r}; wanted 'mdlm', 'udlm' or 'llama', the layouts "
-      'that can be imported'
+      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, KINDS))}, '
+      'the layouts that can be imported'
     )
+  kind = KINDS[name]
+  config = _plain(config, name, path)
+  for field, wanted in kind.fixed.items():
+    if config.get(field, wanted) != wanted:
+      raise BadInput(
+        f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
+      )
+  arch = kind.architecture(**_values(config, kind, path), **kind.always)
+  if arch.vocab_size < config['vocab_size']:
+    raise BadInput(
+      f'{path}: embedding_size is {arch.vocab_size}; wanted at least the vocab_size, '
+      f'{config["vocab_size"]}'
+    )
+  head_dim = arch.hidden_dim // arch.num_heads
+  if config.get('head_dim', head_dim) != head_dim:
+    raise BadInput(
+      f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number of '
+      f'heads, {head_dim}, is computed'
+    )
+  if name in ('llada', 'Dream') and 'mask_token_id' not in config:
+    raise BadInput(f'{path}: no mask_token_id; wanted the id of the mask token')
+  default_mask = arch.vocab_size - 1 if name == 'mdlm' else None
   mask_id = config.get('mask_token_id', default_mask)
-  if mask_id is not None and (
-    not isinstance(mask_id, int) or isinstance(mask_id, bool)
-  ):
+  if mask_id is not None and type(mask_id) is not int:
     raise BadInput(f'{path}: mask_token_id is {mask_id!r}; wanted an integer')
+  padding = (config['vocab_size'], arch.vocab_size)  # LLaDA's table may be longer.
   try:
     return ModelDescription(
-      architecture=architecture,
+      architecture=arch,
       mask_id=mask_id,
-      tokenizer=_field(config, 'tokenizer', str, '', path),
-      injection=_field(config, 'self_conditioning', str, 'none', path),
+      tokenizer=_value(config, 'tokenizer', str, '', path),
+      injection=_value(config, 'self_conditioning', str, 'none', path),
+      layout=kind.layout,
+      noise='uniform' if name == 'udlm' else 'mask',
+      undefined_ids=(padding,) if padding[0] != padding[1] else (),
     )
   except ValueError as e:
     raise BadInput(f'{path}: {e}') from e
 
 
-def config_from_description(description: ModelDescription) -> dict[str, Any]:
-  """Inverse of `description_from_config`, with the fields other projects expect."""
+def config_from_description(
+  description: ModelDescription, dtype: str
+) -> dict[str, Any]:
+  """Inverse of `description_from_config`, with the fields other projects expect.
+
+  Fingerprint and undefined ids have no field: they follow from the tokenizer's files.
+
+  Args:
+    description: the model.
+    dtype: of the tensors beside the file: 'float32', 'bfloat16' or 'float16'.
+
+  Raises:
+    BadInput: the layout has no words for this architecture.
+  """
   arch = description.architecture
+  name = next(n for n, k in KINDS.items() if k.layout == description.layout)
+  if name == 'mdlm' and description.noise == 'uniform':
+    name = 'udlm'
+  kind = KINDS[name]
+  config = {
+    'architectures': [kind.class_name],
+    'model_type': name,
+    **{theirs: getattr(arch, ours) for theirs, ours, _, _ in kind.fields},
+    **kind.fixed,
+  }
   if isinstance(arch, DiTConfig):
-    config = {
-      'architectures': ['MDLM'],
-      'model_type': 'mdlm',
-      **{theirs: getattr(arch, ours) for theirs, ours in _MDLM_SIZES.items()},
-      'mlp_ratio': arch.mlp_ratio,
-      'time_conditioning': arch.time_conditioning,
-      'dropout': 0.0,
-    }
-  else:
-    config = {
-      'architectures': ['LlamaForCausalLM'],
-      'model_type': 'llama',
-      **{theirs: getattr(arch, ours) for theirs, ours in _LLAMA_SIZES.items()},
-      'num_key_value_heads': arch.num_kv_heads,
-      'rms_norm_eps': arch.norm_eps,
-      'rope_theta': arch.rope_theta,
-      **_LLAMA_FIXED,
-      'causal': arch.causal,
-    }
-  return config | {
-    'torch_dtype': 'float32',
+    config |= {'cfg': arch.num_classes > 0, 'dropout': 0.0}
+  config |= {
+    'torch_dtype': dtype,
     'mask_token_id': description.mask_id,
     'tokenizer': description.tokenizer,
     'self_conditioning': description.injection,
   }
-
-
-def _dit(config: dict[str, Any], path: str) -> DiTConfig:
-  return DiTConfig(
-    **_sizes(config, _MDLM_SIZES, path),
-    mlp_ratio=_size(config, 'mlp_ratio', 4, path),
-    time_conditioning=_field(config, 'time_conditioning', bool, False, path),
-  )
-
-
-def _decoder(config: dict[str, Any], path: str) -> DecoderConfig:
-  for name, wanted in _LLAMA_FIXED.items():
-    if config.get(name, wanted) != wanted:
-      raise BadInput(f'{path}: {name} is {config[name]!r}; only {wanted!r} is computed')
-  sizes = _sizes(config, _LLAMA_SIZES, path)
-  heads, width = sizes['num_heads'], sizes['hidden_dim']
-  kv_heads = _size(config, 'num_key_value_heads', heads, path)
-  if heads % kv_heads:
+  wanted = dataclasses.replace(description, fingerprint='', undefined_ids=())
+  if description_from_config(config, 'config.json') != wanted:
     raise BadInput(
-      f'{path}: num_attention_heads {heads} is not a multiple of num_key_value_heads '
-      f'{kv_heads}'
+      f'the {description.layout} layout cannot say what this model is: '
+      f'{description.to_dict()}'
     )
-  head_dim = config.get('head_dim') or width // heads
-  if head_dim != width // heads:
-    raise BadInput(
-      f'{path}: head_dim is {head_dim!r}; only hidden_size / num_attention_heads = '
-      f'{width // heads} is computed'
-    )
-  # Transformers 5 moved the base of the rotary angles into an object of its own.
-  rope = _field(config, 'rope_parameters', dict, {}, path)
-  if rope.get('rope_type', 'default') != 'default':
-    raise BadInput(
-      f"{path}: rope_type is {rope['rope_type']!r}; only 'default' is computed"
-    )
-  rope_theta = rope.get('rope_theta', config.get('rope_theta', _ROPE_THETA))
-  return DecoderConfig(
-    **sizes,
-    num_kv_heads=kv_heads,
-    rope_theta=_positive('rope_theta', rope_theta, path),
-    norm_eps=_positive('rms_norm_eps', config.get('rms_norm_eps', _NORM_EPS), path),
-    causal=_field(config, 'causal', bool, True, path),
-  )
+  return config
 
 
-def _sizes(config: dict[str, Any], names: dict[str, str], path: str) -> dict[str, int]:
-  missing = [name for name in names if name not in config]
+def _plain(config: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+  """The file with other spellings of the same thing replaced by the usual ones."""
+  config = dict(config)
+  if name == 'udlm':
+    config.setdefault('time_conditioning', True)
+  if name in ('mdlm', 'udlm') and not _value(config, 'cfg', bool, False, path):
+    config['cfg_num_classes'] = 0  # Not trained for classifier-free guidance.
+  if name == 'gpt2':
+    if config.get('activation_function') == 'gelu_pytorch_tanh':
+      del config['activation_function']
+    if 'n_ctx' in config:
+      config.setdefault('n_positions', config['n_ctx'])
+  if name == 'llada' and config.get('multi_query_attention') is False:
+    del config['multi_query_attention']
+  kinds = {str(kind) for kind in _value(config, 'layer_types', list, [], path)}
+  if not kinds <= {'full_attention'}:
+    raise BadInput(
+      f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
+    )
+  # Transformers 5 moved what there is to say of rotary positions into one object.
+  rope = _value(config, 'rope_parameters', dict, {}, path)
+  config |= {field: value for field, value in rope.items() if value is not None}
+  for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
+    if config.get(field, wanted) != wanted:
+      raise BadInput(
+        f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
+      )
+  unknown = sorted(rope.keys() - {'rope_type', 'rope_theta', 'partial_rotary_factor'})
+  if unknown:
+    raise BadInput(
+      f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
+    )
+  return config
+
+
+def _values(config: dict[str, Any], kind: Kind, path: str) -> dict[str, Any]:
+  """The arguments of the architecture."""
+  required = [field[0] for field in kind.fields if field[3] is REQUIRED]
+  missing = [name for name in required if name not in config]
   if missing:
-    raise BadInput(f'{path}: no {", ".join(missing)}; wanted all of {", ".join(names)}')
-  return {ours: _size(config, theirs, None, path) for theirs, ours in names.items()}
+    raise BadInput(
+      f'{path}: no {", ".join(missing)}; wanted all of {", ".join(required)}'
+    )
+  values = {}
+  for theirs, ours, of, default in kind.fields:
+    if isinstance(default, Same):
+      default = default.times * _value(config, default.name, of, None, path)
+    values[ours] = _value(config, theirs, of, default, path)
+  return values
 
 
-def _size(config: dict[str, Any], name: str, default: int | None, path: str) -> int:
+def _value(config: dict[str, Any], name: str, of: type, default: Any, path: str) -> Any:
+  """The field `name`; None is no value."""
   value = config.get(name, default)
-  if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-    raise BadInput(f'{path}: {name} is {value!r}; wanted a positive integer')
-  return value
-
-
-def _positive(name: str, value: Any, path: str) -> float:
-  if not isinstance(value, int | float) or isinstance(value, bool) or value <= 0:
-    raise BadInput(f'{path}: {name} is {value!r}; wanted a positive number')
-  return float(value)
-
-
-def _field(
-  config: dict[str, Any], name: str, kind: type, default: Any, path: str
-) -> Any:
-  value = config.get(name, default)
-  if not isinstance(value, kind):
-    raise BadInput(f'{path}: {name} is {value!r}; wanted a {kind.__name__}')
+  if of is int:
+    low = 0 if default == 0 else 1
+    if type(value) is not int or value < low:
+      raise BadInput(f'{path}: {name} is {value!r}; wanted a positive integer')
+  elif of is float:
+    # Below the largest float32: they are computed with in float32.
+    if type(value) not in (int, float) or not 0 < value < 3e38:
+      raise BadInput(f'{path}: {name} is {value!r}; wanted a positive number')
+    value = float(value)
+  elif not isinstance(value, of):
+    raise BadInput(f'{path}: {name} is {value!r}; wanted a {of.__name__}')
   return value

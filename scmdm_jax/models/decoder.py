@@ -1,15 +1,32 @@
-"""A decoder of the Llama family; causal here, as an autoregressive judge.
+"""A decoder of the Llama family: Llama, Qwen2 and, seeing both ways, LLaDA and Dream.
 
-Parameter names map one to one onto the Hugging Face layout. Legend: `B` batch,
-`L` length, `V` vocabulary, `D` width.
+Parameter names follow the Hugging Face layout of Llama. Compute follows the dtype of
+the embeddings; norms, rotations and softmax are float32 inside, and so are the logits.
+Legend: `B` batch, `L` length, `V` vocabulary, `D` width.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import DecoderConfig
 from scmdm_jax.models.rotary import rotate
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * scale, rounded as in Hugging Face: normalised, cast, then scaled."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    return y.astype(x.dtype) * jnp.broadcast_to(scale, x.shape)
 
 
 class Attention(nn.Module):
@@ -20,27 +37,20 @@ class Attention(nn.Module):
   def setup(self):
     cfg = self.config
     size = cfg.hidden_dim // cfg.num_heads
-    self.q_proj = nn.Dense(cfg.num_heads * size, use_bias=False)
-    self.k_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=False)
-    self.v_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=False)
+    self.q_proj = nn.Dense(cfg.num_heads * size, use_bias=cfg.qkv_bias)
+    self.k_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
+    self.v_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
     self.o_proj = nn.Dense(cfg.hidden_dim, use_bias=False)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     cfg = self.config
     batch, length, dim = x.shape
     size = dim // cfg.num_heads
-    group = cfg.num_heads // cfg.num_kv_heads
     q = self.q_proj(x).reshape(batch, length, cfg.num_heads, size)
     k = self.k_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     v = self.v_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
-    q = q.reshape(batch, length, cfg.num_kv_heads, group, size)
-    scores = jnp.einsum('blngk,bmnk->bnglm', q, k).astype(jnp.float32) * size**-0.5
-    if cfg.causal:
-      allowed = jnp.tril(jnp.ones((length, length), bool))
-      scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(x.dtype)
-    mixed = jnp.einsum('bnglm,bmnk->blngk', weights, v)
+    mixed = attend(q, k, v, causal=cfg.causal, real=real)
     return self.o_proj(mixed.reshape(batch, length, dim))
 
 
@@ -65,13 +75,13 @@ class Layer(nn.Module):
 
   def setup(self):
     eps = self.config.norm_eps
-    self.input_layernorm = nn.RMSNorm(epsilon=eps)
+    self.input_layernorm = RMSNorm(eps)
     self.self_attn = Attention(self.config)
-    self.post_attention_layernorm = nn.RMSNorm(epsilon=eps)
+    self.post_attention_layernorm = RMSNorm(eps)
     self.mlp = GatedMLP(self.config)
 
-  def __call__(self, x: jax.Array) -> jax.Array:
-    x = x + self.self_attn(self.input_layernorm(x))
+  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+    x = x + self.self_attn(self.input_layernorm(x), real)
     return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -84,24 +94,41 @@ class Decoder(nn.Module):
     cfg = self.config
     self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
     self.layers = [Layer(cfg) for _ in range(cfg.num_blocks)]
-    self.norm = nn.RMSNorm(epsilon=cfg.norm_eps)
-    self.lm_head = nn.Dense(cfg.vocab_size, use_bias=False)
+    self.norm = RMSNorm(cfg.norm_eps)
+    if not cfg.tied:
+      product = functools.partial(
+        jax.lax.dot_general, preferred_element_type=jnp.float32
+      )
+      self.lm_head = nn.Dense(cfg.vocab_size, use_bias=False, dot_general=product)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Tokens int32 [B, L] -> embeddings [B, L, D]."""
     return self.embed_tokens(tokens)
 
-  def encode(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Embeddings [B, L, D] -> hidden states [B, L, D]; there is no time input."""
+  def encode(
+    self, x: jax.Array, sigma: jax.Array, real: jax.Array | None = None
+  ) -> jax.Array:
+    """Embeddings [B, L, D] -> hidden states [B, L, D]; there is no time input.
+
+    `real` bool [B, L] is False at padding. With `shifted` the hidden state at i is the
+    one computed at i - 1, which predicts the token at i, so that `logits` stays a
+    function of one position; position 0 is read off itself.
+    """
     del sigma
     for layer in self.layers:
-      x = layer(x)
-    return self.norm(x)
+      x = layer(x, real)
+    x = self.norm(x)
+    return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
 
   def logits(self, hidden: jax.Array) -> jax.Array:
-    """Hidden states [..., D] -> scores [..., V]."""
+    """Hidden states [..., D] -> scores float32 [..., V]."""
+    if self.config.tied:
+      table = self.embed_tokens.embedding
+      return jnp.einsum(
+        '...d,vd->...v', hidden, table, preferred_element_type=jnp.float32
+      )
     return self.lm_head(hidden)
 
   def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:
-    """Raw logits [B, L, V]."""
+    """Raw logits float32 [B, L, V]."""
     return self.logits(self.encode(self.embed(tokens), sigma))

@@ -1,18 +1,42 @@
 """Binds parameters into the three plain functions the diffusion floor works with."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from scmdm_jax.models.decoder import Decoder
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import (
+  DecoderConfig,
+  DiTConfig,
+  GPT2Config,
+  ModelDescription,
+)
 from scmdm_jax.models.dit import DiT
-from scmdm_jax.models.injection import make_injection
+from scmdm_jax.models.gpt2 import GPT2
+from scmdm_jax.models.injection import expected_row, make_injection
 
 Params = dict[str, Any]
+
+_BACKBONES = {DiTConfig: DiT, DecoderConfig: Decoder, GPT2Config: GPT2}
+_TABLES = {DiTConfig: 'vocab_embed', DecoderConfig: 'embed_tokens', GPT2Config: 'wte'}
+# Far below any score, and its exponential is an exact zero.
+_BANNED = -1e30
+
+
+class Encode(Protocol):
+  """Tokens under a signal to hidden states; see `Denoiser`."""
+
+  def __call__(
+    self,
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    real: jax.Array | None = None,
+  ) -> jax.Array: ...
 
 
 class Denoiser(NamedTuple):
@@ -20,22 +44,24 @@ class Denoiser(NamedTuple):
 
   Legend: `B` batch, `L` length, `V` vocabulary with the mask, `D` width.
 
-  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]. The
-    signal is read at masked positions only; a zero vector is the null signal.
-  logits: hidden [..., D] -> raw scores [..., V], the mask column among them.
-  signal: probabilities [..., V] -> the signal [..., D] the next evaluation sees.
+  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B], real bool [B, L] or None) ->
+    hidden [B, L, D]. The signal is read at masked positions only; a zero vector is the
+    null signal. Nobody attends to a position that is not `real`; None: all are.
+  logits: hidden [..., D] -> raw scores float32 [..., V], the mask column among them;
+    -1e30 for ids that no token has.
+  signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
   """
 
-  encode: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+  encode: Encode
   logits: Callable[[jax.Array], jax.Array]
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
 
 
 def _backbone(description: ModelDescription) -> nn.Module:
-  arch = description.architecture
-  return DiT(arch) if isinstance(arch, DiTConfig) else Decoder(arch)
+  arch: Any = description.architecture
+  return _BACKBONES[type(arch)](arch)
 
 
 def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
@@ -44,15 +70,13 @@ def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
 
 
 def _apply(
-  module: nn.Module, weights: Params, *args: jax.Array, method: str = '__call__'
+  module: nn.Module,
+  weights: Params,
+  *args: jax.Array | None,
+  method: str = '__call__',
 ) -> jax.Array:
   result: Any = module.apply({'params': weights}, *args, method=method)
   return result
-
-
-def _embedding_table(backbone: Params) -> jax.Array:
-  embed = backbone.get('vocab_embed') or backbone['embed_tokens']
-  return embed['embedding']
 
 
 def init_params(key: jax.Array, description: ModelDescription) -> Params:
@@ -79,34 +103,62 @@ def abstract_params(description: ModelDescription) -> Params:
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
 
 
-def bind(params: Params, description: ModelDescription) -> Denoiser:
-  """Plain functions of `params`; see `Denoiser`."""
+def bind(
+  params: Params, description: ModelDescription, classes: jax.Array | None = None
+) -> Denoiser:
+  """Plain functions of `params`; see `Denoiser`.
+
+  Args:
+    params: `init_params`' tree of arrays; compute follows their dtype.
+    description: what they are parameters of.
+    classes: int32 [B], one class per example, for a model that has classes;
+      `num_classes`, like None for the whole batch, means "no class".
+
+  Raises:
+    ValueError: classes for a model without.
+  """
   arch = description.architecture
+  conditioning = () if classes is None else (classes,)
+  if conditioning and not getattr(arch, 'num_classes', 0):
+    raise ValueError('classes are given, but the model has none; wanted None')
   backbone, weights = _backbone(description), params['backbone']
   module, injection = None, params['self_conditioning']
   if description.injection != 'none':
     module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
-  table = jax.lax.stop_gradient(_embedding_table(weights))
+  table = jax.lax.stop_gradient(weights[_TABLES[type(arch)]]['embedding'])
+  undefined = np.zeros(arch.vocab_size, bool)
+  for start, stop in description.undefined_ids:
+    undefined[start:stop] = True
 
   def signal(probs: jax.Array) -> jax.Array:
     if module is None:
-      return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), probs.dtype)
+      return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
     if description.injection == 'table':
       return _apply(module, injection, probs, method='lookup')
+    expected = expected_row(probs, table)
     if description.injection == 'gate':
-      return probs @ (table - table[description.mask_id][None])
-    return probs @ table
+      return expected - jnp.broadcast_to(table[description.mask_id], expected.shape)
+    return expected
 
-  def encode(x_t: jax.Array, signal: jax.Array, sigma: jax.Array) -> jax.Array:
+  def encode(
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    real: jax.Array | None = None,
+  ) -> jax.Array:
     x = _apply(backbone, weights, x_t, method='embed')
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
-      x = jnp.where(masked, x + _apply(module, injection, signal), x)
-    return _apply(backbone, weights, x, sigma, method='encode')
+      addend = _apply(module, injection, signal).astype(x.dtype)
+      x = jnp.where(masked, x + addend, x)
+    return _apply(backbone, weights, x, sigma, real, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
-    return _apply(backbone, weights, hidden, method='logits')
+    scores = _apply(backbone, weights, hidden, method='logits')
+    if not description.undefined_ids:
+      return scores
+    return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
   return Denoiser(encode, logits, signal, arch.hidden_dim)

@@ -21,6 +21,11 @@ class DiTConfig:
   time_conditioning: bool = False  # False: the network sees sigma = 0 always.
   num_classes: int = 0  # Above 0: a class is an input; class `num_classes` is "none".
 
+  @property
+  def causal(self) -> bool:
+    """Whether a position sees only what stands before it: never."""
+    return False
+
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
@@ -52,6 +57,11 @@ class GPT2Config:
   num_heads: int
   mlp_dim: int
   norm_eps: float = 1e-5
+
+  @property
+  def causal(self) -> bool:
+    """Whether a position sees only what stands before it: always."""
+    return True
 
 
 Architecture = DiTConfig | DecoderConfig | GPT2Config

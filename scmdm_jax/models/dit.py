@@ -1,14 +1,18 @@
-"""The MDLM diffusion transformer (arXiv 2406.07524; DiT, arXiv 2212.09748).
+"""The diffusion transformer of MDLM (arXiv 2406.07524; DiT, arXiv 2212.09748) and UDLM.
 
 Parameter names map one to one onto MDLM's safetensors layout: `blocks.0.mlp.2.weight`
-there is `blocks_0/mlp_2/kernel` here. Legend: `B` batch, `L` length, `V` vocabulary
-with the mask, `D` width, `C` conditioning width.
+there is `blocks_0/mlp_2/kernel` here. Compute follows the dtype of the embeddings; the
+noise level, norm statistics, rotations, softmax and logits are float32. Legend: `B`
+batch, `L` length, `V` vocabulary with the mask, `D` width, `C` conditioning width.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import DiTConfig
 from scmdm_jax.models.rotary import rotate
 
@@ -52,6 +56,19 @@ class SigmaMap(nn.Module):
     return self.mlp_2(nn.silu(self.mlp_0(timestep_embedding(sigma))))
 
 
+class ClassMap(nn.Module):
+  """Class [B] -> conditioning vector [B, C]; the last row stands for "no class"."""
+
+  num_classes: int
+  cond_dim: int
+
+  def setup(self):
+    self.embedding_table = nn.Embed(self.num_classes + 1, self.cond_dim)
+
+  def __call__(self, classes: jax.Array) -> jax.Array:
+    return self.embedding_table(classes)
+
+
 class Block(nn.Module):
   """Attention and MLP, each behind adaLN and a gate."""
 
@@ -68,22 +85,22 @@ class Block(nn.Module):
     self.mlp_2 = nn.Dense(dim)
     self.adaLN_modulation = nn.Dense(6 * dim, kernel_init=zeros)
 
-  def _attend(self, x: jax.Array) -> jax.Array:
+  def _attend(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     batch, length, dim = x.shape
     heads = self.config.num_heads
     qkv = _per_token(self.attn_qkv, x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    # A plain einsum: on CPU 2.5x the speed of jax.nn.dot_product_attention.
-    scores = jnp.einsum('blhk,bmhk->bhlm', q, k) * (dim // heads) ** -0.5
-    weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(x.dtype)
-    mixed = jnp.einsum('bhlm,bmhk->blhk', weights, v)
+    mixed = attend(q, k, v, real=real)
     return _per_token(self.attn_out, mixed.reshape(batch, length, dim))
 
-  def __call__(self, x: jax.Array, cond: jax.Array) -> jax.Array:
+  def __call__(
+    self, x: jax.Array, cond: jax.Array, real: jax.Array | None
+  ) -> jax.Array:
     modulation = self.adaLN_modulation(cond)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, -1)
-    x = x + gate_a[:, None] * self._attend(_modulate(self.norm1(x), shift_a, scale_a))
+    h = _modulate(self.norm1(x), shift_a, scale_a)
+    x = x + gate_a[:, None] * self._attend(h, real)
     h = _per_token(self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m))
     h = nn.gelu(h, approximate=True)
     return x + gate_m[:, None] * _per_token(self.mlp_2, h)
@@ -97,7 +114,10 @@ class OutputLayer(nn.Module):
   def setup(self):
     zeros = nn.initializers.zeros_init()
     self.norm_final = _layer_norm()
-    self.linear = nn.Dense(self.config.vocab_size, kernel_init=zeros)
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    self.linear = nn.Dense(
+      self.config.vocab_size, kernel_init=zeros, dot_general=product
+    )
     self.adaLN_modulation = nn.Dense(2 * self.config.hidden_dim, kernel_init=zeros)
 
   def normalize(self, x: jax.Array, cond: jax.Array) -> jax.Array:
@@ -122,6 +142,8 @@ class DiT(nn.Module):
       self.config.vocab_size, self.config.hidden_dim, embedding_init=init
     )
     self.sigma_map = SigmaMap(self.config.cond_dim)
+    if self.config.num_classes:
+      self.cond_map = ClassMap(self.config.num_classes, self.config.cond_dim)
     self.blocks = [Block(self.config) for _ in range(self.config.num_blocks)]
     self.output_layer = OutputLayer(self.config)
 
@@ -129,20 +151,39 @@ class DiT(nn.Module):
     """Tokens int32 [B, L] -> embeddings [B, L, D]."""
     return self.vocab_embed(tokens)
 
-  def encode(self, x: jax.Array, sigma: jax.Array) -> jax.Array:
+  def encode(
+    self,
+    x: jax.Array,
+    sigma: jax.Array,
+    real: jax.Array | None = None,
+    classes: jax.Array | None = None,
+  ) -> jax.Array:
     """Embeddings [B, L, D] and noise levels [B] -> normalised hidden states [B, L, D].
 
     Without time conditioning every example shares the vector of sigma = 0.
+
+    Args:
+      x: [B, L, D].
+      sigma: float32 [B].
+      real: bool [B, L], False at padding; None: no padding.
+      classes: int32 [B], `num_classes` meaning "none"; None: none for all. Read only by
+        a model that has classes.
     """
-    if not self.config.time_conditioning:
+    cfg = self.config
+    if not cfg.time_conditioning:
       sigma = jnp.zeros_like(sigma)
     cond = nn.silu(self.sigma_map(sigma))
+    if cfg.num_classes:
+      if classes is None:
+        classes = jnp.full(sigma.shape, cfg.num_classes, jnp.int32)
+      cond = cond + nn.silu(self.cond_map(classes))
+    cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = block(x, cond)
+      x = block(x, cond, real)
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
-    """Hidden states [..., D] -> raw scores [..., V], the mask column among them."""
+    """Hidden states [..., D] -> raw scores float32 [..., V], the mask among them."""
     return self.output_layer.logits(hidden)
 
   def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:

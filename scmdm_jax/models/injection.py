@@ -18,6 +18,17 @@ from flax import linen as nn
 _zeros = nn.initializers.zeros_init()
 
 
+def expected_row(probs: jax.Array, table: jax.Array) -> jax.Array:
+  """Mean row float32 [..., D] of `table` [V, D] under `probs` float32 [..., V].
+
+  Neither side is rounded: a bfloat16 table meets float32 probabilities and sums.
+  """
+  dimensions = (((probs.ndim - 1,), (0,)), ((), ()))
+  return jax.lax.dot_general(
+    probs, table, dimensions, preferred_element_type=jnp.float32
+  )
+
+
 class Embedding(nn.Module):
   """Expected embedding through a zero-initialised D x D projection."""
 
@@ -57,7 +68,7 @@ class Table(nn.Module):
 
   def lookup(self, probs: jax.Array) -> jax.Array:
     """Expected row [..., D] under `probs` [..., V]."""
-    return probs @ self.table
+    return expected_row(probs, self.table)
 
   def __call__(self, signal: jax.Array) -> jax.Array:
     return signal

@@ -4,6 +4,7 @@ import pathlib
 from typing import Any
 
 import jax
+import numpy as np
 
 from scmdm_jax.checkpoints import (
   disk,
@@ -18,7 +19,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   """Turns a safetensors directory into a model checkpoint at `workdir`.
 
   Args:
-    source: `config.json` and `*.safetensors` in the 'mdlm' or 'llama' layout.
+    source: `config.json` and `*.safetensors` in one of `description.LAYOUTS`.
     workdir: a new or empty directory; it appears complete or not at all.
 
   Returns:
@@ -34,10 +35,15 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   opened = safetensors_files.open_source(pathlib.Path(source).expanduser())
   config_path = opened.directory / safetensors_files.CONFIG
   description = model_config.description_from_config(opened.config, str(config_path))
-  layouts.check(description, opened.shapes, str(source))
-  params = layouts.params_from_tensors(
-    description, safetensors_files.read_tensors(opened)
-  )
+  entries = layouts.check(description, opened.shapes, str(source))
+  params: dict[str, Any] = {'backbone': {}, layouts.SELF_CONDITIONING: {}}
+  for name, value in safetensors_files.read_tensors(opened):
+    if name in entries:
+      entry = entries[name]
+      node = params
+      for key in entry.path[:-1]:
+        node = node.setdefault(key, {})
+      node[entry.path[-1]] = entry.from_file(value)
   store.save_model(path, description, params, extra={'imported_from': str(source)})
   return {
     'layout': description.layout,
@@ -65,8 +71,13 @@ def export_model(source: str, workdir: str) -> dict[str, Any]:
   path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
   description, params = store.load_model(pathlib.Path(source).expanduser())
-  tensors = layouts.tensors_from_params(description, params)
-  config = model_config.config_from_description(description)
+  tensors = layouts.buffers(description)
+  for name, entry in layouts.manifest(description).items():
+    node: Any = params
+    for key in entry.path:
+      node = node[key]
+    tensors[name] = entry.to_file(np.asarray(node, np.float32))
+  config = model_config.config_from_description(description, 'float32')
   safetensors_files.write(path, config, tensors)
   return {
     'layout': description.layout,

@@ -35,6 +35,11 @@ def load_masked(settings: Settings, workdir: pathlib.Path):
     )
   description, params = load(settings.checkpoint, workdir, 'checkpoint')
   where = f'checkpoint {settings.checkpoint}'
+  if description.noise == 'uniform':
+    raise BadInput(
+      f'{where}: trained for uniform noise (UDLM), which the masked process and its '
+      'samplers do not undo; wanted a masked diffusion model'
+    )
   if description.mask_id is None:
     raise BadInput(f'{where}: a causal model; wanted a masked diffusion model')
   check_fits(description, settings, where)
@@ -49,7 +54,7 @@ def load_judge(settings: Settings, workdir: pathlib.Path):
   where = f'judge {settings.judge}'
   if description.mask_id is not None:
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
-  if not getattr(description.architecture, 'causal', False):
+  if not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
   _check_tokenizer(description, settings, where)
   return description, params

@@ -122,6 +122,11 @@ def starting_point(
       f'method.objective: found {settings.method.objective!r}; wanted {kind!r}, as '
       f'{where} is'
     )
+  if settings.method.objective == 'causal' and not description.architecture.causal:
+    raise BadInput(
+      f'{where}: attends to later tokens; wanted a causal model for method.objective = '
+      "'causal'"
+    )
   return add_injection(description, params, settings.method, key)
 
 

@@ -1,86 +1,171 @@
-import json
+import time
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import layouts, model_config
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import (
+  DecoderConfig,
+  DiTConfig,
+  GPT2Config,
+  ModelDescription,
+)
 from tests.checkpoints import manifests
 
-CASES = [
-  (manifests.MDLM_CONFIG, manifests.SMALL_MDLM),
-  (manifests.LLAMA_CONFIG, manifests.SMALL_LLAMA),
-]
+CASES = list(manifests.CASES.values())
 BUFFER = 'backbone.rotary_emb.inv_freq'
+DTYPES = {'float32': np.float32, 'float16': np.float16, 'bfloat16': ml_dtypes.bfloat16}
+# (description, independent list, parameters): the published models.
+PUBLISHED = {
+  'mdlm-owt': (
+    ModelDescription(DiTConfig(50258, 1024, 768, 12, 12, 128), 50257, ''),
+    manifests.mdlm(),
+    169_627_218,
+  ),
+  'llada-8b': (
+    ModelDescription(
+      DecoderConfig(126464, 4096, 4096, 32, 32, 32, 12288, 5e5, causal=False),
+      126336,
+      '',
+      layout='llada',
+    ),
+    manifests.llada(),
+    8_015_581_184,
+  ),
+  'dream-7b': (
+    ModelDescription(
+      DecoderConfig(
+        152064,
+        131072,
+        3584,
+        28,
+        28,
+        4,
+        18944,
+        1e6,
+        1e-6,
+        causal=False,
+        qkv_bias=True,
+        shifted=True,
+      ),
+      151666,
+      '',
+      layout='dream',
+    ),
+    manifests.dream(),
+    7_615_616_512,
+  ),
+  'gpt2-large': (
+    ModelDescription(GPT2Config(50257, 1024, 1280, 36, 20, 5120), None, ''),
+    manifests.gpt2(),
+    774_030_080,
+  ),
+}
 
 
 def describe(config, **changes):
   return model_config.description_from_config(config | changes, 'config.json')
 
 
-@pytest.mark.parametrize(('config', 'shapes'), CASES, ids=['mdlm', 'llama'])
+def without_buffer(shapes):
+  return {name: shape for name, shape in shapes.items() if name != BUFFER}
+
+
+def shapes_of(description):
+  return {name: entry.shape for name, entry in layouts.manifest(description).items()}
+
+
+@pytest.mark.parametrize(('config', 'shapes'), CASES, ids=list(manifests.CASES))
 def test_manifest_equals_the_independent_list(config, shapes):
-  found = {n: e.shape for n, e in layouts.manifest(describe(config)).items()}
-  assert found == {n: s for n, s in shapes.items() if n != BUFFER}
+  assert shapes_of(describe(config)) == without_buffer(shapes)
 
 
-def test_published_model_counts():
-  description = ModelDescription(DiTConfig(50258, 1024, 768, 12, 12, 128), 50257, '')
-  sizes = [np.prod(e.shape) for e in layouts.manifest(description).values()]
-  # kuleshov-group/mdlm-owt: 131 tensors, of which inv_freq is no parameter.
-  assert len(sizes) == len(manifests.mdlm()) - 1 == 130
-  assert sum(sizes) == 169_627_218
+@pytest.mark.parametrize('name', list(PUBLISHED))
+def test_published_models(name):
+  description, listed, count = PUBLISHED[name]
+  start = time.perf_counter()
+  found = shapes_of(description)
+  # Half a second; and no memory, since nothing is computed.
+  assert time.perf_counter() - start < 5
+  assert found == without_buffer(listed)
+  assert sum(int(np.prod(shape)) for shape in found.values()) == count
+  # kuleshov-group/mdlm-owt: 131 with inv_freq. GPT-2: 12 in a block and 4 around.
+  tensors = {'mdlm-owt': 130, 'llada-8b': 291, 'dream-7b': 339, 'gpt2-large': 436}
+  assert len(found) == tensors[name]
+
+
+@pytest.mark.parametrize('dtype', list(DTYPES))
+@pytest.mark.parametrize(('config', 'shapes'), CASES, ids=list(manifests.CASES))
+def test_every_tensor_comes_back_bitwise(config, shapes, dtype):
+  description = describe(config)
+  tensors = manifests.random_tensors(without_buffer(shapes))
+  tensors = {name: value.astype(DTYPES[dtype]) for name, value in tensors.items()}
+  entries = layouts.check(description, {n: t.shape for n, t in tensors.items()}, 'here')
+  assert entries == layouts.manifest(description)
+  for name, entry in entries.items():
+    ours = entry.from_file(tensors[name])
+    back = entry.to_file(ours)
+    assert ours.flags['C_CONTIGUOUS'] and back.flags['C_CONTIGUOUS']
+    assert ours.dtype == back.dtype == tensors[name].dtype
+    assert back.shape == entry.shape
+    assert back.tobytes() == tensors[name].tobytes(), name
+
+
+@pytest.mark.parametrize('shape', [(1, 5), (127, 3), (128, 2), (300, 130)])
+def test_transposition_in_strips(shape):
+  entry = layouts.Entry(('backbone', 'kernel'), shape, transposed=True)
+  value = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+  np.testing.assert_array_equal(entry.from_file(value), value.T)
+  # Neither order of memory matters.
+  np.testing.assert_array_equal(entry.from_file(np.asfortranarray(value)), value.T)
+
+
+def test_which_tensors_are_transposed():
+  entries = layouts.manifest(describe(manifests.MDLM_CONFIG, self_conditioning='mlp'))
+  assert entries['backbone.blocks.1.attn_qkv.weight'] == layouts.Entry(
+    ('backbone', 'blocks_1', 'attn_qkv', 'kernel'), (48, 16), True
+  )
+  assert not entries['backbone.vocab_embed.embedding'].transposed
+  # Ours lie in the file as they are.
+  assert entries['self_conditioning.down.kernel'] == layouts.Entry(
+    ('self_conditioning', 'down', 'kernel'), (16, 16), False
+  )
+  entries = layouts.manifest(describe(manifests.LLADA_CONFIG))
+  assert entries['model.transformer.blocks.1.ff_out.weight'] == layouts.Entry(
+    ('backbone', 'layers_1', 'mlp', 'down_proj', 'kernel'), (16, 24), True
+  )
+  assert entries['model.transformer.ff_out.weight'].path == (
+    'backbone',
+    'lm_head',
+    'kernel',
+  )
+  assert not any(
+    entry.transposed
+    for entry in layouts.manifest(describe(manifests.GPT2_CONFIG)).values()
+  )
 
 
 @pytest.mark.parametrize('injection', ['none', 'embedding', 'mlp', 'table', 'gate'])
-@pytest.mark.parametrize(('config', 'shapes'), CASES, ids=['mdlm', 'llama'])
-def test_round_trip_is_bitwise(config, shapes, injection):
-  description = describe(config, self_conditioning=injection, mask_token_id=3)
-  extra = {n: e.shape for n, e in layouts.manifest(description).items()}
-  tensors = manifests.random_tensors(shapes | extra)
-  layouts.check(description, {n: t.shape for n, t in tensors.items()}, 'here')
-  params = layouts.params_from_tensors(description, tensors.items())
-  back = layouts.tensors_from_params(description, params)
-  assert back.keys() == tensors.keys()
-  for name in tensors:
-    if name != BUFFER:
-      assert back[name].tobytes() == tensors[name].tobytes(), name
-  names = {n for n in tensors if n.startswith('self_conditioning.')}
-  assert bool(names) == (injection != 'none')
+def test_self_conditioning_travels_under_its_own_prefix(injection):
+  changes = {'self_conditioning': injection, 'mask_token_id': 3}
+  for config, shapes in manifests.CASES.values():
+    found = shapes_of(describe(config, **changes))
+    extra = found.keys() - without_buffer(shapes).keys()
+    assert bool(extra) == (injection != 'none')
+    assert all(name.startswith('self_conditioning.') for name in extra)
 
 
-def test_kernels_are_transposed_and_tables_are_not():
-  description = describe(manifests.MDLM_CONFIG, self_conditioning='embedding')
-  shapes = {n: e.shape for n, e in layouts.manifest(description).items()}
-  tensors = manifests.random_tensors(shapes)
-  params = layouts.params_from_tensors(description, tensors.items())
-  backbone = params['backbone']
-  np.testing.assert_array_equal(
-    backbone['blocks_1']['attn_qkv']['kernel'],
-    tensors['backbone.blocks.1.attn_qkv.weight'].T,
-  )
-  np.testing.assert_array_equal(
-    backbone['vocab_embed']['embedding'], tensors['backbone.vocab_embed.embedding']
-  )
-  np.testing.assert_array_equal(
-    params['self_conditioning']['projection']['kernel'],
-    tensors['self_conditioning.projection.kernel'],
-  )
-
-
-def test_exported_inv_freq():
-  description = describe(manifests.MDLM_CONFIG)
-  shapes = {n: e.shape for n, e in layouts.manifest(description).items()}
-  tensors = manifests.random_tensors(shapes)
-  params = layouts.params_from_tensors(description, tensors.items())
+def test_buffers_of_an_export():
   # Head size 8: 10000^(-2i/8).
-  np.testing.assert_allclose(
-    layouts.tensors_from_params(description, params)[BUFFER],
-    [1, 0.1, 0.01, 0.001],
-    rtol=1e-7,
-  )
+  found = layouts.buffers(describe(manifests.MDLM_CONFIG))
+  assert list(found) == [BUFFER]
+  np.testing.assert_allclose(found[BUFFER], [1, 0.1, 0.01, 0.001], rtol=1e-7)
+  assert found[BUFFER].dtype == np.float32
+  assert layouts.buffers(describe(manifests.LLAMA_CONFIG)) == {}
 
 
 def test_all_problems_come_at_once():
@@ -107,13 +192,59 @@ def test_all_problems_come_at_once():
     assert problem in message
 
 
-def test_rotary_buffers_are_optional():
-  shapes = {n: s for n, s in manifests.SMALL_MDLM.items() if n != BUFFER}
-  layouts.check(describe(manifests.MDLM_CONFIG), shapes, 'here')
-  buffer = {'model.layers.1.self_attn.rotary_emb.inv_freq': (2,)}
-  layouts.check(
-    describe(manifests.LLAMA_CONFIG), manifests.SMALL_LLAMA | buffer, 'here'
+IGNORED = {
+  'mdlm': {BUFFER: (4,)},
+  'llama': {
+    'model.rotary_emb.inv_freq': (2,),
+    'model.layers.1.self_attn.rotary_emb.inv_freq': (2,),
+  },
+  'tied_llama': {'lm_head.weight': (11, 16)},
+  'gpt2': {
+    'h.0.attn.bias': (1, 1, 12, 12),
+    'h.1.attn.masked_bias': (),
+    'lm_head.weight': (11, 16),
+  },
+}
+
+
+@pytest.mark.parametrize('name', list(IGNORED))
+def test_what_is_accepted_and_not_read(name):
+  config, shapes = manifests.CASES[name]
+  plain, description = without_buffer(shapes), describe(config)
+  assert (
+    layouts.check(description, plain | IGNORED[name], 'here').keys() == plain.keys()
   )
+  for ignored in IGNORED[name]:
+    with pytest.raises(BadInput, match=f'misshaped {ignored}: got .7.'):
+      layouts.check(description, plain | {ignored: (7,)}, 'here')
+
+
+def test_a_second_head_is_no_buffer_where_there_is_a_first():
+  shapes = manifests.SMALL_LLADA | {'lm_head.weight': (11, 16)}
+  with pytest.raises(BadInput, match=r'unknown lm_head\.weight'):
+    layouts.check(describe(manifests.LLADA_CONFIG), shapes, 'here')
+  # A tied LLaDA carries its head under its own name.
+  tied = describe(manifests.LLADA_CONFIG, weight_tying=True)
+  found = layouts.check(tied, manifests.SMALL_LLADA, 'here')
+  missing = manifests.SMALL_LLADA.keys() - found.keys()
+  assert missing == {'model.transformer.ff_out.weight'}
+
+
+def test_prefix_of_gpt2():
+  description, shapes = describe(manifests.GPT2_CONFIG), manifests.SMALL_GPT2
+  prefixed = {f'transformer.{name}': shape for name, shape in shapes.items()}
+  found = layouts.check(description, prefixed | {'lm_head.weight': (11, 16)}, 'here')
+  assert found == {
+    f'transformer.{name}': entry
+    for name, entry in layouts.manifest(description).items()
+  }
+  both = shapes | {'transformer.wte.weight': (11, 16)}
+  with pytest.raises(BadInput, match=r'twice transformer\.wte\.weight, also as wte\.w'):
+    layouts.check(description, both, 'here')
+  # It is no prefix elsewhere.
+  wrong = {f'transformer.{n}': s for n, s in manifests.SMALL_LLAMA.items()}
+  with pytest.raises(BadInput, match=r'unknown transformer\.model\.norm\.weight'):
+    layouts.check(describe(manifests.LLAMA_CONFIG), wrong, 'here')
 
 
 def test_absurd_depth_is_refused_at_once():
@@ -122,17 +253,9 @@ def test_absurd_depth_is_refused_at_once():
     layouts.check(description, manifests.SMALL_MDLM, 'here')
 
 
-def test_leaves_are_float32_numpy():
-  description = describe(manifests.LLAMA_CONFIG)
-  tensors = manifests.random_tensors(manifests.SMALL_LLAMA)
-  params = layouts.params_from_tensors(description, tensors.items())
-  for leaf in jax.tree.leaves(params):
-    assert isinstance(leaf, np.ndarray)
-    assert leaf.dtype == np.float32
-    assert leaf.flags['C_CONTIGUOUS']
-
-
-def test_config_is_plain_json():
-  for config, _ in CASES:
-    exported = model_config.config_from_description(describe(config))
-    assert json.loads(json.dumps(exported)) == exported
+def test_paths_are_those_of_the_parameters():
+  for config, _ in manifests.CASES.values():
+    description = describe(config)
+    leaves = jax.tree_util.tree_leaves_with_path(denoiser.abstract_params(description))
+    paths = {tuple(key.key for key in keys) for keys, _ in leaves}
+    assert {entry.path for entry in layouts.manifest(description).values()} == paths

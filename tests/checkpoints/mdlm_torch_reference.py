@@ -1,4 +1,4 @@
-"""MDLM's forward pass in PyTorch, written from the published layout alone.
+"""The forward pass of MDLM and UDLM in PyTorch, written from the layouts alone.
 
 Works on the tensors of a safetensors file by their names there; knows nothing of the
 package under test.
@@ -36,8 +36,13 @@ def modulate(x, shift, scale):
 
 
 @torch.no_grad()
-def forward(tensors, ids, sigma, *, num_heads, time_conditioning):
-  """Raw logits [B, L, V] for ids [B, L] and noise levels sigma [B]."""
+def forward(
+  tensors, ids, sigma, *, num_heads, time_conditioning, classes=None, real=None
+):
+  """Raw logits [B, L, V] for ids [B, L] and noise levels sigma [B].
+
+  `classes` [B] are rows of UDLM's class table; `real` bool [B, L] is False at padding.
+  """
   w = {name.removeprefix('backbone.'): value for name, value in tensors.items()}
 
   def linear(x, name, bias=True):
@@ -50,6 +55,9 @@ def forward(tensors, ids, sigma, *, num_heads, time_conditioning):
     sigma = torch.zeros_like(sigma)
   c = linear(timestep_embedding(sigma), 'sigma_map.mlp.0')
   c = F.silu(linear(F.silu(c), 'sigma_map.mlp.2'))
+  if classes is not None:
+    c = c + F.silu(F.embedding(classes, w['cond_map.embedding_table.weight']))
+  allowed = None if real is None else real[:, None, None]
   x = w['vocab_embed.embedding'][ids]
   batch, length, dim = x.shape
   for i in range(sum(name.endswith('.norm1.weight') for name in w)):
@@ -60,7 +68,7 @@ def forward(tensors, ids, sigma, *, num_heads, time_conditioning):
     qkv = linear(h, p + 'attn_qkv', bias=False)
     qkv = qkv.view(batch, length, 3, num_heads, dim // num_heads)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    h = F.scaled_dot_product_attention(rotary(q), rotary(k), v)
+    h = F.scaled_dot_product_attention(rotary(q), rotary(k), v, attn_mask=allowed)
     h = h.transpose(1, 2).reshape(batch, length, dim)
     x = x + gate_msa[:, None] * linear(h, p + 'attn_out', bias=False)
     h = modulate(norm(x, p + 'norm2'), shift_mlp, scale_mlp)

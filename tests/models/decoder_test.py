@@ -3,10 +3,11 @@
 import dataclasses
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
-from scmdm_jax.models.decoder import Decoder
+from scmdm_jax.models.decoder import Decoder, RMSNorm
 from scmdm_jax.models.description import DecoderConfig, ModelDescription
 from tests.compiling import quick_jit
 from tests.models import parameters
@@ -80,3 +81,45 @@ def test_grouped_heads_equal_full_heads_with_repeated_keys(causal):
 
 def test_there_is_no_time_input(causal):
   assert np.array_equal(causal(TOKENS, SIGMA), causal(TOKENS, SIGMA + 5))
+
+
+def test_shifted_hidden_states_belong_to_the_next_position():
+  config = dataclasses.replace(CONFIG, causal=False)
+  params = params_of(config)
+  plain = np.asarray(function_of(config, params)(TOKENS))
+  shifted = function_of(dataclasses.replace(config, shifted=True), params)(TOKENS)
+  wanted = np.concatenate([plain[:, :1], plain[:, :-1]], axis=1)
+  # The same product on other rows.
+  np.testing.assert_allclose(shifted, wanted, atol=1e-5)
+
+
+def test_tied_logits_are_the_product_with_the_input_table():
+  tied = dataclasses.replace(CONFIG, tied=True)
+  params = params_of(tied)
+  assert 'lm_head' not in params
+  head = {'kernel': params['embed_tokens']['embedding'].T}
+  wanted = function_of(CONFIG, params | {'lm_head': head})(TOKENS)
+  np.testing.assert_allclose(function_of(tied, params)(TOKENS), wanted, atol=1e-5)
+
+
+def test_biases_only_on_queries_keys_and_values():
+  params = params_of(dataclasses.replace(CONFIG, qkv_bias=True))
+  paths = jax.tree_util.tree_leaves_with_path(params)
+  biased = {keys[-2].key for keys, _ in paths if keys[-1].key == 'bias'}
+  assert biased == {'q_proj', 'k_proj', 'v_proj'}
+
+
+def test_norm_rounds_as_hugging_face():
+  # Normalised in float32, rounded to bfloat16, then multiplied by the weight there.
+  rng = np.random.default_rng(3)
+  x = (100 * rng.standard_normal((4, 8, 32))).astype(ml_dtypes.bfloat16)
+  scale = rng.standard_normal(32).astype(ml_dtypes.bfloat16)
+  found = RMSNorm(1e-6).apply({'params': {'scale': scale}}, x)
+  wide = x.astype(np.float32)
+  wide = wide / np.sqrt(np.mean(wide * wide, -1, keepdims=True) + np.float32(1e-6))
+  wanted = wide.astype(ml_dtypes.bfloat16) * scale
+  assert found.dtype == ml_dtypes.bfloat16
+  assert np.mean(np.asarray(found) == wanted) > 0.99  # A tie may round either way.
+  np.testing.assert_allclose(
+    np.asarray(found, np.float32), wanted.astype(np.float32), rtol=2**-6
+  )

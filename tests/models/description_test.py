@@ -103,7 +103,7 @@ def test_contradictions(change, message):
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
-    ({'layout': 'gpt2'}, "layout is 'gpt2'; wanted one of"),
+    ({'layout': 'bert'}, "layout is 'bert'; wanted one of"),
     ({'layout': None}, 'layout is None'),
     ({'colour': 'red'}, 'colour'),
     ({'architecture': {'vocab_size': 3}}, "'length'"),

@@ -15,7 +15,7 @@ TOKENS = np.random.default_rng(0).integers(0, VOCAB, (3, LENGTH)).astype(np.int3
 SIGMA = np.float32([0.0, 0.5, 4.0])
 
 
-def model_of(time_conditioning):
+def model_of(time_conditioning=False, num_classes=0):
   config = DiTConfig(
     VOCAB,
     LENGTH,
@@ -24,11 +24,19 @@ def model_of(time_conditioning):
     num_heads=2,
     cond_dim=8,
     time_conditioning=time_conditioning,
+    num_classes=num_classes,
   )
   description = ModelDescription(config, mask_id=8, tokenizer='')
   params = parameters.random_params(description, seed=1, scale=0.3)
   model = DiT(config)
-  return quick_jit(lambda t, s: model.apply({'params': params['backbone']}, t, s))
+  params = {'params': params['backbone']}
+
+  def logits(tokens, sigma, classes=None):
+    x = model.apply(params, tokens, method='embed')
+    hidden = model.apply(params, x, sigma, None, classes, method='encode')
+    return model.apply(params, hidden, method='logits')
+
+  return quick_jit(logits)
 
 
 @pytest.fixture(scope='module')
@@ -61,6 +69,17 @@ def test_noise_level_is_used_with_time_conditioning(blind):
   assert np.abs(one[2] - other[2]).max() > 0.01
   # sigma = 0 is what the other kind always sees.
   np.testing.assert_allclose(one[0], blind(TOKENS, SIGMA)[0], atol=1e-5)
+
+
+def test_classes_are_one_per_example_and_the_last_row_is_none():
+  model = model_of(num_classes=2)
+  base = np.asarray(model(TOKENS, SIGMA, np.int32([0, 1, 2])))
+  other = np.asarray(model(TOKENS, SIGMA, np.int32([0, 0, 1])))
+  assert np.array_equal(base[0], other[0])
+  assert np.all(np.abs(base - other).max((1, 2))[1:] > 0.01)
+  null = np.asarray(model(TOKENS, SIGMA))
+  assert np.array_equal(null[2], base[2])
+  assert np.all(np.abs(null - base).max((1, 2))[:2] > 0.01)
 
 
 def test_sees_both_directions_and_no_other_example(blind):

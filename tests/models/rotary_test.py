@@ -1,5 +1,6 @@
 """Rotations against complex numbers."""
 
+import ml_dtypes
 import numpy as np
 
 from scmdm_jax.models.rotary import rotate
@@ -38,3 +39,13 @@ def test_scores_depend_on_the_distance_only():
   # And they do depend on it, and on its sign.
   assert abs(scores[0, 3] - scores[0, 0]) > 0.01
   assert abs(scores[0, 3] - scores[3, 0]) > 0.01
+
+
+def test_bfloat16_turns_by_exact_angles():
+  x = np.random.default_rng(2).standard_normal((1, 1000, 1, SIZE))
+  x = x.astype(ml_dtypes.bfloat16)
+  found = rotate(x, 10000.0)
+  assert found.dtype == ml_dtypes.bfloat16
+  wanted = np.asarray(rotate(x.astype(np.float32), 10000.0))
+  # Only the result is rounded; position 999 itself would be off by up to 1 radian.
+  np.testing.assert_allclose(found.astype(np.float32), wanted, rtol=2**-8, atol=1e-6)

@@ -1,0 +1,126 @@
+"""What binding makes of dtypes, padding, classes and undefined ids."""
+
+import dataclasses
+
+import jax
+import ml_dtypes
+import numpy as np
+import pytest
+
+from scmdm_jax.models import denoiser
+from tests.compiling import quick_jit
+from tests.models import parameters
+from tests.models.tiny import (
+  ARCHITECTURES,
+  DIM,
+  LENGTH,
+  MASK,
+  SIGMA,
+  describe,
+  embedding_table,
+  in_bfloat16,
+  some_probs,
+  tokens_with_masks,
+)
+
+
+@pytest.mark.parametrize('injection', ['embedding', 'gate', 'table'])
+def test_signal_of_a_bfloat16_table_is_summed_in_float32(injection):
+  description = describe('dit', injection)
+  params = in_bfloat16(parameters.random_params(description, seed=7))
+  probs = some_probs()
+  found = quick_jit(lambda p, probs: denoiser.bind(p, description).signal(probs))(
+    params, probs
+  )
+  assert found.dtype == np.float32
+  own = params['self_conditioning'].get('table')
+  table = embedding_table(params['backbone']) if own is None else own
+  table = table.astype(np.float32)
+  wanted = probs @ table - (table[MASK] if injection == 'gate' else 0)
+  # Probabilities in bfloat16 would be off by 1e-3.
+  np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize('arch', list(ARCHITECTURES))
+def test_computes_in_the_dtype_of_the_parameters(arch):
+  description = describe(arch, 'mlp')
+  params = parameters.random_params(description, seed=3)
+  x_t, signal = tokens_with_masks(), np.ones((4, LENGTH, DIM), np.float32)
+
+  def outputs(params):
+    bound = denoiser.bind(params, description)
+    hidden = bound.encode(x_t, signal, SIGMA)
+    return hidden, bound.logits(hidden), bound.signal(some_probs())
+
+  def dtypes(params):
+    return tuple(leaf.dtype for leaf in jax.eval_shape(outputs, params))
+
+  for cast, wanted in ((lambda p: p, np.float32), (in_bfloat16, ml_dtypes.bfloat16)):
+    hidden, logits, given = dtypes(cast(params))
+    assert (hidden, logits, given) == (wanted, np.float32, np.float32)
+  # New parameters on an old model need not share its dtype.
+  mixed = params | {'backbone': in_bfloat16(params['backbone'])}
+  assert dtypes(mixed)[0] == ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize('arch', list(ARCHITECTURES))
+def test_padding_changes_nothing_at_real_positions(arch):
+  description = describe(arch, 'embedding')
+  params = parameters.random_params(description, seed=3)
+  real = np.arange(LENGTH)[None] < np.array([LENGTH, 5, 3, 1])[:, None]
+  signal = np.random.default_rng(4).standard_normal((4, LENGTH, DIM))
+  x_t, signal = tokens_with_masks(), signal.astype(np.float32)
+
+  def logits(x_t, signal, real):
+    bound = denoiser.bind(params, description)
+    return bound.logits(bound.encode(x_t, signal, SIGMA, real))
+
+  compiled = quick_jit(logits)
+  found = np.asarray(compiled(x_t, signal, real))
+  assert np.all(np.isfinite(found))
+  # Whatever lies in the padding, masks and signals too.
+  for token in (0, MASK):
+    other = np.where(real, x_t, token).astype(np.int32)
+    noisy = np.where(real[..., None], signal, 1e3).astype(np.float32)
+    again = np.asarray(compiled(other, noisy, real))
+    assert np.array_equal(again[real], found[real])
+  # It is the same as not being there: the third example is three tokens long.
+  short = np.asarray(compiled(x_t[:, :3], signal[:, :3], real[:, :3]))
+  np.testing.assert_allclose(found[2, :3], short[2], atol=1e-4)
+  # And it is seen when it is called real, by those who see behind them.
+  everyone = np.asarray(compiled(x_t, noisy, np.ones_like(real)))
+  causal = arch == 'gpt2'
+  assert (np.abs(everyone - found)[real].max() > 0.01) == (not causal)
+
+
+def test_classes_of_a_batch():
+  description = describe('udlm', 'none')
+  params = parameters.random_params(description, seed=3)
+  x_t, null = tokens_with_masks(), np.zeros((4, LENGTH, DIM), np.float32)
+
+  @quick_jit
+  def logits(classes):
+    bound = denoiser.bind(params, description, classes)
+    return bound.logits(bound.encode(x_t, null, SIGMA))
+
+  found = np.asarray(logits(np.int32([0, 1, 2, 2])))
+  none = np.asarray(logits(None))
+  assert np.array_equal(found[2:], none[2:])
+  assert np.all(np.abs(found - none).max((1, 2))[:2] > 0.01)
+  plain = describe('dit', 'none')
+  with pytest.raises(ValueError, match='classes are given, but the model has none'):
+    denoiser.bind(parameters.random_params(plain), plain, np.zeros(4, np.int32))
+
+
+@pytest.mark.parametrize('arch', ['dit', 'tied'])
+def test_undefined_ids_are_banned(arch):
+  plain = describe(arch, 'none')
+  params = parameters.random_params(plain, seed=3)
+  holes = dataclasses.replace(plain, undefined_ids=((0, 1), (6, 8)))
+  hidden = np.random.default_rng(0).standard_normal((2, 3, DIM)).astype(np.float32)
+  wanted = np.asarray(denoiser.bind(params, plain).logits(hidden)).copy()
+  found = np.asarray(denoiser.bind(params, holes).logits(hidden))
+  wanted[..., [0, 6, 7]] = -1e30
+  assert np.array_equal(found, wanted)
+  probs = np.asarray(jax.nn.softmax(found, axis=-1))
+  assert np.all(probs[..., [0, 6, 7]] == 0)
