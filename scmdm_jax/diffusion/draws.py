@@ -109,7 +109,7 @@ def draw_in_float64(
     ValueError: 64-bit types are off; `with jax.enable_x64(True)` around the outermost
       compiled call turns them on.
   """
-  if not jax.config.jax_enable_x64:
+  if jax.dtypes.canonicalize_dtype(jnp.float64) != jnp.float64:
     raise ValueError("noise 'float64' wants jax.enable_x64(True) around the sampler")
   scores = logits.astype(jnp.float64)
   noise = jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[-1:], jnp.float64))(

@@ -128,6 +128,7 @@ class Ancestral(_Strategy):
 
   def choose(self, view: View) -> Choice:
     """What was drawn for this step."""
+    assert view.plan.reveal_step is not None
     return Choice(view.masked & (view.plan.reveal_step <= view.step))
 
 
