@@ -435,6 +435,8 @@ def _strategy_value(path: str, field: str, text: str) -> Any:
     raise BadInput(f'{path}: found {text!r}; wanted a number') from e
   if not (math.isfinite(value) and value >= 0):
     raise BadInput(f'{path}: found {text!r}; wanted a finite number from 0')
+  if (field, path.split(': ')[1].split(':')[0]) == ('eta', 'remdm') and value > 1:
+    raise BadInput(f'{path}: found {text!r}; wanted a probability, at most 1')
   if field in ('t_on', 't_off', 'alpha_on') and not 0 < value < 1:
     raise BadInput(f'{path}: found {text!r}; wanted a number between 0 and 1')
   return value

@@ -27,8 +27,8 @@ _WHOLE_BYTES = 16 << 20
 def chunk_size(network: Network, hidden: jax.Array) -> int:
   """Positions R to read at a time, from the size of the vocabulary.
 
-  All of them if their scores are small. Else a quarter, so that there is something to
-  skip, but at least 64, since each chunk reads all weights of the vocabulary, and at
+  All of them if their scores are small. Else about a quarter, so that there is something
+  to skip, but at least 64, since each chunk reads all weights of the vocabulary, and at
   most what fits 128 MiB.
   """
   total = hidden.shape[0] * hidden.shape[1]
@@ -36,8 +36,8 @@ def chunk_size(network: Network, hidden: jax.Array) -> int:
   bytes_per_row = 4 * jax.eval_shape(network.logits, row).shape[-1]
   if total * bytes_per_row <= _WHOLE_BYTES:
     return total
-  most = max(_CHUNK_BYTES // bytes_per_row, 16)
-  return min(max(64, -(-total // 4)), most)
+  most = max(_CHUNK_BYTES // bytes_per_row // 16 * 16, 16)
+  return min(-(-total // 256) * 64, most)
 
 
 def over_wanted(

@@ -27,7 +27,6 @@ from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.diffusion.strategies import (
   Ancestral,
-  Choice,
   Joint,
   Plan,
   Strategy,
@@ -149,17 +148,17 @@ def reverse_step(
     certainty=state.certainty,
   )
 
-  def choose(view: View) -> Choice:
+  def choose(view: View) -> tuple[jax.Array, jax.Array]:
     choice = strategy.choose(view)
     remask = jnp.zeros_like(masked) if choice.remask is None else choice.remask
-    return Choice(choice.reveal | (masked & last), remask & ~jnp.asarray(last))
+    return choice.reveal | (masked & last), remask & ~jnp.asarray(last)
 
   wanted = masked | (revealed & strategy.reads_visible)
   choice = None
   if not strategy.measure:
     choice = choose(view)
     if not sampler.self_condition:
-      wanted = choice.reveal  # A prediction is used for its token only.
+      wanted = choice[0]  # A prediction is used for its token only.
 
   hidden, evaluations = _encode(sampler, network, state, plan.sigmas[step])
   # A key per position, so that what is read does not depend on what else is.
@@ -183,14 +182,15 @@ def reverse_step(
   )
   if choice is None:
     choice = choose(view._replace(measure=reading.measure))
-  x_s = jnp.where(choice.reveal, reading.tokens, state.x_t)
-  x_s = jnp.where(choice.remask, sampler.mask_id, x_s)
+  reveal, remask = choice
+  x_s = jnp.where(reveal, reading.tokens, state.x_t)
+  x_s = jnp.where(remask, sampler.mask_id, x_s)
   signal = state.signal
   if sampler.self_condition:
     signal = jnp.where(masked[..., None], reading.signal, signal)
     if not sampler.keep_signal:
-      signal = jnp.where(choice.remask[..., None], 0.0, signal)
-  certainty = jnp.where(choice.reveal, reading.measure, state.certainty)
+      signal = jnp.where(remask[..., None], 0.0, signal)
+  certainty = jnp.where(reveal, reading.measure, state.certainty)
   return SamplerState(x_s, signal, certainty, state.evaluations + evaluations)
 
 

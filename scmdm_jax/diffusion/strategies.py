@@ -30,7 +30,7 @@ class Plan(NamedTuple):
 
   alphas: jax.Array  # float32 [T + 1], rising from 0 to 1.
   sigmas: jax.Array  # float32 [T, B], noise levels for time-conditioned networks.
-  count: jax.Array  # int32 [B], positions to write.
+  to_write: jax.Array  # int32 [B], positions to write.
   reveal_step: jax.Array | None = None  # int32 [B, L], of strategies that draw it.
 
 
@@ -73,7 +73,7 @@ def _plan(
     'sigmas': jnp.broadcast_to(
       levels[:, None].astype(jnp.float32), (num_steps, len(masked))
     ),
-    'count': masked.sum(-1, dtype=jnp.int32),
+    'to_write': masked.sum(-1, dtype=jnp.int32),
   }
   return Plan(**values | more)
 
@@ -148,7 +148,7 @@ class FirstHitting(_Strategy):
     both = jax.vmap(jax.random.split)(keys)
     order = _ranks(jnp.where(masked, _uniform(both[:, 0], masked.shape[-1]), -1.0))
     plan = _plan(masked, schedule, num_steps)
-    left = jnp.maximum(plan.count[:, None] - jnp.arange(num_steps)[None], 1)
+    left = jnp.maximum(plan.to_write[:, None] - jnp.arange(num_steps)[None], 1)
     log_masked = jnp.log(_uniform(both[:, 1], num_steps)) / left
     masked_fraction = jnp.exp(jnp.cumsum(log_masked, axis=-1))
     # Noise levels end where those of the schedule begin, at t = 1.
@@ -189,7 +189,7 @@ class MaskGIT(_Strategy):
     """The most confident ones."""
     left = view.masked.sum(-1)
     ratio = (view.step + 1) / view.num_steps
-    stay = jnp.floor(view.plan.count * jnp.cos(jnp.pi / 2 * ratio)).astype(jnp.int32)
+    stay = jnp.floor(view.plan.to_write * jnp.cos(jnp.pi / 2 * ratio)).astype(jnp.int32)
     count = jnp.maximum(left - stay, 1)
     shape = view.masked.shape[-1:]
     noise = jax.vmap(lambda key: jax.random.gumbel(key, shape, jnp.float32, 'high'))
@@ -210,7 +210,7 @@ class Confidence(_Strategy):
 
   def choose(self, view: View) -> Choice:
     """The most confident ones."""
-    total, steps = view.plan.count, view.num_steps
+    total, steps = view.plan.to_write, view.num_steps
     count = total // steps + (view.step < total % steps)
     return Choice(_best(view.measure, view.masked, count))
 
@@ -312,7 +312,7 @@ class ReMDM(_Strategy):
   With sigma the probability that a revealed token is masked again, at most
   sigma_max = min(1, (1 - alpha_s) / alpha_t), a masked position is revealed with
   probability (alpha_s - (1 - sigma) alpha_t) / (1 - alpha_t), which keeps the marginals
-  of the forward process. `rule`:
+  of the forward process, except under 'conf', whose sigmas differ by position. `rule`:
 
   * 'cap': sigma = min(eta, sigma_max);
   * 'rescale': sigma = eta sigma_max;
@@ -397,7 +397,7 @@ class P2(_Strategy):
     """All but the worst are revealed."""
     writable = view.masked | view.revealed
     scores = jnp.where(view.masked, view.measure, self.eta * view.measure)
-    left = jnp.floor((1 - view.alpha_s) * view.plan.count).astype(jnp.int32)
+    left = jnp.floor((1 - view.alpha_s) * view.plan.to_write).astype(jnp.int32)
     keep = _best(scores, writable, writable.sum(-1) - left)
     return Choice(view.masked & keep, view.revealed & ~keep)
 

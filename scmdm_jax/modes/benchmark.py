@@ -58,6 +58,7 @@ class Bench(NamedTuple):
   def x_init(self) -> jax.Array:
     """All masked, int32 [B, L]."""
     mask_id = self.description.mask_id
+    assert mask_id is not None
     return jnp.full((self.batch, self.length), mask_id, jnp.int32)
 
   @property
@@ -193,9 +194,10 @@ def _torch(bench: Bench) -> dict[str, Callable[[], Any]]:
   return found | {name: lambda: torch_mdlm.sample(compiled, *sizes)}
 
 
-def _compiled_facts(run: Callable[..., Any], arguments: tuple) -> dict[str, Any]:
-  """Compile time cold and from the persistent cache, memory, of one function."""
-  lowered = run.lower(*arguments)  # pyright: ignore[reportFunctionMemberAccess]
+def _compiled_facts(run: Any, arguments: tuple) -> dict[str, Any]:
+  """Compile time cold and from the persistent cache, memory, of one jitted function."""
+  lowered = run.lower(*arguments)
+  compiled: Any = None
   with tempfile.TemporaryDirectory() as cache:
     settings = {
       'jax_compilation_cache_dir': cache,
@@ -237,11 +239,12 @@ def flops(bench: Bench) -> dict[str, float]:
   network = denoiser.bind(bench.params, bench.description)
   sigma = jnp.zeros((bench.batch,))
   signal = jnp.zeros((*bench.x_init.shape, network.signal_dim))
-  encode = jax.jit(network.encode).lower(bench.x_init, signal, sigma).compile()
+  lowered = jax.jit(network.encode).lower(bench.x_init, signal, sigma)
+  counted: Any = lowered.compile().cost_analysis()
   arch = bench.description.architecture
   return {
-    'encoder': float(encode.cost_analysis()['flops']),
-    'bytes_accessed_encoder': float(encode.cost_analysis()['bytes accessed']),
+    'encoder': float(counted['flops']),
+    'bytes_accessed_encoder': float(counted['bytes accessed']),
     'vocabulary_per_position': 2.0 * arch.vocab_size * arch.hidden_dim,
   }
 
@@ -267,7 +270,7 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
   """All samplers in turn; ratios to the straightforward scan."""
   options = bench.settings.benchmark
   arguments = (bench.params, bench.keys, bench.x_init, jnp.float32(1))
-  compiled = {
+  compiled: dict[str, Any] = {
     REFERENCE: _straightforward(bench),
     OURS: _ours(bench, self_conditioning=True),
     VANILLA: _ours(bench, self_conditioning=False),
@@ -293,7 +296,7 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
     row['ratio'] = timing.ratio_of(seconds, times[REFERENCE])
     if name in compiled:
       row |= _compiled_facts(compiled[name], arguments)
-      row['compilations'] = compiled[name]._cache_size()  # pyright: ignore
+      row['compilations'] = compiled[name]._cache_size()
     rows[name] = row
   # Half of the positions are masked on average with the log-linear schedule.
   masked = bench.batch * bench.length * bench.num_steps / 2
@@ -316,11 +319,12 @@ def measure_memory(settings: Settings, directory: pathlib.Path) -> dict[str, Any
   bench = _bench(settings, directory, batch=batch, length=length)
   arguments = (bench.params, bench.keys, bench.x_init, jnp.float32(1))
   found = {}
+  run: Any
   for name, run in (
     (REFERENCE, _straightforward(bench)),
     (OURS, _ours(bench, self_conditioning=True)),
   ):
-    compiled = run.lower(*arguments).compile()  # pyright: ignore
+    compiled = run.lower(*arguments).compile()
     found[name] = compiled.memory_analysis().temp_size_in_bytes
   return {'shape': [batch, length], **found, 'ratio': found[OURS] / found[REFERENCE]}
 
@@ -338,7 +342,7 @@ def measure_training(bench: Bench) -> dict[str, Any]:
     method = dataclasses.replace(settings.method, rate=conditioned)
     step = compiled_step(bench.description, method, optimizer)
     state = fresh_state(bench.params, optimizer)
-    compiled = step.lower(state, tokens, key, rate).compile()
+    compiled: Any = step.lower(state, tokens, key, rate).compile()
     facts[name] = {
       'temporary_bytes': compiled.memory_analysis().temp_size_in_bytes,
       'flops': float(compiled.cost_analysis()['flops']),

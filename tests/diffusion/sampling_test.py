@@ -231,7 +231,7 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
   plan = Plan(
     alphas=jnp.float32([0.3, 0.6]),
     sigmas=jnp.full((1, 6), -np.log(0.3), jnp.float32),
-    count=jnp.full(6, 3),
+    to_write=jnp.full(6, 3),
     reveal_step=jnp.zeros(x_t.shape, jnp.int32),
   )
   after = quick_jit(

@@ -126,7 +126,7 @@ class Example:
   def __init__(self, view, b, noise):
     self.step, self.steps = int(view.step), view.num_steps
     self.alphas = np.float64(view.plan.alphas)
-    self.count = int(view.plan.count[b])
+    self.count = int(view.plan.to_write[b])
     self.masked = set(np.flatnonzero(view.masked[b]))
     self.revealed = set(np.flatnonzero(view.revealed[b]))
     self.measure = np.float64(view.measure[b])
@@ -164,7 +164,7 @@ def random_view(seed, step, alphas, ties):
     plan=Plan(
       alphas=np.float32(alphas),
       sigmas=np.zeros((STEPS, len(kind)), np.float32),
-      count=np.sum(kind < 2, -1).astype(np.int32),
+      to_write=np.sum(kind < 2, -1).astype(np.int32),
     ),
     masked=kind == 0,
     revealed=kind == 1,
@@ -243,7 +243,7 @@ def test_p2_with_equal_scores_masks_as_many_as_it_should():
   view = view._replace(measure=np.full_like(view.measure, -0.5))
   choice = quick_jit(lambda v: P2().choose(v._replace(num_steps=STEPS)))(view)
   left = np.sum(view.masked & ~choice.reveal, -1) + np.sum(choice.remask, -1)
-  wanted = np.floor((1 - LOG_LINEAR[3]) * np.asarray(view.plan.count))
+  wanted = np.floor((1 - LOG_LINEAR[3]) * np.asarray(view.plan.to_write))
   assert np.array_equal(left, wanted)
 
 
