@@ -27,9 +27,9 @@ _WHOLE_BYTES = 16 << 20
 def chunk_size(network: Network, hidden: jax.Array) -> int:
   """Positions R to read at a time, from the size of the vocabulary.
 
-  All of them if their scores are small. Else about a quarter, so that there is something
-  to skip, but at least 64, since each chunk reads all weights of the vocabulary, and at
-  most what fits 128 MiB.
+  All of them if their scores are small. Else a quarter, so that there is something to
+  skip, in whole 64s, since each chunk reads all weights of the vocabulary; at most what
+  fits 128 MiB.
   """
   total = hidden.shape[0] * hidden.shape[1]
   row = jax.ShapeDtypeStruct((1, hidden.shape[-1]), hidden.dtype)
