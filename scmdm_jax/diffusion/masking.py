@@ -32,9 +32,7 @@ def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:
 def clean_logits(logits: jax.Array, mask_id: int) -> jax.Array:
   """Scores over clean tokens: float32 [..., V] with the mask column banned."""
   columns = jnp.arange(logits.shape[-1])
-  # A network may ban with -inf, of which a whole block would be NaN.
-  logits = jnp.maximum(logits.astype(jnp.float32), BANNED)
-  return jnp.where(columns == mask_id, BANNED, logits)
+  return jnp.where(columns == mask_id, BANNED, logits.astype(jnp.float32))
 
 
 def subs_log_probs(logits: jax.Array, x_t: jax.Array, mask_id: int) -> jax.Array:
