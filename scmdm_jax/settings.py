@@ -31,12 +31,10 @@ MODES = (
   'train',
   'sample',
   'evaluate',
-  'judge',
   'compare',
   'benchmark',
   'import',
   'export',
-  'verify',
 )
 
 
@@ -236,11 +234,6 @@ class Settings:
   seed: int = _option(0, 'a number from 0, below 2**32', _seed)
   checkpoint: str = ''  # The model to start from or to sample; '' trains a new one.
   judge: str = ''  # A causal model for generative perplexity; '' leaves that out.
-  # Of sampling and evaluation; training keeps float32 master weights.
-  dtype: str = _one_of('float32', ('float32', 'bfloat16'))
-  # Checkpoints up to this many bytes are checked against their digests before they are
-  # used; larger ones only by --mode=verify. 0 never checks.
-  verify_below: int = _at_least(2 << 30, 0)
   data: DataSettings = DataSettings()
   model: ModelSettings = ModelSettings()
   method: MethodSettings = MethodSettings()

@@ -144,7 +144,6 @@ def test_no_option_may_be_negative(name):
 # Where zero means something: no warm-up, no decay, greedy sampling, ...
 ZERO_ALLOWED = {
   'seed',
-  'verify_below',
   'sample.block_length',
   'sample.guidance',
   'method.eps',
