@@ -144,8 +144,8 @@ def test_argument_of_a_config_file(program, config_text, tmp_path):
     (['--config.train.accumulate=3'], 'train.accumulate: found 3; wanted a divisor'),
     (
       ['--mode=imprt'],
-      "--mode: found 'imprt'; wanted one of train, sample, evaluate, compare, import, "
-      'export; did you mean import?',
+      "--mode: found 'imprt'; wanted one of train, sample, evaluate, compare, "
+      'benchmark, import, export; did you mean import?',
     ),
     (['--config.mode=unknown'], "mode: found 'unknown'; wanted one of train, "),
     (['--mode=train', '--source=x'], '--source: given with --mode=train, which takes'),
