@@ -5,40 +5,48 @@ file outside the given directory is read.
 """
 
 import dataclasses
+import os.path
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from scmdm_jax.checkpoints import disk
+from scmdm_jax.checkpoints.safetensors_header import Tensor, read_header
 from scmdm_jax.errors import BadInput, DamagedData
 
 CONFIG = 'config.json'
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
+# What Hugging Face calls the files of a tokenizer.
+TOKENIZER_FILES = (
+  'tokenizer.json',
+  'tokenizer_config.json',
+  'vocab.json',
+  'merges.txt',
+  'special_tokens_map.json',
+  'added_tokens.json',
+  'tokenizer.model',
+)
+# Half precision widens to float32 without loss; anything else is no weight of ours.
+DTYPES = {
+  'F32': np.dtype(np.float32),
+  'F16': np.dtype(np.float16),
+  'BF16': np.dtype(ml_dtypes.bfloat16),
+}
 
 _PICKLES = frozenset({'.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'})
-# Half precision widens to float32 without loss; anything else is no weight of ours.
-_DTYPES = frozenset({'F32', 'F16', 'BF16'})
-
-
-@dataclasses.dataclass(frozen=True)
-class Tensor:
-  """What a file's header says of one tensor."""
-
-  file: pathlib.Path
-  shape: tuple[int, ...]
-  dtype: str  # safetensors' name: 'F32', 'BF16', 'I64'.
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
   """An opened directory; the weights are read later, one tensor at a time."""
 
-  directory: pathlib.Path
+  where: pathlib.Path
   config: dict[str, Any]
   tensors: dict[str, Tensor]
 
@@ -52,6 +60,45 @@ class Source:
     """Size of the weight files together."""
     files = {tensor.file for tensor in self.tensors.values()}
     return sum(file.stat().st_size for file in files)
+
+  def read(self, name: str) -> np.ndarray:
+    """One tensor in its shape and the file's dtype: float32, float16 or bfloat16.
+
+    Nothing but the returned array stays in memory: the file is read, not mapped.
+
+    Raises:
+      BadInput: a tensor of another dtype.
+      DamagedData: the data cannot be read.
+    """
+    tensor = self.tensors[name]
+    if tensor.dtype not in DTYPES:
+      raise BadInput(
+        f'{tensor.file}: tensor {name!r} is {tensor.dtype}; wanted one of '
+        f'{", ".join(DTYPES)}'
+      )
+    data = np.empty(tensor.size, np.uint8)
+    try:
+      with tensor.file.open('rb') as file:
+        file.seek(tensor.offset)
+        count = file.readinto(data)
+    except OSError as e:
+      raise DamagedData(
+        f'{tensor.file}: tensor {name!r} cannot be read ({e.strerror or e})'
+      ) from e
+    if count < tensor.size:
+      raise DamagedData(
+        f'{tensor.file}: ends inside tensor {name!r}; get the file again'
+      )
+    return data.view(DTYPES[tensor.dtype]).reshape(tensor.shape)
+
+  def tokenizer_files(self) -> dict[str, pathlib.Path]:
+    """The files of the tokenizer that are there, by name.
+
+    Raises:
+      BadInput: one of them is a link that leaves the directory.
+    """
+    paths = {name: _inside(self.where, name) for name in TOKENIZER_FILES}
+    return {name: path for name, path in paths.items() if path.is_file()}
 
 
 def open_source(path: str | pathlib.Path) -> Source:
@@ -95,7 +142,7 @@ def open_source(path: str | pathlib.Path) -> Source:
     files, weight_map = _weight_files(directory, names)
   tensors: dict[str, Tensor] = {}
   for file in files:
-    for name, tensor in _read_header(file).items():
+    for name, tensor in read_header(file).items():
       if name in tensors:
         raise DamagedData(
           f'{file}: tensor {name!r} is also in {tensors[name].file.name}; '
@@ -114,19 +161,8 @@ def read_tensors(source: Source) -> Iterator[tuple[str, np.ndarray]]:
     BadInput: a tensor of a dtype other than float32, float16, bfloat16.
     DamagedData: the data of a tensor cannot be read.
   """
-  for file in sorted({tensor.file for tensor in source.tensors.values()}):
-    with _opened(file) as handle:
-      for name in sorted(handle.keys()):
-        dtype = source.tensors[name].dtype
-        if dtype not in _DTYPES:
-          raise BadInput(
-            f'{file}: tensor {name!r} is {dtype}; wanted one of {sorted(_DTYPES)}'
-          )
-        try:
-          value = handle.get_tensor(name)
-        except safetensors.SafetensorError as e:
-          raise DamagedData(f'{file}: tensor {name!r} cannot be read ({e})') from e
-        yield name, np.asarray(value, np.float32)
+  for name, _ in sorted(source.tensors.items(), key=lambda i: (i[1].file, i[0])):
+    yield name, source.read(name).astype(np.float32, copy=False)
 
 
 def write(
@@ -167,14 +203,18 @@ def _refuse_pickle(path: pathlib.Path) -> None:
 
 def _inside(directory: pathlib.Path, name: str) -> pathlib.Path:
   """`directory / name`, refused when that lies elsewhere (`..`, absolute, a link)."""
-  root = directory.resolve()
+  lexical = pathlib.PurePath(name)
+  if not name.isprintable():
+    raise BadInput(f'{directory}: the file name {name!r} is not printable; rename it')
+  if lexical.is_absolute() or '..' in lexical.parts:
+    raise BadInput(f'{directory}: names the file {name!r}, outside the directory')
+  path = directory / name
+  try:
+    root, target = directory.resolve(), path.resolve()
+  except (OSError, RuntimeError) as e:  # A name too long, links in a circle.
+    raise BadInput(f'{directory}: the file {name!r} cannot be found ({e})') from e
   # A snapshot in the Hugging Face cache is links into the `blobs` beside `snapshots`.
   cache = root.parents[1] / 'blobs' if root.parent.name == 'snapshots' else root
-  path = directory / name
-  target = path.resolve()
-  lexical = pathlib.PurePath(name)
-  if lexical.is_absolute() or '..' in lexical.parts or '\0' in name:
-    raise BadInput(f'{directory}: names the file {name!r}, outside the directory')
   if not (target.is_relative_to(root) or target.is_relative_to(cache)):
     raise BadInput(
       f'{path}: a link that leaves the directory, to {target}; copy the file there'
@@ -195,10 +235,10 @@ def _weight_files(
       and all(isinstance(v, str) for v in weight_map.values())
     ):
       raise DamagedData(f'{index}: weight_map is not an object of file names')
-    files = [_inside(directory, name) for name in sorted(set(weight_map.values()))]
+    files = sorted({_inside(directory, name) for name in weight_map.values()})
     for file in files:
       _refuse_pickle(file)
-    missing = [file.name for file in files if not file.is_file()]
+    missing = [file.name for file in files if not os.path.isfile(file)]
     if missing:
       raise DamagedData(
         f'{directory}: {INDEX} names {_some(missing)}, which is not there; '
@@ -215,37 +255,23 @@ def _weight_files(
   return [_inside(directory, weights[0])], None
 
 
-def _opened(file: pathlib.Path):
-  try:
-    return safetensors.safe_open(file, framework='numpy')
-  except (safetensors.SafetensorError, OSError) as e:
-    raise DamagedData(
-      f'{file}: not a readable safetensors file ({e}); get the file again'
-    ) from e
-
-
-def _read_header(file: pathlib.Path) -> dict[str, Tensor]:
-  found = {}
-  with _opened(file) as handle:
-    for name in handle.keys():  # noqa: SIM118 (not a dictionary)
-      view = handle.get_slice(name)
-      found[name] = Tensor(file, tuple(view.get_shape()), view.get_dtype())
-  return found
-
-
 def _check_index(
   index: pathlib.Path, weight_map: dict[str, str], tensors: dict[str, Tensor]
 ) -> None:
-  found = {name: tensor.file.name for name, tensor in tensors.items()}
-  wanted = {name: pathlib.PurePath(file).name for name, file in weight_map.items()}
+  found = {name: tensor.file for name, tensor in tensors.items()}
+  wanted = {name: index.parent / file for name, file in weight_map.items()}
   wrong = sorted(
     name for name in {**found, **wanted} if found.get(name) != wanted.get(name)
   )
   if wrong:
-    told = [f'{n} (index: {wanted.get(n)}, found in: {found.get(n)})' for n in wrong]
+    told = []
+    for n in wrong:
+      file = found[n].name if n in found else None
+      told.append(f'{n} (index: {weight_map.get(n)}, found in: {file})')
     raise DamagedData(f'{index}: disagrees with the shards on {_some(told)}')
 
 
 def _some(names: list[str], most: int = 8) -> str:
+  shown = (name if name.isprintable() else repr(name) for name in names[:most])
   rest = f' and {len(names) - most} more' if len(names) > most else ''
-  return (', '.join(names[:most]) or 'nothing') + rest
+  return (', '.join(shown) or 'nothing') + rest

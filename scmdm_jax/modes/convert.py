@@ -33,7 +33,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
   opened = safetensors_files.open_source(pathlib.Path(source).expanduser())
-  config_path = opened.directory / safetensors_files.CONFIG
+  config_path = opened.where / safetensors_files.CONFIG
   description = model_config.description_from_config(opened.config, str(config_path))
   entries = layouts.check(description, opened.shapes, str(source))
   params: dict[str, Any] = {'backbone': {}, layouts.SELF_CONDITIONING: {}}

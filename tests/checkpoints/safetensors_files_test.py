@@ -75,6 +75,50 @@ def test_half_precision_widens_exactly(tmp_path):
     np.testing.assert_array_equal(read_back[name], value.astype(np.float32))
 
 
+def test_reads_in_the_dtype_of_the_file(tmp_path):
+  wanted = {
+    'f': np.array([[0.1, -0.0]], np.float32),
+    'h': np.array([0.1, 65504], np.float16),
+    'g': np.array([[[0.1], [3e38]]], ml_dtypes.bfloat16),
+    's': np.array(2.5, np.float32),
+    'e': np.zeros((0, 3), np.float32),
+  }
+  source = files.open_source(manifests.write_directory(tmp_path / 's', {}, wanted))
+  assert source.where == tmp_path / 's'
+  assert source.tensors.keys() == wanted.keys()
+  for name, value in wanted.items():
+    found = source.read(name)
+    assert (found.dtype, found.shape) == (value.dtype, value.shape)
+    assert found.tobytes() == value.tobytes()
+    assert found.flags.writeable  # An array of its own, not a window on the file.
+
+
+def test_a_file_that_shrinks_after_it_was_opened(source):
+  opened = files.open_source(source)
+  file = source / 'model.safetensors'
+  file.write_bytes(file.read_bytes()[:-1])
+  with pytest.raises(DamagedData, match=r"model\.safetensors: ends inside tensor 'b'"):
+    opened.read('b')
+  file.unlink()
+  with pytest.raises(DamagedData, match='No such file'):
+    opened.read('a')
+
+
+def test_tokenizer_files(source):
+  assert files.open_source(source).tokenizer_files() == {}
+  (source / 'tokenizer.json').write_text('{}')
+  (source / 'merges.txt').symlink_to('tokenizer.json')
+  (source / 'notes.json').write_text('{}')
+  (source / 'tokenizer.model').mkdir()
+  assert files.open_source(source).tokenizer_files() == {
+    name: source / name for name in ('tokenizer.json', 'merges.txt')
+  }
+  (source.parent / 'outside').write_text('secret')
+  (source / 'vocab.json').symlink_to(source.parent / 'outside')
+  with pytest.raises(BadInput, match=r'vocab\.json: a link that leaves the directory'):
+    files.open_source(source).tokenizer_files()
+
+
 def test_other_dtypes_are_refused(tmp_path):
   path = manifests.write_directory(tmp_path / 's', {}, {'w': np.zeros(2, np.float64)})
   with pytest.raises(BadInput, match=r"model\.safetensors: tensor 'w' is F64"):
@@ -236,6 +280,26 @@ def test_index_must_agree_with_the_shards(source):
     files.open_source(source)
   write_index(source, ['a'])
   with pytest.raises(DamagedData, match='weight_map is not an object'):
+    files.open_source(source)
+
+
+@pytest.mark.parametrize('name', ['x' * 300, 'a\0b', 'a\nb', '\ud800', '', '.'])
+def test_index_with_impossible_names(source, name):
+  shard(source)
+  write_index(source, {'a': 'a.safetensors', 'b': name})
+  with pytest.raises(BadInput) as caught:
+    files.open_source(source)
+  assert str(caught.value).isprintable()
+
+
+def test_shards_in_two_folders_of_the_same_name(source):
+  shard(source)
+  (source / 'sub').mkdir()
+  (source / 'b.safetensors').rename(source / 'sub' / 'a.safetensors')
+  write_index(source, {'a': './a.safetensors', 'b': 'sub/a.safetensors'})
+  assert_equal(read(source))
+  write_index(source, {'b': 'a.safetensors', 'a': 'sub/a.safetensors'})
+  with pytest.raises(DamagedData, match=r'disagrees with the shards on a .*, b '):
     files.open_source(source)
 
 
