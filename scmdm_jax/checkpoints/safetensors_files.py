@@ -7,13 +7,11 @@ file outside the given directory is read.
 import dataclasses
 import os.path
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from scmdm_jax.checkpoints import disk
 from scmdm_jax.checkpoints.safetensors_header import Tensor, read_header
@@ -163,32 +161,6 @@ def read_tensors(source: Source) -> Iterator[tuple[str, np.ndarray]]:
   """
   for name, _ in sorted(source.tensors.items(), key=lambda i: (i[1].file, i[0])):
     yield name, source.read(name).astype(np.float32, copy=False)
-
-
-def write(
-  path: str | pathlib.Path, config: dict[str, Any], tensors: Mapping[str, np.ndarray]
-) -> None:
-  """Writes `config.json` and `model.safetensors` to the free directory `path`.
-
-  The directory appears complete, by one rename.
-
-  Raises:
-    BadInput: `path` is not empty or cannot be created.
-    DamagedData: the disk is full or failing.
-  """
-  path = pathlib.Path(path)
-  disk.refuse_occupied(path)
-  with disk.new_directory(path) as temporary:
-    disk.write_json(temporary / CONFIG, config)
-    # safetensors writes a tensor's memory as it lies: a transposed view would be
-    # stored scrambled.
-    packed = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    try:
-      # The loaders of other projects look for this field.
-      metadata = {'format': 'pt'}
-      safetensors.numpy.save_file(packed, temporary / WEIGHTS, metadata=metadata)
-    except safetensors.SafetensorError as e:
-      raise DamagedData(f'{path}: writing {WEIGHTS} failed ({e})') from e
 
 
 def _refuse_pickle(path: pathlib.Path) -> None:

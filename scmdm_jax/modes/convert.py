@@ -11,6 +11,7 @@ from scmdm_jax.checkpoints import (
   layouts,
   model_config,
   safetensors_files,
+  safetensors_writer,
   store,
 )
 
@@ -78,11 +79,12 @@ def export_model(source: str, workdir: str) -> dict[str, Any]:
       node = node[key]
     tensors[name] = entry.to_file(np.asarray(node, np.float32))
   config = model_config.config_from_description(description, 'float32')
-  safetensors_files.write(path, config, tensors)
+  specs = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+  written = safetensors_writer.write(path, config, specs, tensors.__getitem__)
   return {
     'layout': description.layout,
     'tensors': len(tensors),
     'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
-    'bytes': (path / safetensors_files.WEIGHTS).stat().st_size,
+    'bytes': written,
     'path': str(path),
   }

@@ -1,5 +1,4 @@
 import json
-import os
 import pathlib
 import pickle
 import struct
@@ -123,28 +122,6 @@ def test_other_dtypes_are_refused(tmp_path):
   path = manifests.write_directory(tmp_path / 's', {}, {'w': np.zeros(2, np.float64)})
   with pytest.raises(BadInput, match=r"model\.safetensors: tensor 'w' is F64"):
     read(path)
-
-
-def test_write_then_read_is_bitwise(tmp_path):
-  path = tmp_path / 'out'
-  transposed = {'a': np.asarray(TENSORS['a'].T.copy().T), 'b': TENSORS['b']}
-  assert not transposed['a'].flags['C_CONTIGUOUS']
-  files.write(path, {'x': 1}, transposed)
-  assert_equal(read(path))
-  assert sorted(os.listdir(tmp_path)) == ['out']
-  with pytest.raises(BadInput, match='not empty'):
-    files.write(path, {'x': 1}, TENSORS)
-
-
-def test_failed_write_leaves_nothing(tmp_path, monkeypatch):
-  def fail(tensors, path, metadata):
-    pathlib.Path(path).write_bytes(b'half')
-    raise OSError(28, 'No space left on device')
-
-  monkeypatch.setattr(safetensors.numpy, 'save_file', fail)
-  with pytest.raises(DamagedData, match='No space left on device'):
-    files.write(tmp_path / 'out', {}, TENSORS)
-  assert os.listdir(tmp_path) == []
 
 
 def damage(kind, data):
