@@ -78,7 +78,7 @@ class Source:
     try:
       with tensor.file.open('rb') as file:
         file.seek(tensor.offset)
-        count = file.readinto(data)
+        count = file.readinto(data.data)
     except OSError as e:
       raise DamagedData(
         f'{tensor.file}: tensor {name!r} cannot be read ({e.strerror or e})'

@@ -32,7 +32,7 @@ _DTYPES = {
 _BITS = {name: bits for bits, names in _DTYPES.items() for name in names.split()}
 # A header may hold a list of millions where a shape belongs.
 _repr = reprlib.Repr()
-_repr.maxstring = 80
+_repr.maxstring, _repr.maxlevel = 80, 2
 
 
 @dataclasses.dataclass(frozen=True)

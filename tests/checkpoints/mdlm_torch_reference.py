@@ -37,11 +37,20 @@ def modulate(x, shift, scale):
 
 @torch.no_grad()
 def forward(
-  tensors, ids, sigma, *, num_heads, time_conditioning, classes=None, real=None
+  tensors,
+  ids,
+  sigma,
+  *,
+  num_heads,
+  time_conditioning,
+  classes=None,
+  real=None,
+  embed=None,
 ):
   """Raw logits [B, L, V] for ids [B, L] and noise levels sigma [B].
 
-  `classes` [B] are rows of UDLM's class table; `real` bool [B, L] is False at padding.
+  `classes` [B] are rows of UDLM's class table; `real` bool [B, L] is False at padding;
+  `embed` replaces the lookup of embeddings.
   """
   w = {name.removeprefix('backbone.'): value for name, value in tensors.items()}
 
@@ -58,7 +67,7 @@ def forward(
   if classes is not None:
     c = c + F.silu(F.embedding(classes, w['cond_map.embedding_table.weight']))
   allowed = None if real is None else real[:, None, None]
-  x = w['vocab_embed.embedding'][ids]
+  x = w['vocab_embed.embedding'][ids] if embed is None else embed(ids)
   batch, length, dim = x.shape
   for i in range(sum(name.endswith('.norm1.weight') for name in w)):
     p = f'blocks.{i}.'
