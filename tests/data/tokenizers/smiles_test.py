@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from scmdm_jax.data.tokenizers import SmilesTokenizer, get_tokenizer
+from scmdm_jax.data.tokenizers import SmilesTokenizer
 from scmdm_jax.errors import BadInput
 
 TOKENIZER = SmilesTokenizer()
@@ -111,7 +111,8 @@ def test_fingerprint_is_of_the_whole_definition():
   assert TOKENIZER.fingerprint == expected == SmilesTokenizer().fingerprint
 
 
-def test_lookup_knows_its_names():
-  assert isinstance(get_tokenizer('smiles_qm9'), SmilesTokenizer)
-  with pytest.raises(BadInput, match=r"'smiles' is not known.*\['smiles_qm9'\]"):
-    get_tokenizer('smiles')
+def test_a_text_alone_is_the_inside_of_the_frame():
+  text = 'C[NH2+]C#N?'
+  framed = TOKENIZER.encode(text, 16)
+  np.testing.assert_array_equal(TOKENIZER.encode_text(text), framed[1:7])
+  assert TOKENIZER.encode_text('').shape == (0,)

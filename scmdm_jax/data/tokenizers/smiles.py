@@ -1,68 +1,15 @@
-"""Text to token ids and back.
-
-Shapes: `L` is the length of a sequence of ids, special tokens and padding included.
-"""
+"""SMILES of QM9: one token per atom, bond, ring digit or bracket."""
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
+from scmdm_jax.data.tokenizers.protocol import Ranges, check_ids, quoted
 from scmdm_jax.errors import BadInput
-
-
-class Tokenizer(Protocol):
-  """What the data pipeline, the sampler and the judges need of a tokenizer."""
-
-  @property
-  def name(self) -> str:
-    """Name that `get_tokenizer` knows it by."""
-    ...
-
-  @property
-  def tokens(self) -> tuple[str, ...]:
-    """Text of every token; a token's id is its position."""
-    ...
-
-  @property
-  def mask_id(self) -> int:
-    """Id of the mask token; `encode` never produces it."""
-    ...
-
-  @property
-  def pad_id(self) -> int:
-    """Id that fills a sequence behind its end."""
-    ...
-
-  @property
-  def vocab_size(self) -> int:
-    """Number of tokens, mask included."""
-    ...
-
-  @property
-  def invisible_ids(self) -> tuple[int, ...]:
-    """Ids that `decode` leaves out of the text."""
-    ...
-
-  @property
-  def fingerprint(self) -> str:
-    """SHA-256 (hex) of the definition: equal means same ids for every text."""
-    ...
-
-  def encode(self, text: str, length: int) -> np.ndarray:
-    """Ids of a text, int32 `[L]`."""
-    ...
-
-  def encode_prompt(self, text: str, length: int) -> np.ndarray:
-    """Ids of a template with masked positions, int32 `[L]`."""
-    ...
-
-  def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-    """Text of a sequence of ids."""
-    ...
 
 
 class SmilesTokenizer:
@@ -85,6 +32,8 @@ class SmilesTokenizer:
   )
   bos_id, eos_id, mask_id, pad_id, unk_id = range(5)
   vocab_size = len(tokens)
+  undefined_ids: Ranges = ()
+  files: Mapping[str, bytes] = MappingProxyType({})
   invisible_ids = (bos_id, eos_id, pad_id)
 
   # A bracket atom, a two-letter atom and a two-digit ring number are one piece each;
@@ -103,6 +52,11 @@ class SmilesTokenizer:
     """SHA-256 (hex) of name, tokens and pattern."""
     return self._fingerprint
 
+  def encode_text(self, text: str) -> np.ndarray:
+    """Ids of the pieces, int32 `[N]`; `<unk>` for those outside the vocabulary."""
+    pieces = self._pieces.findall(text)
+    return np.array([self._ids.get(piece, self.unk_id) for piece in pieces], np.int32)
+
   def encode(self, text: str, length: int) -> np.ndarray:
     """Ids of a SMILES.
 
@@ -117,7 +71,7 @@ class SmilesTokenizer:
       BadInput: the text is too long. The published tokenizer would cut it, which
         turns it into another molecule.
     """
-    ids = [self._ids.get(piece, self.unk_id) for piece in self._pieces.findall(text)]
+    ids = self.encode_text(text).tolist()
     self._check_length(text, len(ids), length)
     return self._framed([*ids, self.eos_id], length, fill=self.pad_id)
 
@@ -143,9 +97,9 @@ class SmilesTokenizer:
     for piece in self._pieces.findall(text.removesuffix('$')):
       if piece != '_' and piece not in self._ids:
         raise BadInput(
-          f'prompt {text!r}: {piece!r} is not in the vocabulary of {self.name}; use '
-          f"its tokens {list(self._ids)}, '_' for a masked position, and '$' at the "
-          'end for the end of the molecule'
+          f'prompt {quoted(text)}: {piece!r} is not in the vocabulary of '
+          f"{self.name}; use its tokens {list(self._ids)}, '_' for a masked "
+          "position, and '$' at the end for the end of the molecule"
         )
       ids.append(self._ids.get(piece, self.mask_id))
     self._check_length(text, len(ids), length)
@@ -165,16 +119,13 @@ class SmilesTokenizer:
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    values = np.asarray(ids).tolist()
-    for value in values:
-      if not 0 <= value < self.vocab_size:
-        raise ValueError(f'token id {value} is not in [0, {self.vocab_size})')
+    values = check_ids(ids, self.vocab_size)
     return ''.join(self.tokens[i] for i in values if i not in self.invisible_ids)
 
   def _check_length(self, text: str, count: int, length: int) -> None:
     if count > length - 2:
       raise BadInput(
-        f'text {text!r}: {count} tokens; length {length} leaves room for '
+        f'text {quoted(text)}: {count} tokens; length {length} leaves room for '
         f'{max(length - 2, 0)} between <bos> and <eos>; shorten the text or raise the '
         'length'
       )
@@ -184,15 +135,3 @@ class SmilesTokenizer:
     framed[0] = self.bos_id
     framed[1 : len(ids) + 1] = ids
     return framed
-
-
-def get_tokenizer(name: str) -> Tokenizer:
-  """The tokenizer of that name.
-
-  Raises:
-    BadInput: no such tokenizer.
-  """
-  known = {SmilesTokenizer.name: SmilesTokenizer}
-  if name not in known:
-    raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(known)}')
-  return known[name]()

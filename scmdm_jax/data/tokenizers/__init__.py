@@ -1,0 +1,127 @@
+"""Text to token ids and back: tokenizers by name, and those that models bring along."""
+
+import pathlib
+
+from scmdm_jax.data.tokenizers import huggingface, sentencepiece, subword
+from scmdm_jax.data.tokenizers.characters import DNA, TEXT8, CharacterTokenizer
+from scmdm_jax.data.tokenizers.files import (
+  Files,
+  collect,
+  definition_file,
+  read_bytes,
+)
+from scmdm_jax.data.tokenizers.protocol import Tokenizer
+from scmdm_jax.data.tokenizers.smiles import SmilesTokenizer
+from scmdm_jax.data.tokenizers.subword import Definition, SubwordTokenizer
+from scmdm_jax.errors import BadInput
+
+__all__ = [
+  'NAMES',
+  'CharacterTokenizer',
+  'Files',
+  'SmilesTokenizer',
+  'SubwordTokenizer',
+  'Tokenizer',
+  'collect',
+  'files_at',
+  'from_files',
+  'from_files_for_new_model',
+  'get_tokenizer',
+]
+
+_BUILT_IN = {
+  SmilesTokenizer.name: SmilesTokenizer,
+  DNA.name: lambda: DNA,
+  TEXT8.name: lambda: TEXT8,
+}
+NAMES = tuple(_BUILT_IN)
+
+
+def get_tokenizer(name: str) -> Tokenizer:
+  """The tokenizer of that name.
+
+  Raises:
+    BadInput: no such tokenizer.
+  """
+  if name not in _BUILT_IN:
+    raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(NAMES)}')
+  return _BUILT_IN[name]()
+
+
+def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The tokenizer's files at a path: a directory, or the file that defines it.
+
+  A file is read with what lies beside it, but for other definitions.
+
+  Raises:
+    BadInput: nothing is there, or no tokenizer.
+  """
+  if path.is_dir():
+    found = collect(path)
+    definition_file(found, str(path))
+    return found
+  if not path.is_file():
+    raise BadInput(
+      f'data.tokenizer: no file or directory {path}; wanted one of '
+      f"{', '.join(NAMES)}, 'checkpoint', or the path of a tokenizer"
+    )
+  beside = collect(path.parent)
+  definitions = ('tokenizer.json', 'vocab.json')
+  others = {n for n in beside if n in definitions or n.endswith('.model')}
+  return {n: p for n, p in beside.items() if n not in others} | {path.name: path}
+
+
+def from_files(
+  files: Files, *, mask_id: int | None, vocab_size: int, where: str
+) -> SubwordTokenizer:
+  """The tokenizer of a model.
+
+  Args:
+    files: name -> content or path: `tokenizer.json`, or `vocab.json` and `merges.txt`,
+      or a SentencePiece `*.model`; read first in this order; and those that name its
+      special tokens, as `collect` finds them.
+    mask_id: the model's mask; None for a causal model.
+    vocab_size: ids of its embedding, at least as many as tokens.
+    where: their directory, for messages.
+
+  Raises:
+    BadInput: not the tokenizer of such a model; see `subword.fit`.
+    DamagedData: a file is malformed, or contradicts itself or another.
+  """
+  content = _contents(files, where)
+  return subword.fit(_read(content, where), content, mask_id, vocab_size)
+
+
+def from_files_for_new_model(
+  files: Files, *, causal: bool, where: str
+) -> SubwordTokenizer:
+  """The tokenizer of a model that is still to be trained.
+
+  Its mask is the tokenizer's own, or else one more id behind the last token.
+
+  Args:
+    files: as for `from_files`.
+    causal: whether the model does without a mask.
+    where: as for `from_files`.
+
+  Raises:
+    BadInput: as `from_files`.
+    DamagedData: as `from_files`.
+  """
+  content = _contents(files, where)
+  definition = _read(content, where)
+  count = max(definition.vocabulary) + 1
+  if causal:
+    return subword.fit(definition, content, None, count)
+  mask_id = count if definition.mask_id is None else definition.mask_id
+  return subword.fit(definition, content, mask_id, max(count, mask_id + 1))
+
+
+def _contents(files: Files, where: str) -> dict[str, bytes]:
+  return {name: read_bytes(files, name, where) for name in files}
+
+
+def _read(content: dict[str, bytes], where: str) -> Definition:
+  by_sentencepiece = definition_file(content, where).endswith('.model')
+  reader = sentencepiece if by_sentencepiece else huggingface
+  return reader.read(content, where)

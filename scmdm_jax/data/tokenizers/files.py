@@ -1,0 +1,200 @@
+"""The files of a tokenizer: which there are, and what they say of special tokens."""
+
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from scmdm_jax.errors import BadInput, DamagedData
+
+Files = Mapping[str, bytes | pathlib.Path]
+
+TOKENIZER_JSON = 'tokenizer.json'
+VOCABULARY = 'vocab.json'
+MERGES = 'merges.txt'
+CONFIG = 'tokenizer_config.json'
+SPECIALS = 'special_tokens_map.json'
+ADDED = 'added_tokens.json'
+SENTENCEPIECE = 'tokenizer.model'
+
+_NAMES = (TOKENIZER_JSON, VOCABULARY, MERGES, CONFIG, SPECIALS, ADDED)
+_ROLES = ('bos', 'eos', 'pad', 'mask', 'unk')
+# The largest that are known, of 256,000 tokens, are below 40 MB.
+_MAX_BYTES = 256 << 20
+MAX_IDS = 1 << 24  # No id of a real vocabulary comes near.
+
+
+def collect(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+  """The tokenizer's files in a model directory, by name; none is no error."""
+  if not directory.is_dir():
+    return {}
+  return {
+    path.name: path
+    for path in sorted(directory.iterdir())
+    if path.is_file() and (path.name in _NAMES or path.suffix == '.model')
+  }
+
+
+def definition_file(files: Files, where: str) -> str:
+  """The file that defines the tokens: the one that the others are read beside.
+
+  Raises:
+    BadInput: there is none, or several SentencePiece models.
+  """
+  models = [name for name in files if name.endswith('.model')]
+  if TOKENIZER_JSON in files:
+    return TOKENIZER_JSON
+  if VOCABULARY in files:
+    return VOCABULARY
+  if SENTENCEPIECE in files:
+    return SENTENCEPIECE
+  if len(models) == 1:
+    return models[0]
+  found = ', '.join(sorted(files)) or 'no tokenizer file'
+  raise BadInput(
+    f'{where}: found {found}; wanted {TOKENIZER_JSON}, {VOCABULARY} with {MERGES}, or '
+    'one *.model of SentencePiece'
+  )
+
+
+def read_bytes(files: Files, name: str, where: str) -> bytes:
+  """The content of one file.
+
+  Raises:
+    BadInput: it is not there, cannot be read, or is far too large.
+  """
+  if name not in files:
+    raise BadInput(f'{where}/{name}: no such file; wanted beside {sorted(files)}')
+  content = files[name]
+  if isinstance(content, bytes):
+    return content
+  try:
+    with content.open('rb') as file:
+      data = file.read(_MAX_BYTES + 1)
+  except OSError as e:
+    raise BadInput(f'{where}/{name}: {e.strerror}; wanted a readable file') from e
+  if len(data) > _MAX_BYTES:
+    raise BadInput(f'{where}/{name}: more than {_MAX_BYTES} bytes; no tokenizer is')
+  return data
+
+
+def read_json(files: Files, name: str, where: str) -> dict[str, Any]:
+  """The JSON object in one file.
+
+  Raises:
+    BadInput: as `read_bytes`.
+    DamagedData: not JSON, or not an object.
+  """
+  try:
+    value = json.loads(read_bytes(files, name, where))
+  except (ValueError, RecursionError) as e:
+    raise DamagedData(f'{where}/{name}: not JSON ({e}); get the file again') from e
+  if not isinstance(value, dict):
+    raise damaged(where, name, f'a JSON {type(value).__name__}, wanted an object')
+  return value
+
+
+def damaged(where: str, name: str, found: object) -> DamagedData:
+  """The error of a file that is not what its name says; one line."""
+  text = ' '.join(str(found).split())
+  return DamagedData(f'{where}/{name}: {text[:300]}; get the file again')
+
+
+def side_config(files: Files, where: str) -> dict[str, Any]:
+  """What stands beside the definition: `tokenizer_config.json` before all others."""
+  config = {}
+  for name in (SPECIALS, CONFIG):
+    if name in files:
+      config |= read_json(files, name, where)
+  return config
+
+
+def roles(config: dict[str, Any], where: str) -> dict[str, str | None]:
+  """Text of the tokens 'bos', 'eos', 'pad', 'mask', 'unk', where the files name them.
+
+  None says that there is none; a role that the files do not mention is left out.
+
+  Raises:
+    DamagedData: something else stands there.
+  """
+  found: dict[str, str | None] = {}
+  for role in _ROLES:
+    if f'{role}_token' in config:
+      value = config[f'{role}_token']
+      found[role] = None if value is None else _content(value, f'{role}_token', where)
+  return found
+
+
+def added_tokens(
+  definition: dict[str, Any], config: dict[str, Any], files: Files, where: str
+) -> dict[int, dict[str, Any]]:
+  """Tokens beside the model's own, by id, as `tokenizer.json` writes them.
+
+  Collected from all three places that may list them. Special are those that say so,
+  and those that the files name in a role or among the other special tokens.
+
+  Raises:
+    DamagedData: an entry is malformed, or two tokens have one id.
+  """
+  others = config.get('additional_special_tokens') or ()
+  if not isinstance(others, list | tuple):
+    raise damaged(where, CONFIG, 'additional_special_tokens is no list')
+  special = {_content(value, 'additional_special_tokens', where) for value in others}
+  special |= {text for text in roles(config, where).values() if text is not None}
+  added: dict[int, dict[str, Any]] = {}
+  for name, token_id, entry in _entries(definition, config, files, where):
+    content = entry.get('content')
+    known_id = type(token_id) is int and 0 <= token_id < MAX_IDS
+    if not known_id or not isinstance(content, str):
+      raise damaged(where, name, f'added token {content!r} has the id {token_id!r}')
+    if not content:
+      raise damaged(where, name, f'added token {token_id} is the empty text')
+    known = added.setdefault(token_id, {'content': content, 'special': False})
+    if known['content'] != content:
+      raise damaged(
+        where, name, f'id {token_id} is {content!r} and {known["content"]!r}'
+      )
+    flags = {
+      flag: bool(entry.get(flag, False)) for flag in ('single_word', 'lstrip', 'rstrip')
+    }
+    is_special = bool(entry.get('special', False)) or content in special
+    normalized = bool(entry.get('normalized', not is_special))
+    added[token_id] = {
+      'id': token_id,
+      'content': content,
+      **flags,
+      'normalized': normalized,
+      'special': is_special or known['special'],
+    }
+  return added
+
+
+def _entries(
+  definition: dict[str, Any], config: dict[str, Any], files: Files, where: str
+) -> Iterator[tuple[str, Any, dict[str, Any]]]:
+  """File, id and properties of every mention of an added token."""
+  if ADDED in files:
+    for content, token_id in read_json(files, ADDED, where).items():
+      yield ADDED, token_id, {'content': content}
+  decoder = config.get('added_tokens_decoder') or {}
+  if not isinstance(decoder, dict):
+    raise damaged(where, CONFIG, 'added_tokens_decoder is no object')
+  for key, entry in decoder.items():
+    if not isinstance(entry, dict):
+      raise damaged(where, CONFIG, f'added_tokens_decoder[{key!r}] is no object')
+    yield CONFIG, int(key) if key.isascii() and key.isdecimal() else key, entry
+  listed = definition.get('added_tokens') or []
+  if not isinstance(listed, list):
+    raise damaged(where, TOKENIZER_JSON, 'added_tokens is no list')
+  for entry in listed:
+    if not isinstance(entry, dict):
+      raise damaged(where, TOKENIZER_JSON, f'added token {entry!r} is no object')
+    yield TOKENIZER_JSON, entry.get('id'), entry
+
+
+def _content(value: Any, field: str, where: str) -> str:
+  """A token's text, which is written plainly or as an object with flags."""
+  text = value.get('content') if isinstance(value, dict) else value
+  if not isinstance(text, str):
+    raise damaged(where, CONFIG, f'{field} is {value!r}, wanted a text')
+  return text

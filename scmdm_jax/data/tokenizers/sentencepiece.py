@@ -1,0 +1,128 @@
+"""A `*.model` file of SentencePiece.
+
+A piece of any type but CONTROL may come out of a text, so the special ones are made
+CONTROL before the library sees the model.
+"""
+
+import functools
+import hashlib
+from typing import Any
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+from scmdm_jax.data.tokenizers import files as tokenizer_files
+from scmdm_jax.data.tokenizers.files import Files, damaged
+from scmdm_jax.data.tokenizers.subword import Definition, Encoder
+from scmdm_jax.errors import BadInput, DamagedData
+
+# protobuf makes these classes as it is imported: type checkers do not see them.
+_ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore
+_CONTROL = _ModelProto.SentencePiece.CONTROL
+_UNKNOWN = _ModelProto.SentencePiece.UNKNOWN
+# Types of pieces that stand for something else than text.
+_RESERVED = (
+  _CONTROL,
+  _ModelProto.SentencePiece.USER_DEFINED,
+  _ModelProto.SentencePiece.UNUSED,
+)
+# Stands for a piece that is shown as it is written. From Unicode's private use area.
+_PLACEHOLDER = '\ue0ff'
+
+
+def read(files: Files, where: str) -> Definition:
+  """What a `*.model` file and those beside it say.
+
+  Raises:
+    BadInput: a role is given to a token that does not exist.
+    DamagedData: the file is malformed, or contradicts another.
+  """
+  name = tokenizer_files.definition_file(files, where)
+  config = tokenizer_files.side_config(files, where)
+  data = tokenizer_files.read_bytes(files, name, where)
+  proto = _ModelProto()
+  try:
+    proto.ParseFromString(data)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+  except Exception as e:  # protobuf's DecodeError, the library's RuntimeError.
+    raise damaged(where, name, f'not a SentencePiece model ({e})') from e
+  if not proto.pieces:
+    raise damaged(where, name, 'a SentencePiece model without pieces')
+  vocabulary = {i: piece.piece for i, piece in enumerate(proto.pieces)}
+  added = tokenizer_files.added_tokens({}, config, files, where)
+  for i, token in added.items():
+    if vocabulary.setdefault(i, token['content']) != token['content']:
+      raise damaged(
+        where, name, f'id {i} is {vocabulary[i]!r} and {token["content"]!r}'
+      )
+  ids = {token: i for i, token in vocabulary.items()}
+  roles = {
+    role: vocabulary[i]
+    for role, i in (
+      ('bos', processor.bos_id()),
+      ('eos', processor.eos_id()),
+      ('pad', processor.pad_id()),
+    )
+    if i >= 0
+  }
+  named: dict[str, int] = {}
+  for role, token in (roles | tokenizer_files.roles(config, where)).items():
+    if token is None or role == 'unk':
+      continue
+    if token not in ids:
+      raise BadInput(
+        f'{where}/{name}: {role}_token is {token!r}, which is none of its {len(ids)} '
+        'tokens; wanted one that has an id'
+      )
+    named[role] = ids[token]
+  control = {i for i, piece in enumerate(proto.pieces) if piece.type == _CONTROL}
+  reserved = {i for i, piece in enumerate(proto.pieces) if piece.type in _RESERVED}
+  framing = frozenset(named.values())
+  unk = processor.unk_id()
+  if unk in framing:
+    raise BadInput(
+      f'{where}/{name}: unknown text becomes {vocabulary[unk]!r}, which starts, ends, '
+      'pads or masks a text; wanted a token of its own'
+    )
+  return Definition(
+    source=f'{where}/{name}',
+    name=name,
+    vocabulary=vocabulary,
+    special=framing | control | {i for i, token in added.items() if token['special']},
+    added=framing | frozenset(added) | reserved,
+    bos_id=named.get('bos'),
+    eos_id=named.get('eos'),
+    pad_id=named.get('pad'),
+    mask_id=named.get('mask'),
+    unk_id=unk,
+    encoder=functools.partial(_encoder, data, f'{where}/{name}'),
+  )
+
+
+def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
+  """The library's processor with `forbidden` pieces out of reach of texts."""
+  proto = _ModelProto()
+  proto.ParseFromString(data)
+  for i in forbidden:
+    if i < len(proto.pieces) and proto.pieces[i].type != _UNKNOWN:
+      proto.pieces[i].type = _CONTROL
+  reduced = proto.SerializeToString(deterministic=True)
+  try:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=reduced)
+  except RuntimeError as e:
+    raise DamagedData(f'{source}: not a SentencePiece model ({e})') from e
+  shown = {proto.pieces[i].piece for i in forbidden if i < len(proto.pieces)}
+
+  def ids(text: str) -> list[int]:
+    return processor.encode(text, out_type=int)
+
+  def join(pieces: list[str]) -> str:
+    # The library drops control pieces; one that is left over is to be seen.
+    hidden = [piece for piece in pieces if piece in shown]
+    replaced = [_PLACEHOLDER if piece in shown else piece for piece in pieces]
+    text = processor.decode_pieces(replaced)
+    for piece in hidden:
+      text = text.replace(_PLACEHOLDER, piece, 1)
+    return text
+
+  return Encoder(ids, join, hashlib.sha256(reduced).digest())

@@ -1,0 +1,134 @@
+import io
+import json
+
+import numpy as np
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+
+from scmdm_jax.data.tokenizers import from_files
+from scmdm_jax.errors import BadInput, DamagedData
+from tests.data.tokenizers import tiny
+
+SPECIAL = ('<s>', '</s>', '<pad>', '<mask>', '<extra>')
+
+
+def trained(**options):
+  """A model of the library's own trainer; `<mask>` and `<extra>` are plain pieces."""
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter([tiny.TEXT, *tiny.TEXT.split()] * 20),
+    model_writer=model,
+    hard_vocab_limit=False,
+    user_defined_symbols=['<mask>', '<extra>'],
+    minloglevel=2,
+    **{'vocab_size': 48, 'pad_id': 3, 'bos_id': 1, 'eos_id': 2, 'unk_id': 0, **options},
+  )
+  return model.getvalue()
+
+
+@pytest.fixture(scope='module', params=['unigram', 'bpe'])
+def model(request):
+  return trained(model_type=request.param)
+
+
+def load(model, mask_id=4, more=0, **config):
+  size = sentencepiece.SentencePieceProcessor(model_proto=model).get_piece_size()
+  files = {'tokenizer.model': model}
+  files['tokenizer_config.json'] = json.dumps(config).encode()
+  return from_files(files, mask_id=mask_id, vocab_size=size + more, where='here')
+
+
+def test_roles_come_from_the_model(model):
+  tokenizer = load(model)
+  assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id) == (1, 2, 3)
+  assert tokenizer.tokens[:6] == ('<unk>', '<s>', '</s>', '<pad>', '<mask>', '<extra>')
+  assert tokenizer.name == 'tokenizer.model'
+  assert load(model, pad_token=None).pad_id == 2
+  assert load(model, more=3).undefined_ids == (
+    (tokenizer.vocab_size, tokenizer.vocab_size + 3),
+  )
+
+
+def test_ordinary_text_is_what_the_library_makes_of_it(model):
+  library = sentencepiece.SentencePieceProcessor(model_proto=model)
+  tokenizer = load(model)
+
+  @given(st.lists(st.sampled_from(tiny.TEXT.split()), min_size=1))
+  def check(words):
+    text = ' '.join(words)
+    ids = tokenizer.encode_text(text)
+    assert ids.dtype == np.int32
+    assert ids.tolist() == library.encode(text)
+    assert tokenizer.decode(ids) == text
+
+  check()
+
+
+def test_no_text_yields_a_special_id(model):
+  tokenizer = load(model)
+  assert 4 in sentencepiece.SentencePieceProcessor(model_proto=model).encode('<mask>')
+  assert 5 in tokenizer.encode_text('low <extra>')  # An ordinary piece stays one.
+  pieces = st.sampled_from([*SPECIAL, '<unk>', ' ', '▁', 'low'])
+
+  @given(st.lists(st.one_of(pieces, st.text(max_size=3))).map(''.join))
+  def check(text):
+    assert not {1, 2, 3, 4} & set(tokenizer.encode_text(text).tolist())
+
+  check()
+
+
+def test_decode_hides_the_frame_and_shows_a_mask(model):
+  tokenizer = load(model)
+  low = tokenizer.encode_text('low').tolist()
+  assert tokenizer.decode(tokenizer.encode('low wider', 32)) == 'low wider'
+  assert tokenizer.decode([1, *low, 4, *low, 4, 2, 3]) == 'low<mask> low<mask>'
+  extra = load(model, mask_id=50 + tokenizer.vocab_size, more=60)
+  assert extra.decode([*low, extra.mask_id]) == 'low<mask>'
+
+
+def test_fingerprint_follows_model_and_roles(model):
+  found = {load(model).fingerprint, load(model, mask_id=5).fingerprint}
+  found |= {
+    load(model, pad_token=None).fingerprint,
+    load(trained(vocab_size=40)).fingerprint,
+  }
+  assert len(found) == 4
+  assert load(model).fingerprint == load(model, more=2).fingerprint
+
+
+def test_errors():
+  model = trained()
+  with pytest.raises(BadInput, match='is 0, which is its unk token'):
+    load(model, mask_id=0)
+  with pytest.raises(BadInput, match='is 2, which is its eos token'):
+    load(model, mask_id=2)
+  with pytest.raises(BadInput, match="mask_token is '<none>', which is none of its"):
+    load(model, mask_token='<none>')
+  with pytest.raises(BadInput, match='the model has 9 ids'):
+    from_files({'x.model': model}, mask_id=None, vocab_size=9, where='here')
+  with pytest.raises(BadInput, match='no token ends a text'):
+    load(trained(eos_id=-1))
+  with pytest.raises(BadInput, match="unknown text becomes '<unk>'"):
+    load(model, pad_token='<unk>')
+
+
+@pytest.mark.parametrize('content', [b'', b'\x00', b'{"a": 1}', b'\n\x05abc'])
+def test_what_is_no_model(content):
+  with pytest.raises(DamagedData, match=r'^here/x\.model: ') as caught:
+    from_files({'x.model': content}, mask_id=None, vocab_size=9, where='here')
+  assert '\n' not in str(caught.value)
+
+
+def test_truncated_models():
+  model = trained()
+  for stop in range(1, len(model) - 1, 997):
+    try:
+      load_cut = from_files(
+        {'x.model': model[:stop]}, mask_id=None, vocab_size=99, where='here'
+      )
+    except BadInput as e:
+      assert str(e).startswith('here/x.model: ')
+    else:
+      assert load_cut.eos_id not in load_cut.encode_text('low')
