@@ -496,7 +496,9 @@ def loop_of(train: TrainSettings) -> LoopConfig:
   )
 
 
-def new_model(settings: Settings, vocab_size: int, mask_id: int) -> ModelDescription:
+def new_model(
+  settings: Settings, vocab_size: int, mask_id: int | None
+) -> ModelDescription:
   """The description of a model trained from scratch.
 
   Raises:
