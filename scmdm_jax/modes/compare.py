@@ -118,8 +118,12 @@ class _Bench:
     trained = train.fit(
       settings, description, params, self.train_texts, directory, name
     )
-    extra = {'base': self.settings.checkpoint, 'rate': arm.rate, 'seed': seed}
-    store.save_model(directory / store.MODEL_SUBDIRECTORY, description, trained, extra)
+    store.save_model(
+      directory / store.MODEL_SUBDIRECTORY,
+      description,
+      trained,
+      train.origin(settings),
+    )
     return description, trained
 
   def draw(self, model: evaluate.Model, seed: int, **changes: Any) -> sample.Drawn:

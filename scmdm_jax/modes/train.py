@@ -214,6 +214,24 @@ def fit(
   return state.ema
 
 
+def origin(settings: Settings) -> dict[str, Any]:
+  """How a trained model came about, for its checkpoint and model card."""
+  method, options = settings.method, settings.train
+  return {
+    'base': settings.checkpoint,
+    'license': 'unknown',
+    'objective': method.objective,
+    'schedule': method.schedule,
+    'rate': method.rate,
+    'steps': options.num_steps,
+    'batch_size': options.batch_size,
+    'learning_rate': options.learning_rate,
+    'data': settings.data.name,
+    'length': settings.data.length,
+    'seed': settings.seed,
+  }
+
+
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
@@ -226,7 +244,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     workdir / store.MODEL_SUBDIRECTORY,
     description,
     trained,
-    {'base': settings.checkpoint, 'rate': settings.method.rate},
+    origin(settings),
   )
   return {
     'mode': 'train',

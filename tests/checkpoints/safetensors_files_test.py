@@ -2,11 +2,14 @@ import json
 import pathlib
 import pickle
 import struct
+import tempfile
 
+import hypothesis
 import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
+from hypothesis import strategies as st
 
 from scmdm_jax.checkpoints import safetensors_files as files
 from scmdm_jax.errors import BadInput, DamagedData
@@ -258,6 +261,35 @@ def test_index_must_agree_with_the_shards(source):
   write_index(source, ['a'])
   with pytest.raises(DamagedData, match='weight_map is not an object'):
     files.open_source(source)
+
+
+NAMES = st.text(max_size=4) | st.sampled_from(
+  ['a.safetensors', 'b.safetensors', '.', '../a', '/', 'a.bin', 'config.json']
+)
+INDICES = st.dictionaries(
+  st.sampled_from(['weight_map', 'metadata']),
+  st.dictionaries(st.sampled_from(['a', 'b']) | st.text(max_size=2), NAMES)
+  | st.none()
+  | st.lists(NAMES, max_size=2),
+)
+
+
+@hypothesis.given(INDICES)
+@hypothesis.example({'weight_map': {'a': 'a.safetensors', 'b': 'b.safetensors'}})
+@hypothesis.settings(max_examples=200, deadline=None, derandomize=True)
+def test_any_index_is_refused_or_true(index):
+  with tempfile.TemporaryDirectory() as directory:
+    source = manifests.write_directory(pathlib.Path(directory, 's'), {'x': 1}, TENSORS)
+    shard(source)
+    text = json.dumps(index)
+    (source / 'model.safetensors.index.json').write_text(text)
+    try:
+      assert_equal(read(source))
+    except BadInput as e:
+      assert str(e).isprintable()
+    else:
+      # Only the truth is believed.
+      assert index['weight_map'] == {'a': 'a.safetensors', 'b': 'b.safetensors'}
 
 
 @pytest.mark.parametrize('name', ['x' * 300, 'a\0b', 'a\nb', '\ud800', '', '.'])

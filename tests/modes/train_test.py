@@ -78,7 +78,19 @@ def test_a_run_leaves_all_its_parts(base):
   # Every second step was saved; the newest two are kept.
   assert sorted(path.name for path in (base / 'checkpoints').iterdir()) == ['4', '6']
   extra = json.loads((base / 'model' / 'model.json').read_text())['extra']
-  assert extra == {'base': '', 'rate': 0.0}
+  assert extra == {
+    'base': '',
+    'license': 'unknown',
+    'objective': 'masked',
+    'schedule': 'log_linear',
+    'rate': 0.0,
+    'steps': 6,
+    'batch_size': 8,
+    'learning_rate': 1e-2,
+    'data': 'qm9',
+    'length': 32,
+    'seed': 0,
+  }
 
 
 def test_at_rate_zero_nothing_is_added(base):
@@ -125,7 +137,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   assert description.injection == 'embedding'
   assert figures['parameters'] == sum(x.size for x in jax.tree.leaves(params))
   extra = json.loads((tmp_path / 'run' / 'model' / 'model.json').read_text())['extra']
-  assert extra == {'base': str(base), 'rate': 1.0}
+  assert (extra['base'], extra['rate']) == (str(base), 1.0)
   # What has been adapted keeps its injection, and no other may take its place.
   again = settings_with(checkpoint=str(tmp_path / 'run'), method__rate=0.0)
   description, _ = train.starting_point(again, tokenizer, tmp_path, KEY)
