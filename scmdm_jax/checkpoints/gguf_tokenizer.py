@@ -1,0 +1,152 @@
+"""The tokenizer inside a GGUF file, as the files of a Hugging Face model.
+
+Byte-level BPE only ('gpt2' in GGUF's words). How text is cut before merging is not in
+the file: it has a name, and what the name means is the table below, each from the
+`tokenizer.json` that its model was published with.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from scmdm_jax.errors import BadInput, DamagedData
+
+_TOKENS = 'tokenizer.ggml.tokens'
+_TYPES = 'tokenizer.ggml.token_type'
+_MERGES = 'tokenizer.ggml.merges'
+_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+
+# Contractions, words, numbers of up to N digits, punctuation, line ends, spaces.
+_WORDS = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}NUMBER"
+  r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
+
+
+class _Cut(NamedTuple):
+  """What a name in `tokenizer.ggml.pre` means."""
+
+  pattern: str  # '' is GPT-2's own.
+  digits: bool = False  # Every digit alone, before all else.
+  nfc: bool = False
+  ignore_merges: bool = False  # A word that is a token is not merged anew.
+
+
+_CUTS = {
+  'gpt-2': _Cut(''),
+  'smollm': _Cut('', digits=True),
+  'llama-bpe': _Cut(_WORDS.replace('NUMBER', '{1,3}'), ignore_merges=True),
+  'qwen2': _Cut(_WORDS.replace('NUMBER', ''), nfc=True),
+}
+_IDS = {
+  'bos_token': 'tokenizer.ggml.bos_token_id',
+  'eos_token': 'tokenizer.ggml.eos_token_id',
+  'pad_token': 'tokenizer.ggml.padding_token_id',
+  'unk_token': 'tokenizer.ggml.unknown_token_id',
+}
+
+
+def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
+  """`tokenizer.json` and `tokenizer_config.json` of a GGUF file's fields.
+
+  Args:
+    fields: the header's fields.
+    where: the file, for messages.
+
+  Raises:
+    BadInput: a kind of tokenizer that is not rebuilt here.
+    DamagedData: tokens, merges and ids that do not fit together.
+  """
+  model = fields.get('tokenizer.ggml.model')
+  if model != 'gpt2':
+    raise BadInput(
+      f"{where}: tokenizer.ggml.model is {model!r}; only 'gpt2' (byte-level BPE) is "
+      'rebuilt here'
+    )
+  name = fields.get('tokenizer.ggml.pre')
+  cut = _CUTS.get(name) if isinstance(name, str) else None
+  if cut is None:
+    raise BadInput(
+      f'{where}: tokenizer.ggml.pre is {name!r}; wanted one of {", ".join(_CUTS)}'
+    )
+  tokens = _strings(fields, _TOKENS, where)
+  types = fields.get(_TYPES, np.ones(len(tokens), np.int32))
+  if (
+    not isinstance(types, np.ndarray)
+    or types.dtype.kind not in 'iu'
+    or len(types) != len(tokens)
+  ):
+    raise DamagedData(
+      f'{where}: {_TYPES}: wanted a whole number for each of {len(tokens)} tokens'
+    )
+  vocabulary = {token: i for i, token in enumerate(tokens) if int(types[i]) != _UNUSED}
+  if len(vocabulary) != np.sum(types != _UNUSED):
+    raise DamagedData(f'{where}: {_TOKENS} has a token twice')
+  merges = []
+  for merge in _strings(fields, _MERGES, where):
+    first, _, second = merge.partition(' ')
+    merges.append((first, second))
+  try:
+    bpe = models.BPE(vocabulary, merges, ignore_merges=cut.ignore_merges)
+  except Exception as e:  # The library has no other type.
+    raise DamagedData(f'{where}: {_MERGES} do not fit {_TOKENS} ({e})') from e
+  tokenizer = _tokenizer(bpe, cut)
+  added = [
+    tokenizers.AddedToken(token, special=int(kind) == _CONTROL, normalized=False)
+    for token, kind in zip(tokens, types, strict=True)
+    if int(kind) in (_CONTROL, _USER_DEFINED) and token
+  ]
+  tokenizer.add_tokens(added)
+  if any(tokenizer.token_to_id(t) != i for t, i in vocabulary.items()):
+    raise DamagedData(f'{where}: {_TOKENS}: special tokens do not keep their ids')
+  text = tokenizer.to_str(pretty=False)
+  config = _config(fields, tokens, where)
+  return {
+    'tokenizer.json': text.encode(),
+    'tokenizer_config.json': (json.dumps(config, indent=2) + '\n').encode(),
+  }
+
+
+def _strings(fields: Mapping[str, Any], name: str, where: str) -> list[str]:
+  value = fields.get(name)
+  if not isinstance(value, list):
+    raise DamagedData(f'{where}: no list of strings in {name}; get the file again')
+  return value
+
+
+def _tokenizer(bpe: models.BPE, cut: _Cut) -> tokenizers.Tokenizer:
+  """The byte-level BPE behind its way of cutting text into words."""
+  tokenizer = tokenizers.Tokenizer(bpe)
+  steps: list[Any] = []
+  if cut.digits:
+    steps.append(pre_tokenizers.Digits(individual_digits=True))
+  if cut.pattern:
+    words = tokenizers.Regex(cut.pattern)
+    steps.append(pre_tokenizers.Split(words, 'isolated'))
+  own = not cut.pattern
+  steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=own))
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+  tokenizer.decoder = decoders.ByteLevel()
+  if cut.nfc:
+    tokenizer.normalizer = normalizers.NFC()
+  return tokenizer
+
+
+def _config(fields: Mapping[str, Any], tokens: list[str], where: str) -> dict[str, Any]:
+  """`tokenizer_config.json`: which tokens begin, end, pad."""
+  config: dict[str, Any] = {'tokenizer_class': 'PreTrainedTokenizerFast'}
+  for theirs, name in _IDS.items():
+    token = fields.get(name)
+    if token is None:
+      continue
+    if type(token) is not int or not 0 <= token < len(tokens):
+      raise DamagedData(
+        f'{where}: {name} is {token!r}; wanted an id below {len(tokens)}'
+      )
+    config[theirs] = tokens[token]
+  config['add_bos_token'] = bool(fields.get('tokenizer.ggml.add_bos_token', False))
+  return config
