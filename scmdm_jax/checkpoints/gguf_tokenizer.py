@@ -1,16 +1,18 @@
 """The tokenizer inside a GGUF file, as the files of a Hugging Face model.
 
-Byte-level BPE only ('gpt2' in GGUF's words). How text is cut before merging is not in
-the file: it has a name, and what the name means is the table below, each from the
-`tokenizer.json` that its model was published with.
+Byte-level BPE ('gpt2' in GGUF's words) becomes a `tokenizer.json`. How text is cut
+before merging is not in the file: it has a name, and what the name means is the table
+below, each from the `tokenizer.json` that its model was published with. SentencePiece's
+BPE ('llama') becomes a `tokenizer.model`.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import tokenizers
+from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from scmdm_jax.errors import BadInput, DamagedData
@@ -18,7 +20,11 @@ from scmdm_jax.errors import BadInput, DamagedData
 _TOKENS = 'tokenizer.ggml.tokens'
 _TYPES = 'tokenizer.ggml.token_type'
 _MERGES = 'tokenizer.ggml.merges'
-_CONTROL, _USER_DEFINED, _UNUSED = 3, 4, 5
+_SCORES = 'tokenizer.ggml.scores'
+# As in SentencePiece.
+_CONTROL, _USER_DEFINED, _UNUSED, _BYTE = 3, 4, 5, 6
+# protobuf makes these classes as it is imported: type checkers do not see them.
+_ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore
 
 # Contractions, words, numbers of up to N digits, punctuation, line ends, spaces.
 _WORDS = (
@@ -51,7 +57,7 @@ _IDS = {
 
 
 def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
-  """`tokenizer.json` and `tokenizer_config.json` of a GGUF file's fields.
+  """`tokenizer.json` or `tokenizer.model`, and `tokenizer_config.json`.
 
   Args:
     fields: the header's fields.
@@ -59,56 +65,98 @@ def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
 
   Raises:
     BadInput: a kind of tokenizer that is not rebuilt here.
-    DamagedData: tokens, merges and ids that do not fit together.
+    DamagedData: tokens, merges, scores and ids that do not fit together.
   """
   model = fields.get('tokenizer.ggml.model')
-  if model != 'gpt2':
+  if not (isinstance(model, str) and model in ('gpt2', 'llama')):
     raise BadInput(
-      f"{where}: tokenizer.ggml.model is {model!r}; only 'gpt2' (byte-level BPE) is "
-      'rebuilt here'
+      f"{where}: tokenizer.ggml.model is {model!r}; only 'gpt2' (byte-level BPE) and "
+      "'llama' (SentencePiece) are rebuilt here"
     )
+  tokens = _strings(fields, _TOKENS, where)
+  types = fields.get(_TYPES, np.ones(len(tokens), np.int32))
+  if not _is_array(types, 'iu', len(tokens)):
+    raise DamagedData(
+      f'{where}: {_TYPES}: wanted a whole number for each of {len(tokens)} tokens'
+    )
+  if len(set(tokens)) < len(tokens):
+    raise DamagedData(f'{where}: {_TOKENS} has a token twice')
+  config = _config(fields, tokens, where)
+  rebuilt = _byte_level if model == 'gpt2' else _sentencepiece
+  return {
+    **rebuilt(fields, tokens, types.tolist(), where),
+    'tokenizer_config.json': (json.dumps(config, indent=2) + '\n').encode(),
+  }
+
+
+def _byte_level(
+  fields: Mapping[str, Any], tokens: list[str], types: list[int], where: str
+) -> dict[str, bytes]:
   name = fields.get('tokenizer.ggml.pre')
   cut = _CUTS.get(name) if isinstance(name, str) else None
   if cut is None:
     raise BadInput(
       f'{where}: tokenizer.ggml.pre is {name!r}; wanted one of {", ".join(_CUTS)}'
     )
-  tokens = _strings(fields, _TOKENS, where)
-  types = fields.get(_TYPES, np.ones(len(tokens), np.int32))
-  if (
-    not isinstance(types, np.ndarray)
-    or types.dtype.kind not in 'iu'
-    or len(types) != len(tokens)
-  ):
-    raise DamagedData(
-      f'{where}: {_TYPES}: wanted a whole number for each of {len(tokens)} tokens'
-    )
-  vocabulary = {token: i for i, token in enumerate(tokens) if int(types[i]) != _UNUSED}
-  if len(vocabulary) != np.sum(types != _UNUSED):
-    raise DamagedData(f'{where}: {_TOKENS} has a token twice')
+  ids = {token: i for i, token in enumerate(tokens) if types[i] != _UNUSED}
   merges = []
   for merge in _strings(fields, _MERGES, where):
     first, _, second = merge.partition(' ')
     merges.append((first, second))
   try:
-    bpe = models.BPE(vocabulary, merges, ignore_merges=cut.ignore_merges)
+    bpe = models.BPE(ids, merges, ignore_merges=cut.ignore_merges)
   except Exception as e:  # The library has no other type.
     raise DamagedData(f'{where}: {_MERGES} do not fit {_TOKENS} ({e})') from e
   tokenizer = _tokenizer(bpe, cut)
   added = [
-    tokenizers.AddedToken(token, special=int(kind) == _CONTROL, normalized=False)
+    tokenizers.AddedToken(token, special=kind == _CONTROL, normalized=False)
     for token, kind in zip(tokens, types, strict=True)
-    if int(kind) in (_CONTROL, _USER_DEFINED) and token
+    if kind in (_CONTROL, _USER_DEFINED) and token
   ]
   tokenizer.add_tokens(added)
-  if any(tokenizer.token_to_id(t) != i for t, i in vocabulary.items()):
+  if any(tokenizer.token_to_id(t) != i for t, i in ids.items()):
     raise DamagedData(f'{where}: {_TOKENS}: special tokens do not keep their ids')
-  text = tokenizer.to_str(pretty=False)
-  config = _config(fields, tokens, where)
-  return {
-    'tokenizer.json': text.encode(),
-    'tokenizer_config.json': (json.dumps(config, indent=2) + '\n').encode(),
-  }
+  return {'tokenizer.json': tokenizer.to_str(pretty=False).encode()}
+
+
+def _sentencepiece(
+  fields: Mapping[str, Any], tokens: list[str], types: list[int], where: str
+) -> dict[str, bytes]:
+  scores = fields.get(_SCORES)
+  if not _is_array(scores, 'f', len(tokens)):
+    raise DamagedData(
+      f'{where}: {_SCORES}: wanted one for each of {len(tokens)} tokens'
+    )
+  if fields.get('tokenizer.ggml.precompiled_charsmap') is not None:
+    raise BadInput(f'{where}: tokenizer.ggml.precompiled_charsmap is not rebuilt here')
+  proto = _ModelProto()
+  try:
+    for token, score, kind in zip(tokens, scores.tolist(), types, strict=True):
+      proto.pieces.add(piece=token, score=score, type=kind)
+  except ValueError as e:
+    raise DamagedData(f'{where}: {_TYPES}: {e}') from e
+  trainer = proto.trainer_spec
+  trainer.model_type = trainer.BPE
+  trainer.vocab_size = len(tokens)
+  trainer.byte_fallback = _BYTE in types
+  for role in ('bos', 'eos', 'pad', 'unk'):
+    token = fields.get(_IDS[f'{role}_token'])
+    setattr(trainer, f'{role}_id', -1 if token is None else token)
+    if token is not None:
+      setattr(trainer, f'{role}_piece', tokens[token])
+  rules = proto.normalizer_spec
+  rules.name = 'identity'
+  prefix = fields.get('tokenizer.ggml.add_space_prefix', True)
+  rules.add_dummy_prefix = bool(prefix)
+  extra = fields.get('tokenizer.ggml.remove_extra_whitespaces', False)
+  rules.remove_extra_whitespaces = bool(extra)
+  return {'tokenizer.model': proto.SerializeToString(deterministic=True)}
+
+
+def _is_array(value: Any, kinds: str, length: int) -> TypeGuard[np.ndarray]:
+  return (
+    isinstance(value, np.ndarray) and value.dtype.kind in kinds and len(value) == length
+  )
 
 
 def _strings(fields: Mapping[str, Any], name: str, where: str) -> list[str]:
