@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Runs a command as N processes of one run on this machine, over the loopback.
+#
+#   launch/local.sh launch/local_multiprocess.sh 2 \
+#     python -m scmdm_jax.main --config=configs/quickstart.py --workdir=runs/two
+#
+# Each process finds its place in SCMDM_COORDINATOR, SCMDM_NUM_PROCESSES and
+# SCMDM_PROCESS_ID (scmdm_jax/parallel/multihost.py); its lines begin with its number.
+# A rehearsal for several hosts: XLA_FLAGS=--xla_force_host_platform_device_count=4
+# gives every process 4 devices. On a host with GPUs one process drives them all.
+#
+# SIGTERM and SIGINT are passed on to every process. When one fails, the others are
+# ended, by SIGKILL if they are still there SCMDM_KILL_AFTER seconds later (default
+# 10). Exit code: that of the first failure; else 75 (saved on a signal, run the same
+# command again) if one says so; else 0.
+set -euo pipefail
+
+say() { printf 'launch/local_multiprocess.sh: %s\n' "$*" >&2; }
+die() { say "$@"; exit 2; }
+
+if (($# < 2)) || ! [[ $1 =~ ^[1-9][0-9]?$ ]]; then
+  die 'give a number of processes from 1 to 99 and a command, such as:' \
+    'launch/local_multiprocess.sh 2 python -m scmdm_jax.main --help'
+fi
+count=$1
+shift
+
+free_port='import socket
+with socket.socket() as s:
+  s.bind(("127.0.0.1", 0))
+  print(s.getsockname()[1])'
+port=$(python3 -c "$free_port") || die 'python3 does not run'
+export SCMDM_COORDINATOR=127.0.0.1:$port SCMDM_NUM_PROCESSES=$count
+
+numbered() { # NUMBER: copies the input, the number before every line.
+  local line
+  while IFS= read -r line || [[ -n $line ]]; do
+    printf '[%s] %s\n' "$1" "$line"
+  done
+}
+
+declare -A number=()  # Of every process that runs, by its id.
+groups=() readers=() killer=
+
+pass_on() { # SIGNAL
+  local id
+  for id in "${!number[@]}"; do kill "-$1" "$id" 2>/dev/null || true; done
+}
+
+end_groups() { # Whatever the processes have left behind.
+  local id
+  for id in "${groups[@]}" $killer; do kill -KILL -- "-$id" 2>/dev/null || true; done
+}
+
+end_others() {
+  pass_on TERM
+  {
+    sleep "${SCMDM_KILL_AFTER:-10}"
+    pass_on KILL
+  } </dev/null >/dev/null 2>&1 &
+  killer=$!
+}
+
+pipes=$(mktemp -d)
+trap 'end_groups; rm -rf -- "$pipes"' EXIT
+trap 'pass_on TERM' TERM
+trap 'pass_on INT' INT
+# Every job in a group of its own: Ctrl-C then comes here alone, and is passed on.
+set -m
+for ((i = 0; i < count; i++)); do
+  mkfifo -- "$pipes/out$i" "$pipes/err$i"
+  numbered "$i" <"$pipes/out$i" &
+  readers+=("$!")
+  numbered "$i" <"$pipes/err$i" >&2 &
+  readers+=("$!")
+  SCMDM_PROCESS_ID=$i "$@" </dev/null >"$pipes/out$i" 2>"$pipes/err$i" &
+  number[$!]=$i
+  groups+=("$!")
+done
+
+# Asked for any process that ends, bash would sometimes miss one that just did.
+mkfifo -- "$pipes/clock"
+exec 8<>"$pipes/clock"
+failed=0 saved=0
+while ((${#number[@]})); do
+  read -rt 0.1 -u 8 || true
+  for id in "${!number[@]}"; do
+    if kill -0 "$id" 2>/dev/null; then continue; fi
+    i=${number[$id]} code=0
+    wait "$id" 2>/dev/null || code=$?
+    unset "number[$id]"
+    if ((code == 75)); then
+      saved=75
+    elif ((code && !failed)); then
+      failed=$code
+      say "process $i ended with exit code $code; ending the others"
+      end_others
+    fi
+  done
+done
+end_groups
+wait "${readers[@]}" 2>/dev/null || true
+exit $((failed ? failed : saved))
