@@ -21,6 +21,8 @@ class Options(NamedTuple):
   workdir: str
   mode: str
   source: str
+  reference: str
+  tolerance: str
   help: bool
 
 
@@ -38,7 +40,7 @@ def parse(argv: list[str]) -> Options:
     _check_overrides(config, rest)
 
   values = flags.FlagValues()
-  for name in ('workdir', 'mode', 'source'):
+  for name in ('workdir', 'mode', 'source', 'reference', 'tolerance'):
     flags.DEFINE_string(name, '', '', flag_values=values)
   flags.DEFINE_bool('help', False, '', short_name='h', flag_values=values)
   if config is not None:

@@ -3,19 +3,23 @@
   --config=FILE[:ARG]    the run: a Python file whose get_config() returns the options
   --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
   --workdir=DIR          where the run lives; the same command again resumes it
-  --mode=MODE            train, sample, evaluate, compare, benchmark, import or export,
-                         instead of the config's own
-  --source=DIR           import, export: what to convert (no --config needed)
+  --mode=MODE            train, sample, evaluate, compare, benchmark, import, export or
+                         verify, instead of the config's own
+  --source=PATH          import, export: what to convert; verify: what to check; none of
+                         these modes needs a --config
+  --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere
+  --tolerance=X          verify: largest difference of a logit (default 1e-3)
 
 The last line on standard output is one JSON object with the main figures of the mode.
-Exit codes: 2 for a mistake in what was asked, 3 for damaged data, each with one line
-on standard error.
+Exit codes: 1 for a verdict of no ("ok": false); 2 for a mistake in what was asked and 3
+for damaged data, each with one line on standard error.
 """
 
 import difflib
 import importlib
 import json
 import logging
+import math
 import sys
 from typing import Any
 
@@ -34,6 +38,23 @@ def _convert(mode: str, options: Options) -> dict:
   return {'mode': mode, **do(options.source, options.workdir)}
 
 
+def _verify(options: Options) -> dict:
+  from scmdm_jax.modes import verify
+
+  if not options.source:
+    raise BadInput('--source: not given; --mode=verify wants the path of a checkpoint')
+  if not options.reference:
+    return {'mode': 'verify', **verify.verify(options.source)}
+  try:
+    tolerance = float(options.tolerance or verify.TOLERANCE)
+  except ValueError:
+    tolerance = -1.0
+  if not 0 <= tolerance < math.inf:
+    raise BadInput(f'--tolerance: found {options.tolerance!r}; wanted a number from 0')
+  figures = verify.compare(options.source, options.reference, tolerance)
+  return {'mode': 'verify', **figures}
+
+
 def _run(options: Options) -> dict:
   """Runs the mode and returns its main figures."""
   from scmdm_jax import settings as run_settings
@@ -47,6 +68,8 @@ def _run(options: Options) -> dict:
     )
   if options.mode in ('import', 'export'):
     return _convert(options.mode, options)
+  if options.mode == 'verify':
+    return _verify(options)
   if options.config is None:
     raise BadInput('--config: not given; wanted a file such as configs/quickstart.py')
   if options.mode:
@@ -57,6 +80,8 @@ def _run(options: Options) -> dict:
     return _convert(
       settings.mode, options._replace(workdir=options.workdir or settings.workdir)
     )
+  if settings.mode == 'verify':
+    return _verify(options)
   if options.source:
     raise BadInput(f'--source: given with --mode={settings.mode}, which takes none')
 
@@ -70,7 +95,7 @@ def _run(options: Options) -> dict:
 
 
 def main(argv: list[str]) -> int:
-  """Returns the exit code: 0, or that of the error."""
+  """Returns the exit code: 0, 1 for a verdict of no, or that of the error."""
   logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')
   # Libraries tell there, at length, what the one line of an error says.
   logging.getLogger('absl').setLevel(logging.ERROR)
@@ -93,7 +118,7 @@ def main(argv: list[str]) -> int:
     print('error: interrupted; the same command resumes', file=sys.stderr)
     return 130
   print(json.dumps(figures), flush=True)
-  return 0
+  return 0 if figures.get('ok', True) else 1
 
 
 def _unraisable(what: Any) -> None:

@@ -35,6 +35,7 @@ MODES = (
   'benchmark',
   'import',
   'export',
+  'verify',
 )
 
 
@@ -234,6 +235,9 @@ class Settings:
   seed: int = _option(0, 'a number from 0, below 2**32', _seed)
   checkpoint: str = ''  # The model to start from or to sample; '' trains a new one.
   judge: str = ''  # A causal model for generative perplexity; '' leaves that out.
+  # Contents of checkpoints with fewer bytes are compared with their digests whenever
+  # they are read; 0: never. --mode=verify compares any size.
+  verify_below: int = _at_least(2 << 30, 0)
   data: DataSettings = DataSettings()
   model: ModelSettings = ModelSettings()
   method: MethodSettings = MethodSettings()

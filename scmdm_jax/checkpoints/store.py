@@ -1,35 +1,138 @@
-"""Checkpoints of our own: all calls to Orbax are in this file.
+"""Model checkpoints: what users pass around by path.
 
-Two kinds. A *model* is a directory with `model.json` (what it is) and `params/` (an
-Orbax tree): the thing users pass around by path. A *training store* is a series of
-steps, each with the whole training state, from which a killed run resumes.
+A directory with `model.json` (what it is), `params/` (an Orbax tree, in the dtypes it
+came in), `tokenizer/` (the files of its tokenizer, if any) and `digests.json`. Nothing
+here holds more than a few hundred megabytes of a model beside what a caller asks for.
+All calls to Orbax are in this file and in `training_store`.
 """
 
-import base64
 import contextlib
-import json
-import logging
 import pathlib
-import secrets
-from typing import Any
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from scmdm_jax.checkpoints import disk, tree_diff
+from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 
 MODEL_JSON = 'model.json'
 MODEL_SUBDIRECTORY = 'model'  # Of a training workdir.
+TOKENIZER = 'tokenizer'
 FORMAT = 1
 
 _PARAMS = 'params'
-_STATE = 'state'
-# What Orbax puts into a step last. Its own `is_orbax_checkpoint` and `latest` say yes
-# to any directory with a number, and to a step that is still being written.
-_COMMITTED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
+# Parameters collected before they are written together.
+_GROUP_BYTES = 128 << 20
+# Of one stored piece of an array: a process that needs a slice reads few of them.
+_CHUNK_BYTES = 16 << 20
+
+Path = tuple[str, ...]  # Keys of a parameter in the nested dictionary.
+# Parameters as shapes and dtypes -> the same with a sharding on every leaf.
+Place = Callable[[Any], Any]
+
+
+class ModelWriter:
+  """Takes the parameters of one model in any order and writes them group by group."""
+
+  def __init__(self, directory: pathlib.Path, description: ModelDescription):
+    self._directory = directory
+    abstract = denoiser.abstract_params(description)
+    self._wanted = _shapes(abstract)
+    self._missing = dict(self._wanted)
+    # Orbax keeps the place of an empty subtree, too; the first group brings them.
+    self._empty = {name: {} for name, subtree in abstract.items() if not subtree}
+    self._group: dict[Path, Any] = {}
+    self._bytes = 0
+
+  def add(self, path: Path, value: Any) -> None:
+    """Takes one parameter: a NumPy or JAX array of a floating dtype.
+
+    Raises:
+      ValueError: the model has no such parameter, or it has another shape.
+      DamagedData: the disk is full or failing.
+    """
+    if self._missing.pop(path, None) != tuple(value.shape):
+      raise ValueError(
+        f'parameters do not fit their description: {"/".join(path)} '
+        f'{list(value.shape)}; wanted {self._wanted.get(path)}, once'
+      )
+    self._group[path] = value
+    self._bytes += value.nbytes
+    if self._bytes >= _GROUP_BYTES:
+      self._write()
+
+  def add_tokenizer(self, files: Mapping[str, bytes | pathlib.Path]) -> None:
+    """Copies the files of the tokenizer, by their names."""
+    folder = self._directory / TOKENIZER
+    if files:
+      folder.mkdir()
+    for name, source in files.items():
+      if isinstance(source, bytes):
+        (folder / name).write_bytes(source)
+      else:
+        shutil.copyfile(source, folder / name)
+
+  def finish(self) -> None:
+    """Writes what is left.
+
+    Raises:
+      ValueError: a parameter was never given.
+      DamagedData: the disk is full or failing.
+    """
+    if self._missing:
+      names = ', '.join('/'.join(path) for path in self._missing)
+      raise ValueError(f'parameters do not fit their description: missing {names}')
+    if self._group:
+      self._write()
+    path = self._directory / _PARAMS
+    with disk.saving(path):
+      ocp.partial.finalize(str(path))
+
+  def _write(self) -> None:
+    path = self._directory / _PARAMS
+    context = ocp.Context()
+    context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
+    context.array.saving.use_compression = False  # Weights are noise to a compressor.
+    with disk.saving(path), context:
+      ocp.partial.save(str(path), self._empty | _nested(self._group))
+    self._group, self._bytes, self._empty = {}, 0, {}
+
+
+@contextlib.contextmanager
+def writing_model(
+  path: str | pathlib.Path, description: ModelDescription, extra: dict[str, Any]
+) -> Iterator[ModelWriter]:
+  """Yields a writer; the directory appears complete, by one rename, after the block.
+
+  Args:
+    path: the directory. An older model checkpoint there is replaced.
+    description: what the model is.
+    extra: plain JSON data about its origin, kept in `model.json`.
+
+  Raises:
+    BadInput: `path` holds something other than a model, or cannot be created.
+    DamagedData: the disk is full or failing.
+    ValueError: parameters that do not belong to `description`.
+  """
+  path = pathlib.Path(path).absolute()
+  if not (path / MODEL_JSON).is_file():
+    disk.refuse_occupied(path)
+  with disk.new_directory(path) as temporary:
+    writer = ModelWriter(temporary, description)
+    yield writer
+    writer.finish()
+    disk.write_json(
+      temporary / MODEL_JSON,
+      {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
+    )
+    digests.record(temporary, temporary / digests.MANIFEST)
 
 
 def save_model(
@@ -37,247 +140,141 @@ def save_model(
   description: ModelDescription,
   params: dict[str, Any],
   extra: dict[str, Any],
+  tokenizer: Mapping[str, bytes | pathlib.Path] | None = None,
 ) -> None:
-  """Writes a model checkpoint; the directory appears complete, by one rename.
+  """Writes a whole model; see `writing_model` for the arguments and errors.
 
   Args:
-    path: the directory. An older model checkpoint there is replaced.
+    path: the directory.
     description: what the model is.
-    params: its parameters, as `denoiser.abstract_params(description)` wants them.
-    extra: plain JSON data about its origin, kept in `model.json`.
-
-  Raises:
-    BadInput: `path` holds something other than a model, or cannot be created.
-    DamagedData: the disk is full or failing.
-    ValueError: `params` do not belong to `description`.
+    params: as `denoiser.abstract_params(description)`, of any floating dtypes.
+    extra: JSON data about its origin.
+    tokenizer: the files of its tokenizer, by name.
   """
-  path = pathlib.Path(path).absolute()
-  problems = tree_diff.differences(params, denoiser.abstract_params(description))
+  wanted = denoiser.abstract_params(description)
+  problems = tree_diff.differences(_float32(params), wanted)
   if problems:
     raise ValueError(f'parameters do not fit their description: {problems}')
-  if not (path / MODEL_JSON).is_file():
-    disk.refuse_occupied(path)
-  with disk.new_directory(path) as temporary, disk.saving(path):
-    disk.write_json(
-      temporary / MODEL_JSON,
-      {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
-    )
-    ocp.save(str(temporary / _PARAMS), params)
+  with writing_model(path, description, extra) as writer:
+    writer.add_tokenizer(tokenizer or {})
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+      writer.add(tuple(key.key for key in keys), leaf)
 
 
-def load_model(path: str | pathlib.Path) -> tuple[ModelDescription, dict[str, Any]]:
-  """Reads a model checkpoint onto the default device.
+class StoredModel(NamedTuple):
+  """An opened checkpoint: everything but the parameters, which are read as asked."""
+
+  directory: pathlib.Path
+  description: ModelDescription
+  extra: dict[str, Any]
+  params: dict[str, Any]  # Shapes and stored dtypes.
+
+  @property
+  def tokenizer_files(self) -> dict[str, pathlib.Path]:
+    """The files of its tokenizer by name; empty if it has none."""
+    folder = self.directory / TOKENIZER
+    return {p.name: p for p in sorted(folder.iterdir())} if folder.is_dir() else {}
+
+  def read(self, path: Path) -> np.ndarray:
+    """One parameter, in the dtype it is stored in.
+
+    Raises:
+      DamagedData: it cannot be read.
+    """
+    leaf: Any = self.params
+    for key in path:
+      leaf = leaf[key]
+    others = jax.tree.map(lambda _: ocp.PLACEHOLDER, self.params)
+    tree = _replaced(others, path, _on_host(leaf))
+    with disk.reading(self.directory / _PARAMS):
+      value = ocp.load(str(self.directory / _PARAMS), tree)
+    for key in path:
+      value = value[key]
+    return np.asarray(value)
+
+
+def open_model(
+  path: str | pathlib.Path, verify_below: int = digests.VERIFY_BELOW
+) -> StoredModel:
+  """Opens a model checkpoint and compares its files with their digests.
 
   Args:
     path: a directory written by `save_model`, or a training workdir holding one.
-
-  Returns:
-    The description and the parameters, float32 arrays.
+    verify_below: contents of larger checkpoints, in bytes, are not compared; 0 skips
+      the comparison, names and sizes excepted.
 
   Raises:
     BadInput: there is no model at `path`, or its parameters have other shapes than
       its description says.
-    DamagedData: files are missing, truncated or altered.
+    DamagedData: files are missing, foreign, truncated or altered.
   """
-  path = _find_model(pathlib.Path(path).absolute())
+  path = find_model(path)
   data = disk.read_json(path / MODEL_JSON)
-  _check_format(path / MODEL_JSON, data)
+  check_format(path / MODEL_JSON, data)
+  digests.check(path, path / digests.MANIFEST, verify_below)
   try:
     description = ModelDescription.from_dict(data['description'])
+    extra = dict(data['extra'])
   except (KeyError, TypeError, ValueError) as e:
     raise DamagedData(f'{path / MODEL_JSON}: not a model description ({e})') from e
-  wanted = _placed(denoiser.abstract_params(description))
   tree = path / _PARAMS
   with disk.reading(tree):
-    saved = ocp.metadata(str(tree)).metadata
-  tree_diff.refuse_differences(tree, saved, wanted)
-  with disk.reading(tree):
-    return description, ocp.load(str(tree), wanted)
+    saved: Any = ocp.metadata(str(tree)).metadata
+  wanted = denoiser.abstract_params(description)
+  tree_diff.refuse_differences(tree, None if saved is None else _float32(saved), wanted)
+  dtypes = {p: leaf.dtype for p, leaf in _leaves(saved).items()}
+  params = _map_with_path(lambda p, x: jax.ShapeDtypeStruct(x.shape, dtypes[p]), wanted)
+  return StoredModel(path, description, extra, params)
 
 
-class TrainingStore:
-  """The steps of one training run, saved in the background and committed by rename.
+def load_model(
+  path: str | pathlib.Path,
+  *,
+  dtype: Any = jnp.float32,
+  place: Place | None = None,
+  verify_below: int = digests.VERIFY_BELOW,
+) -> tuple[ModelDescription, dict[str, Any]]:
+  """Reads a whole model checkpoint; nothing is compiled.
 
-  Only a step that is complete on disk counts; the oldest beyond `keep` goes after the
-  next one is committed. One process writes at a time.
+  Args:
+    path: as `open_model`.
+    dtype: of the arrays; None keeps the stored ones.
+    place: gives every leaf of the tree of shapes its sharding; a process then reads
+      only the stored pieces its devices hold. None: the default device.
+    verify_below: as `open_model`.
+
+  Returns:
+    The description and the parameters.
+
+  Raises:
+    As `open_model`.
   """
-
-  def __init__(self, directory: str | pathlib.Path, keep: int):
-    """Opens or creates the store and clears what a killed process left unfinished.
-
-    Args:
-      directory: one subdirectory per step.
-      keep: number of newest steps that stay.
-
-    Raises:
-      BadInput: the directory cannot be created.
-    """
-    self.directory = pathlib.Path(directory).absolute()
-    try:
-      self.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-      raise BadInput(f'{self.directory}: cannot create it ({e.strerror})') from e
-    self._set_aside_incomplete()
-    # Orbax annotates the policy by a protocol that its own classes do not match.
-    policy: Any = ocp.training.preservation_policies.LatestN(keep)
-    self._checkpointer = ocp.training.Checkpointer(
-      str(self.directory),
-      preservation_policy=policy,
-      cleanup_tmp_directories=True,
-    )
-    self._response: Any = None
-
-  def __enter__(self) -> 'TrainingStore':
-    return self
-
-  def __exit__(self, *exception: object) -> None:
-    self.close()
-
-  def steps(self) -> list[int]:
-    """Complete steps on disk, oldest first."""
-    numbers = (_step_number(path) for path in self.directory.iterdir())
-    return sorted(n for n in numbers if n is not None and self._complete(n))
-
-  def latest_step(self) -> int | None:
-    """The newest complete step, or None."""
-    return max(self.steps(), default=None)
-
-  def save(
-    self,
-    step: int,
-    state: Any,
-    data_state: dict[str, Any] | bytes,
-    metadata: dict[str, Any],
-  ) -> bool:
-    """Starts saving and returns once the state may be changed or donated.
-
-    Waits for the previous save first, so an error of that one surfaces here.
-
-    Args:
-      step: number of finished training steps.
-      state: pytree of arrays and typed PRNG keys.
-      data_state: position of the data pipeline: bytes, or plain JSON data.
-      metadata: plain JSON data.
-
-    Returns:
-      False when the step is saved already, and nothing was done.
-
-    Raises:
-      DamagedData: this save or the one before failed; committed steps are intact.
-      ValueError: `data_state` or `metadata` would not survive JSON.
-    """
-    record = {
-      'format': FORMAT,
-      'data_state': {'base64': base64.b64encode(data_state).decode('ascii')}
-      if isinstance(data_state, bytes)
-      else {'json': data_state},
-      'metadata': metadata,
-    }
-    if json.loads(json.dumps(record, allow_nan=False)) != record:
-      raise ValueError(f'data_state and metadata must be plain JSON data: {record}')
-    self.wait()
-    if self._complete(step):
-      return False
-    with self._saving():
-      self._response = self._checkpointer.save_checkpointables_async(
-        step, {_STATE: state}, force=True, custom_metadata=record
-      )
-    return True
-
-  def restore(
-    self, step: int, abstract_state: Any
-  ) -> tuple[Any, dict[str, Any] | bytes, dict[str, Any]]:
-    """Reads one step.
-
-    Args:
-      step: one of `steps()`.
-      abstract_state: pytree of `ShapeDtypeStruct` (or arrays) like the saved state;
-        a leaf with a sharding is placed by it, others go to the default device.
-
-    Returns:
-      The state, the `data_state` and the `metadata` given to `save`.
-
-    Raises:
-      BadInput: no such step, or the saved state has other leaves, shapes or dtypes.
-      DamagedData: files of the step are missing, truncated or altered.
-    """
-    path = self.directory / str(step)
-    if not self._complete(step):
-      raise BadInput(f'{path}: no complete checkpoint; complete are {self.steps()}')
-    self.wait()
-    wanted = _placed(abstract_state)
-    with disk.reading(path):
-      saved = ocp.checkpointables_metadata(str(path))
-      tree = saved.metadata[_STATE]
-      record: Any = saved.custom_metadata or {}
-    _check_format(path, record)
-    tree_diff.refuse_differences(path, tree, wanted)
-    with disk.reading(path):
-      state = ocp.load_checkpointables(str(path), {_STATE: wanted})[_STATE]
-      data_state = record['data_state']
-      if 'base64' in data_state:
-        return state, base64.b64decode(data_state['base64']), record['metadata']
-      return state, data_state['json'], record['metadata']
-
-  def wait(self) -> None:
-    """Returns when nothing is being saved.
-
-    Raises:
-      DamagedData: the save under way failed; committed steps are intact.
-    """
-    with self._saving():
-      # A response without a `result()` keeps its thread and event loop for ever:
-      # three file descriptors per save.
-      response, self._response = self._response, None
-      if response is not None:
-        response.result()
-      self._checkpointer.wait()
-
-  def close(self) -> None:
-    """Finishes the save under way and stops; same errors as `wait`."""
-    try:
-      self.wait()
-    finally:
-      with self._saving():
-        self._checkpointer.close()
-
-  def _saving(self) -> contextlib.AbstractContextManager[None]:
-    return disk.saving(self.directory, self.steps)
-
-  def _complete(self, step: int) -> bool:
-    path = self.directory / str(step)
-    return all((path / name).is_file() for name in _COMMITTED)
-
-  def _set_aside_incomplete(self) -> None:
-    """Renames incomplete steps newer than the last complete one.
-
-    Orbax would refuse to save under their numbers. Older ones are half-pruned and go
-    with the next pruning.
-    """
-    latest = self.latest_step()
-    for path in sorted(self.directory.iterdir()):
-      step = _step_number(path)
-      if step is None or not path.is_dir() or self._complete(step):
-        continue
-      if latest is None or step > latest:
-        target = path.with_name(f'{step}.incomplete-{secrets.token_hex(4)}')
-        path.rename(target)
-        logging.warning(
-          '%s: an incomplete checkpoint, renamed to %s', path, target.name
-        )
+  model = open_model(path, verify_below)
+  wanted = model.params
+  if dtype is not None:
+    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
+  wanted = placed(wanted if place is None else place(wanted))
+  with disk.reading(model.directory / _PARAMS):
+    return model.description, ocp.load(str(model.directory / _PARAMS), wanted)
 
 
-def _find_model(path: pathlib.Path) -> pathlib.Path:
+def find_model(path: str | pathlib.Path) -> pathlib.Path:
+  """The checkpoint at `path`, or in the training workdir `path`.
+
+  Raises:
+    BadInput: there is none; the message says what is there instead.
+  """
+  path = pathlib.Path(path).absolute()
   for candidate in (path, path / MODEL_SUBDIRECTORY):
     if (candidate / MODEL_JSON).is_file():
       return candidate
   if not path.exists():
     raise BadInput(f'{path}: no such directory; give a model checkpoint')
   files = [path] if path.is_file() else sorted(path.iterdir())
-  if any(file.suffix == '.safetensors' for file in files):
+  if any(file.suffix in ('.safetensors', '.gguf') for file in files):
     raise BadInput(
-      f'{path}: safetensors, not a model checkpoint; import it first: python -m '
-      f'scmdm_jax.main --mode=import --source={path} --workdir=NEW_DIRECTORY'
+      f'{path}: weights of another format, not a model checkpoint; import it first: '
+      f'python -m scmdm_jax.main --mode=import --source={path} --workdir=NEW_DIRECTORY'
     )
   raise BadInput(
     f'{path}: neither {MODEL_JSON} nor {MODEL_SUBDIRECTORY}/{MODEL_JSON}; give a model '
@@ -285,13 +282,7 @@ def _find_model(path: pathlib.Path) -> pathlib.Path:
   )
 
 
-def _step_number(path: pathlib.Path) -> int | None:
-  # Orbax writes plain decimals; `007` or a superscript would be another's file.
-  name = path.name
-  return int(name) if name.isdecimal() and str(int(name)) == name else None
-
-
-def _placed(abstract: Any) -> Any:
+def placed(abstract: Any) -> Any:
   """`abstract` with a device for every leaf: Orbax guesses (and warns) otherwise."""
   default = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
@@ -302,7 +293,52 @@ def _placed(abstract: Any) -> Any:
   return jax.tree.map(place, abstract)
 
 
-def _check_format(path: pathlib.Path, record: dict[str, Any]) -> None:
+def check_format(path: pathlib.Path, record: dict[str, Any]) -> None:
+  """Raises BadInput for a record of another version."""
   found = record.get('format')
   if found != FORMAT:
     raise BadInput(f'{path}: format is {found!r}; this version reads {FORMAT}')
+
+
+def _on_host(leaf: Any) -> jax.ShapeDtypeStruct:
+  host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend='cpu')[0])
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=host)
+
+
+def _leaves(tree: Any) -> dict[Path, Any]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {tuple(key.key for key in keys): leaf for keys, leaf in leaves}
+
+
+def _shapes(tree: Any) -> dict[Path, tuple[int, ...]]:
+  return {path: tuple(leaf.shape) for path, leaf in _leaves(tree).items()}
+
+
+def _map_with_path(function: Callable[[Path, Any], Any], tree: Any) -> Any:
+  return jax.tree_util.tree_map_with_path(
+    lambda keys, leaf: function(tuple(key.key for key in keys), leaf), tree
+  )
+
+
+def _replaced(tree: Any, path: Path, value: Any) -> Any:
+  return _map_with_path(lambda p, leaf: value if p == path else leaf, tree)
+
+
+def _float32(tree: Any) -> Any:
+  """The shapes of `tree`, its floating dtypes as float32: any of them will do."""
+
+  def widened(leaf: Any) -> jax.ShapeDtypeStruct:
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return jax.ShapeDtypeStruct(leaf.shape, jnp.float32 if floating else leaf.dtype)
+
+  return jax.tree.map(widened, tree)
+
+
+def _nested(leaves: Mapping[Path, Any]) -> dict[str, Any]:
+  tree: dict[str, Any] = {}
+  for path, value in leaves.items():
+    node = tree
+    for key in path[:-1]:
+      node = node.setdefault(key, {})
+    node[path[-1]] = value
+  return tree

@@ -1,66 +1,72 @@
-"""Modes `import` and `export`: safetensors in, safetensors out."""
+"""Modes `import` and `export`: weights of other projects in, safetensors out.
+
+Both go tensor by tensor, in the dtype of the source, and never hold a whole model.
+"""
 
 import pathlib
 from typing import Any
 
-import jax
 import numpy as np
 
 from scmdm_jax.checkpoints import (
   disk,
   layouts,
+  model_card,
   model_config,
   safetensors_files,
   safetensors_writer,
   store,
 )
+from scmdm_jax.errors import BadInput
 
 
 def import_model(source: str, workdir: str) -> dict[str, Any]:
-  """Turns a safetensors directory into a model checkpoint at `workdir`.
+  """Turns safetensors, or a GGUF of a causal model, into a checkpoint at `workdir`.
 
   Args:
-    source: `config.json` and `*.safetensors` in one of `description.LAYOUTS`.
+    source: a directory with `config.json`, `*.safetensors` in one of
+      `description.LAYOUTS` and, perhaps, the files of its tokenizer; one such weight
+      file; or a `*.gguf`.
     workdir: a new or empty directory; it appears complete or not at all.
 
   Returns:
-    Main figures: layout, tensors and bytes read, parameters, path.
+    Main figures: layout, tensors and bytes read, parameters, tokenizer, path.
 
   Raises:
-    BadInput: not such a source (all tensors that do not fit are listed at once), or
-      `workdir` is not empty.
+    BadInput: not such a source (all tensors that do not fit are listed at once), a
+      tokenizer that does not fit it, or `workdir` is not empty.
     DamagedData: a file of the source is truncated or altered.
   """
   path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
-  opened = safetensors_files.open_source(pathlib.Path(source).expanduser())
-  config_path = opened.where / safetensors_files.CONFIG
-  description = model_config.description_from_config(opened.config, str(config_path))
-  entries = layouts.check(description, opened.shapes, str(source))
-  params: dict[str, Any] = {'backbone': {}, layouts.SELF_CONDITIONING: {}}
-  for name, value in safetensors_files.read_tensors(opened):
-    if name in entries:
-      entry = entries[name]
-      node = params
-      for key in entry.path[:-1]:
-        node = node.setdefault(key, {})
-      node[entry.path[-1]] = entry.from_file(value)
-  store.save_model(path, description, params, extra={'imported_from': str(source)})
+  opened, description, files, entries = _checked(source)
+  origin = {'imported_from': source}
+  parameters, size = 0, 0
+  with store.writing_model(path, description, origin) as writer:
+    writer.add_tokenizer(files)
+    for name, entry in entries.items():
+      value = entry.from_file(opened.read(name))
+      parameters, size = parameters + value.size, size + value.nbytes
+      writer.add(entry.path, value)
   return {
     'layout': description.layout,
     'tensors': len(opened.tensors),
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
-    'bytes': opened.num_bytes,
+    'parameters': parameters,
+    'bytes': size,
+    'tokenizer': description.tokenizer,
     'path': str(path),
   }
 
 
-def export_model(source: str, workdir: str) -> dict[str, Any]:
-  """Writes a model checkpoint as `config.json` and `model.safetensors`.
+def export_model(
+  source: str, workdir: str, verify_below: int = store.digests.VERIFY_BELOW
+) -> dict[str, Any]:
+  """Writes a model checkpoint as `config.json`, safetensors, tokenizer and model card.
 
   Args:
     source: a model checkpoint, or a training workdir holding one.
     workdir: a new or empty directory; it appears complete or not at all.
+    verify_below: as `store.open_model`.
 
   Returns:
     Main figures: layout, tensors and bytes written, parameters, path.
@@ -71,20 +77,93 @@ def export_model(source: str, workdir: str) -> dict[str, Any]:
   """
   path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
-  description, params = store.load_model(pathlib.Path(source).expanduser())
-  tensors = layouts.buffers(description)
-  for name, entry in layouts.manifest(description).items():
-    node: Any = params
-    for key in entry.path:
-      node = node[key]
-    tensors[name] = entry.to_file(np.asarray(node, np.float32))
-  config = model_config.config_from_description(description, 'float32')
-  specs = {name: (value.shape, value.dtype) for name, value in tensors.items()}
-  written = safetensors_writer.write(path, config, specs, tensors.__getitem__)
+  model = store.open_model(pathlib.Path(source).expanduser(), verify_below)
+  entries = layouts.manifest(model.description)
+  buffers = layouts.buffers(model.description)
+  tensors = {name: (value.shape, value.dtype) for name, value in buffers.items()}
+  for name, entry in entries.items():
+    tensors[name] = (entry.shape, np.dtype(_leaf(model.params, entry.path).dtype))
+
+  def read(name: str) -> np.ndarray:
+    if name in buffers:
+      return buffers[name]
+    return entries[name].to_file(model.read(entries[name].path))
+
+  card = model_card.card(model.description, model.extra, _measured(model.directory))
+  size = safetensors_writer.write(
+    path,
+    model_config.config_from_description(model.description, _main_dtype(model)),
+    tensors,
+    read,
+    extra_files={**model.tokenizer_files, 'README.md': card},
+  )
+  parameters = [entry.shape for entry in entries.values()]
   return {
-    'layout': description.layout,
+    'layout': model.description.layout,
     'tensors': len(tensors),
-    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
-    'bytes': written,
+    'parameters': int(sum(np.prod(shape) for shape in parameters)),
+    'bytes': size,
     'path': str(path),
   }
+
+
+def is_foreign(path: pathlib.Path) -> bool:
+  """Whether `path` is weights of another format, to be imported."""
+  if path.is_dir() and not (path / store.MODEL_JSON).exists():
+    return any(path.glob('*.safetensors')) or any(path.glob('*.gguf'))
+  return path.suffix in ('.safetensors', '.gguf')
+
+
+def check(source: str) -> dict[str, Any]:
+  """Everything `import_model` checks before it reads weights; the same errors."""
+  opened, description, _, entries = _checked(source)
+  return {
+    'layout': description.layout,
+    'tensors': len(opened.tensors),
+    'parameters': int(sum(np.prod(entry.shape) for entry in entries.values())),
+  }
+
+
+def _checked(source: str):
+  """Source, description, tokenizer files and the entry of every tensor to be read."""
+  opened = _open(pathlib.Path(source).expanduser())
+  config_path = opened.where / safetensors_files.CONFIG
+  description = model_config.description_from_config(opened.config, str(config_path))
+  shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
+  entries = layouts.check(description, shapes, source)
+  files = opened.tokenizer_files()
+  return opened, description, files, entries
+
+
+def _open(source: pathlib.Path) -> Any:
+  """The source, by what it holds; GGUF needs a library of its own."""
+  ggufs = sorted(source.glob('*.gguf')) if source.is_dir() else []
+  if source.suffix != '.gguf' and (not ggufs or any(source.glob('*.safetensors'))):
+    return safetensors_files.open_source(source)
+  if len(ggufs) > 1:
+    names = ', '.join(file.name for file in ggufs)
+    raise BadInput(f'{source}: holds {names}; give one of these files')
+  from scmdm_jax.checkpoints import gguf_files
+
+  return gguf_files.open_source(ggufs[0] if ggufs else source)
+
+
+def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
+  for key in path:
+    tree = tree[key]
+  return tree
+
+
+def _measured(directory: pathlib.Path) -> dict[str, Any]:
+  """What was measured on a model: `evaluation.json` beside it, if it is there."""
+  path = directory.parent / 'evaluation.json'
+  return disk.read_json(path) if path.is_file() else {}
+
+
+def _main_dtype(model: store.StoredModel) -> str:
+  """The dtype of most parameters, for `torch_dtype`."""
+  sizes: dict[str, int] = {}
+  for entry in layouts.manifest(model.description).values():
+    dtype = str(_leaf(model.params, entry.path).dtype)
+    sizes[dtype] = sizes.get(dtype, 0) + int(np.prod(entry.shape))
+  return max(sizes, key=lambda name: sizes[name])

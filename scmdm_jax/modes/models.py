@@ -3,28 +3,33 @@
 import pathlib
 from typing import Any
 
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import digests, store
 from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.modes.convert import import_model
+from scmdm_jax.modes import convert
 from scmdm_jax.settings import Settings
 
 
-def load(path: str, workdir: pathlib.Path, name: str) -> tuple[ModelDescription, Any]:
-  """The model at `path`; safetensors are imported into `workdir/imported/name` once.
+def load(
+  path: str,
+  workdir: pathlib.Path,
+  name: str,
+  verify_below: int = digests.VERIFY_BELOW,
+) -> tuple[ModelDescription, Any]:
+  """The model at `path`; another format is imported into `workdir/imported/name` once.
 
   Raises:
     BadInput: no model there; see `store.load_model` and `convert.import_model`.
     DamagedData: its files are truncated or altered.
   """
   source = pathlib.Path(path).expanduser()
-  if (source / 'config.json').is_file() and any(source.glob('*.safetensors')):
+  if convert.is_foreign(source):
     imported = workdir / 'imported' / name
     if not imported.exists():
-      import_model(str(source), str(imported))
+      convert.import_model(str(source), str(imported))
     source = imported
-  return store.load_model(source)
+  return store.load_model(source, verify_below=verify_below)
 
 
 def load_masked(settings: Settings, workdir: pathlib.Path):
@@ -33,7 +38,9 @@ def load_masked(settings: Settings, workdir: pathlib.Path):
     raise BadInput(
       f'checkpoint: not given; --mode={settings.mode} wants the path of a model'
     )
-  description, params = load(settings.checkpoint, workdir, 'checkpoint')
+  description, params = load(
+    settings.checkpoint, workdir, 'checkpoint', settings.verify_below
+  )
   where = f'checkpoint {settings.checkpoint}'
   if description.noise == 'uniform':
     raise BadInput(
@@ -50,7 +57,7 @@ def load_judge(settings: Settings, workdir: pathlib.Path):
   """The causal model named by `judge`, or None when there is none."""
   if not settings.judge:
     return None
-  description, params = load(settings.judge, workdir, 'judge')
+  description, params = load(settings.judge, workdir, 'judge', settings.verify_below)
   where = f'judge {settings.judge}'
   if description.mask_id is not None:
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')

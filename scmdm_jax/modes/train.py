@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data import pipeline, sources
 from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
@@ -127,6 +127,9 @@ def starting_point(
       f'{where}: attends to later tokens; wanted a causal model for method.objective = '
       "'causal'"
     )
+  if description.mask_id is not None:
+    # A UDLM that has a mask is trained as a masked model from here on.
+    description = dataclasses.replace(description, noise='mask')
   return add_injection(description, params, settings.method, key)
 
 
@@ -192,7 +195,9 @@ def fit(
     seed=settings.seed,
   )
   with (
-    store.TrainingStore(workdir / 'checkpoints', settings.train.keep) as checkpoints,
+    training_store.TrainingStore(
+      workdir / 'checkpoints', settings.train.keep, settings.verify_below
+    ) as checkpoints,
     contextlib.closing(
       MetricWriter(
         workdir,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import training_store
 
 ROOT = pathlib.Path(__file__).parents[2]
 SHAPE = (512, 1024)  # 2 MB: a save takes long enough to be hit.
@@ -18,8 +18,8 @@ SHAPE = (512, 1024)  # 2 MB: a save takes long enough to be hit.
 CHILD = f"""
 import sys
 import jax.numpy as jnp
-from scmdm_jax.checkpoints import store
-steps = store.TrainingStore(sys.argv[1], keep=2)
+from scmdm_jax.checkpoints import store, training_store
+steps = training_store.TrainingStore(sys.argv[1], keep=2)
 for step in range(1, 10_000):
   state = {{'a': jnp.full({SHAPE}, step), 'b': jnp.full({SHAPE}, step)}}
   steps.save(step, state, {{'next_index': step}}, {{}})
@@ -56,7 +56,7 @@ def test_last_committed_step_survives(tmp_path, moment):
     child.send_signal(signal.SIGKILL)
     child.wait()
   seen = {p.name for p in directory.iterdir()}
-  with store.TrainingStore(directory, keep=2) as steps:
+  with training_store.TrainingStore(directory, keep=2) as steps:
     latest = steps.latest_step()
     committed = [int(name) for name in seen if name.isdecimal()]
     assert latest == max(committed, default=None)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import training_store
 from tests import tiny_run
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -131,7 +131,7 @@ def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
   assert [step for step, *_ in tiny_run.curve(run)] == list(range(1, STEPS + 1))
   assert tiny_run.model_bytes(run) == tiny_run.model_bytes(whole)
   assert saved_steps(run) == saved_steps(whole) == [STEPS - SAVE_EVERY, STEPS]
-  with store.TrainingStore(run / 'checkpoints', KEEP) as checkpoints:
+  with training_store.TrainingStore(run / 'checkpoints', KEEP) as checkpoints:
     assert checkpoints.steps() == [STEPS - SAVE_EVERY, STEPS]
   leftovers = [
     *(p for p in tmp_path.rglob('*') if 'tmp' in p.name or 'incomplete' in p.name)

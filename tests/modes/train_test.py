@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax import command_line
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.modes import train, workdir
@@ -102,7 +102,7 @@ def test_at_rate_zero_nothing_is_added(base):
 def test_the_model_is_the_average_of_the_last_checkpoint(base):
   description, params = store.load_model(base)
   state = train.initial_state(params, OptimizerConfig())
-  with store.TrainingStore(base / 'checkpoints', 2) as checkpoints:
+  with training_store.TrainingStore(base / 'checkpoints', 2) as checkpoints:
     state, data_state, _ = checkpoints.restore(6, state)
   assert state.step == 6
   assert data_state
@@ -228,7 +228,7 @@ def test_a_run_that_diverges_keeps_its_checkpoints(
     run(settings, tmp_path / 'run')
   assert [step for step, *_ in tiny_run.curve(tmp_path / 'run')] == [1, 2, 3, 4]
   assert not (tmp_path / 'run' / 'model').exists()
-  with store.TrainingStore(tmp_path / 'run' / 'checkpoints', 2) as checkpoints:
+  with training_store.TrainingStore(tmp_path / 'run' / 'checkpoints', 2) as checkpoints:
     assert checkpoints.steps() == [2, 4]
   # The same command goes on from step 4.
   monkeypatch.setattr(train, 'compiled_step', healthy)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.checkpoints.store import TrainingStore
+from scmdm_jax.checkpoints.training_store import TrainingStore
 from scmdm_jax.errors import DamagedData
 from scmdm_jax.training import loop
 from scmdm_jax.training.loop import LoopConfig
