@@ -145,7 +145,7 @@ def test_argument_of_a_config_file(program, config_text, tmp_path):
     (
       ['--mode=imprt'],
       "--mode: found 'imprt'; wanted one of train, sample, evaluate, compare, "
-      'benchmark, import, export; did you mean import?',
+      'benchmark, import, export, verify; did you mean import?',
     ),
     (['--config.mode=unknown'], "mode: found 'unknown'; wanted one of train, "),
     (['--mode=train', '--source=x'], '--source: given with --mode=train, which takes'),
@@ -177,8 +177,8 @@ def test_what_is_parsed(config):
   options = command_line.parse(
     ['main.py', f'--config={config}', '--workdir', 'a b', '--mode=train', '--source=s']
   )
-  assert options[1:] == ('a b', 'train', 's', False)
-  assert command_line.parse(['main.py']) == (None, '', '', '', False)
+  assert options[1:] == ('a b', 'train', 's', '', '', False)
+  assert command_line.parse(['main.py']) == (None, *[''] * 5, False)
 
 
 @pytest.mark.parametrize(

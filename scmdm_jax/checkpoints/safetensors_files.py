@@ -7,7 +7,6 @@ file outside the given directory is read.
 import dataclasses
 import os.path
 import pathlib
-from collections.abc import Iterator
 from typing import Any
 
 import ml_dtypes
@@ -150,17 +149,6 @@ def open_source(path: str | pathlib.Path) -> Source:
   if weight_map is not None:
     _check_index(directory / INDEX, weight_map, tensors)
   return Source(directory, config, tensors)
-
-
-def read_tensors(source: Source) -> Iterator[tuple[str, np.ndarray]]:
-  """Yields (name, float32 array), one tensor in memory at a time, file by file.
-
-  Raises:
-    BadInput: a tensor of a dtype other than float32, float16, bfloat16.
-    DamagedData: the data of a tensor cannot be read.
-  """
-  for name, _ in sorted(source.tensors.items(), key=lambda i: (i[1].file, i[0])):
-    yield name, source.read(name).astype(np.float32, copy=False)
 
 
 def _refuse_pickle(path: pathlib.Path) -> None:

@@ -120,7 +120,7 @@ def test_identity_at_the_start(kind, tmp_path, capsys):
     found.append(network.logits(network.encode(tokens, s, jnp.zeros(3))))
   np.testing.assert_array_equal(*found)
   # Which could not be told apart from an injection that does nothing at all.
-  moved = jax.tree.map(lambda x: x + 0.1, fresh)
+  moved = jax.tree.map(lambda x: jax.random.normal(key, x.shape), fresh)
   network = denoiser.bind(params | {'self_conditioning': moved}, adapted)
   changed = network.logits(network.encode(tokens, signal, jnp.zeros(3)))
   assert float(jnp.abs(changed - found[0]).max()) > 1e-3

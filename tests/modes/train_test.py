@@ -76,7 +76,9 @@ def test_a_run_leaves_all_its_parts(base):
   }
   assert [step for step, *_ in tiny_run.curve(base)] == [1, 2, 3, 4, 5, 6]
   # Every second step was saved; the newest two are kept.
-  assert sorted(path.name for path in (base / 'checkpoints').iterdir()) == ['4', '6']
+  assert sorted(path.name for path in (base / 'checkpoints').iterdir()) == [
+    *('4', '4.digests.json', '6', '6.digests.json')
+  ]
   extra = json.loads((base / 'model' / 'model.json').read_text())['extra']
   assert extra == {
     'base': '',

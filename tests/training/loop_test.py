@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
     train(store)
   message = str(caught.value)
   assert message.startswith(f'{tmp_path}/checkpoints/6: ')
-  assert 'cannot be read' in message
+  assert 'not what was written: state/' in message
   assert message.endswith('delete it and run the same command again')
   shutil.rmtree(tmp_path / 'checkpoints' / '6')
   with TrainingStore(tmp_path / 'checkpoints', 2) as store:
