@@ -3,6 +3,7 @@
 Both go tensor by tensor, in the dtype of the source, and never hold a whole model.
 """
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -17,7 +18,9 @@ from scmdm_jax.checkpoints import (
   safetensors_writer,
   store,
 )
+from scmdm_jax.data import tokenizers
 from scmdm_jax.errors import BadInput
+from scmdm_jax.models.description import ModelDescription
 
 
 def import_model(source: str, workdir: str) -> dict[str, Any]:
@@ -132,6 +135,7 @@ def _checked(source: str):
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
   entries = layouts.check(description, shapes, source)
   files = opened.tokenizer_files()
+  description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries
 
 
@@ -146,6 +150,39 @@ def _open(source: pathlib.Path) -> Any:
   from scmdm_jax.checkpoints import gguf_files
 
   return gguf_files.open_source(ggufs[0] if ggufs else source)
+
+
+def _with_tokenizer(
+  description: ModelDescription, files: Any, where: str
+) -> ModelDescription:
+  """The description with what its tokenizer says: name, fingerprint, undefined ids."""
+  vocab_size = description.architecture.vocab_size
+  if files:
+    tokenizer = tokenizers.from_files(
+      files, mask_id=description.mask_id, vocab_size=vocab_size, where=where
+    )
+  elif description.tokenizer in tokenizers.NAMES:
+    tokenizer = tokenizers.get_tokenizer(description.tokenizer)
+  else:
+    return description
+  ranges = (*description.undefined_ids, *tokenizer.undefined_ids)
+  return dataclasses.replace(
+    description,
+    tokenizer=tokenizer.name,
+    fingerprint=tokenizer.fingerprint,
+    undefined_ids=_merged(ranges),
+  )
+
+
+def _merged(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+  """The same ids as sorted ranges that do not touch."""
+  merged: list[tuple[int, int]] = []
+  for start, stop in sorted(ranges):
+    if merged and start <= merged[-1][1]:
+      merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+    else:
+      merged.append((start, stop))
+  return tuple(merged)
 
 
 def _leaf(tree: Any, path: tuple[str, ...]) -> Any:

@@ -1,6 +1,8 @@
 import json
 import os
 
+import jax
+import ml_dtypes  # noqa: F401 (names bfloat16 for NumPy)
 import numpy as np
 import pytest
 
@@ -108,3 +110,71 @@ def test_export_of_safetensors_points_to_import(tmp_path):
   source, _ = make_source(tmp_path, 'mdlm')
   with pytest.raises(BadInput, match='--mode=import'):
     convert.export_model(str(source), str(tmp_path / 'out'))
+
+
+def word_tokenizer(path, words):
+  """A `tokenizer.json` of whole words, and the names of its special tokens."""
+  tokenizers = pytest.importorskip('tokenizers')
+  vocabulary = {word: i for i, word in enumerate(['<eos>', '<unk>', *words])}
+  made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, '<unk>'))
+  made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  made.add_special_tokens(['<eos>'])
+  made.save(str(path / 'tokenizer.json'))
+  config = {'eos_token': '<eos>'}
+  (path / 'tokenizer_config.json').write_text(json.dumps(config))
+
+
+def test_the_tokenizer_travels_with_the_weights(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')  # 11 ids, of which 10 is the mask.
+  word_tokenizer(source, ['one', 'two'])
+  figures = convert.import_model(str(source), str(tmp_path / 'model'))
+  model = store.open_model(tmp_path / 'model')
+  assert figures['tokenizer'] == model.description.tokenizer != ''
+  assert len(model.description.fingerprint) == 64
+  # Ids 4 to 9 have no token, and are never sampled.
+  assert model.description.undefined_ids == ((4, 10),)
+  convert.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    assert (tmp_path / 'out' / name).read_bytes() == (source / name).read_bytes()
+  assert '---' in (tmp_path / 'out' / 'README.md').read_text()
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  word_tokenizer(source, [f'word{i}' for i in range(19)])
+  with pytest.raises(BadInput, match='has id 20; the model has 11 ids'):
+    convert.import_model(str(source), str(tmp_path / 'model'))
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_half_precision_stays_as_it_is(tmp_path, dtype):
+  config, shapes = CASES['llama']
+  tensors = {
+    name: value.astype(np.dtype(dtype))
+    for name, value in manifests.random_tensors(shapes).items()
+  }
+  tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float32)
+  source = manifests.write_directory(tmp_path / 'source', config, tensors)
+  convert.import_model(str(source), str(tmp_path / 'model'))
+  convert.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  assert opened.config['torch_dtype'] == dtype
+  for name, value in tensors.items():
+    assert opened.read(name).dtype == value.dtype
+    assert opened.read(name).tobytes() == value.tobytes(), name
+  # In memory it is float32, widened exactly.
+  _, params = store.load_model(tmp_path / 'model')
+  leaf = params['backbone']['lm_head']['kernel']
+  assert leaf.dtype == np.float32
+  np.testing.assert_array_equal(leaf, tensors['lm_head.weight'].T.astype(np.float32))
+
+
+def test_restoring_compiles_nothing(tmp_path, caplog):
+  source, _ = make_source(tmp_path, 'mdlm')
+  convert.import_model(str(source), str(tmp_path / 'model'))
+  with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
+    store.load_model(tmp_path / 'model')
+    assert 'XLA compilation' not in caplog.text
+    jax.jit(lambda x: x + 3)(1.5)  # Would have been seen.
+  assert 'XLA compilation' in caplog.text
