@@ -14,6 +14,7 @@ _HUB = re.compile(r'(?:^|/)models--([\w.-]+?)--([\w.-]+)(?:/|$)')
 _ORIGIN = {
   'base': 'Base',
   'imported_from': 'Imported from',
+  'base_license': 'Licence of the base',
   'objective': 'Objective',
   'schedule': 'Schedule',
   'rate': 'Rate (share of conditioned examples)',
@@ -24,6 +25,8 @@ _ORIGIN = {
   'data': 'Data',
   'seed': 'Seed',
 }
+# The licence in the front matter of somebody's card.
+_LICENSE = re.compile(r'^---\n(?:(?!---).*\n)*?license:[ \t]*["\']?([\w.-]+)')
 _SIGNALS = {
   'embedding': 'the expected embedding `p @ E`; added: `signal @ projection.kernel`',
   'mlp': (
@@ -56,11 +59,17 @@ def card(
     _front_matter(description, origin),
     f'# {_title(description)}\n',
     _architecture(description),
-    _table('Training', _training(origin)),
+    _table('Origin', _told(origin)),
     _table('Measured', _flat(figures or {})),
     _use(description),
   ]
   return '\n'.join(section for section in sections if section)
+
+
+def license_of(readme: str) -> str:
+  """The licence in the front matter of a model card; '' if it names none."""
+  match = _LICENSE.match(readme.replace('\r', ''))
+  return match[1] if match else ''
 
 
 def _title(description: ModelDescription) -> str:
@@ -116,7 +125,7 @@ def _architecture(description: ModelDescription) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def _training(origin: Mapping[str, Any]) -> dict[str, Any]:
+def _told(origin: Mapping[str, Any]) -> dict[str, Any]:
   values = {}
   for name, told in _ORIGIN.items():
     value = origin.get(name)

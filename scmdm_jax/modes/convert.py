@@ -43,7 +43,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   path = pathlib.Path(workdir).expanduser()
   disk.refuse_occupied(path)
   opened, description, files, entries = _checked(source)
-  origin = {'imported_from': source}
+  origin = {'imported_from': source, 'license': _license(opened.where)}
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
     writer.add_tokenizer(files)
@@ -194,7 +194,18 @@ def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
 def _measured(directory: pathlib.Path) -> dict[str, Any]:
   """What was measured on a model: `evaluation.json` beside it, if it is there."""
   path = directory.parent / 'evaluation.json'
-  return disk.read_json(path) if path.is_file() else {}
+  in_workdir = directory.name == store.MODEL_SUBDIRECTORY
+  return disk.read_json(path) if in_workdir and path.is_file() else {}
+
+
+def _license(directory: pathlib.Path) -> str:
+  """The licence that the model card of a source names, if it has one."""
+  path = directory / 'README.md'
+  if not path.is_file():
+    return 'unknown'
+  with path.open('rb') as file:  # The front matter is at the top.
+    text = file.read(1 << 16).decode('utf-8', errors='replace')
+  return model_card.license_of(text) or 'unknown'
 
 
 def _main_dtype(model: store.StoredModel) -> str:

@@ -73,7 +73,7 @@ def test_training_and_figures():
   ):
     assert line in text.splitlines()
   assert '## Measured' not in model_card.card(ADAPTED, ORIGIN)
-  assert '## Training' not in model_card.card(ADAPTED, {})
+  assert '## Origin' not in model_card.card(ADAPTED, {})
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,26 @@ def test_added_tensors_are_listed(injection, names):
   found = re.findall(r'^\* (`self_conditioning\..*)$', text, re.M)
   assert sorted(found) == names
   assert ('Without the tensors' in text) == bool(names)
+
+
+@pytest.mark.parametrize(
+  ('readme', 'wanted'),
+  [
+    ('---\nlicense: mit\n---\n', 'mit'),
+    ('---\ntags:\n- x\nlicense: "apache-2.0"\n---\n# x', 'apache-2.0'),
+    ('---\r\nlicense: mit\r\n---\r\n', 'mit'),
+    ('---\ntags: []\n---\nlicense: mit\n', ''),
+    ('---\nlicense:\n- mit\n---\n', ''),
+    ('license: mit\n', ''),
+    ('', ''),
+  ],
+)
+def test_license_of(readme, wanted):
+  assert model_card.license_of(readme) == wanted
+
+
+def test_the_license_of_a_card_of_ours():
+  assert model_card.license_of(model_card.card(ADAPTED, ORIGIN)) == 'apache-2.0'
 
 
 def test_a_judge():

@@ -139,6 +139,19 @@ def test_the_tokenizer_travels_with_the_weights(tmp_path):
   assert '---' in (tmp_path / 'out' / 'README.md').read_text()
 
 
+def test_an_export_has_a_card(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm+sc')
+  (source / 'README.md').write_text('---\nlicense: mit\n---\n# Theirs\n')
+  # As a training leaves it: a workdir with `model`, and what was measured on it.
+  convert.import_model(str(source), str(tmp_path / 'run' / 'model'))
+  (tmp_path / 'run' / 'evaluation.json').write_text('{"samples": {"valid_rate": 0.5}}')
+  convert.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  card = (tmp_path / 'out' / 'README.md').read_text()
+  assert card.startswith('---\nlicense: "mit"\n')
+  assert '| samples.valid_rate | 0.5 |' in card
+  assert '`self_conditioning.projection.kernel` [16, 16]' in card
+
+
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
   source, _ = make_source(tmp_path, 'mdlm')
   word_tokenizer(source, [f'word{i}' for i in range(19)])
