@@ -30,8 +30,8 @@ FORMAT = 1
 _PARAMS = 'params'
 # Parameters collected before they are written together.
 _GROUP_BYTES = 128 << 20
-# Of one stored piece of an array: a process that needs a slice reads few of them.
-_CHUNK_BYTES = 16 << 20
+# Of one stored piece of an array: a process that needs a slice reads little else.
+_CHUNK_BYTES = 1 << 20
 
 Path = tuple[str, ...]  # Keys of a parameter in the nested dictionary.
 # Parameters as shapes and dtypes -> the same with a sharding on every leaf.
