@@ -18,6 +18,7 @@ from gguf.quants import dequantize
 
 from scmdm_jax.checkpoints import gguf_tokenizer
 from scmdm_jax.checkpoints.gguf_header import Header, TensorInfo, read_header
+from scmdm_jax.checkpoints.safetensors_files import inside
 from scmdm_jax.errors import BadInput, DamagedData
 
 SUFFIX = '.gguf'
@@ -172,7 +173,7 @@ def _file(path: pathlib.Path) -> pathlib.Path:
   if len(names) != 1:
     found = ', '.join(names[:8]) or f'no *{SUFFIX}'
     raise BadInput(f'{path}: found {found}; give one {SUFFIX} file')
-  file = path / names[0]
+  file = inside(path, names[0])
   if not file.is_file():
     raise BadInput(f'{file}: not a file; give a {SUFFIX} file')
   return file

@@ -45,7 +45,10 @@ class _Cut(NamedTuple):
 _CUTS = {
   'gpt-2': _Cut(''),
   'smollm': _Cut('', digits=True),
-  'llama-bpe': _Cut(_WORDS.replace('NUMBER', '{1,3}'), ignore_merges=True),
+  **dict.fromkeys(
+    ('llama-bpe', 'llama3', 'llama-v3'),
+    _Cut(_WORDS.replace('NUMBER', '{1,3}'), ignore_merges=True),
+  ),
   'qwen2': _Cut(_WORDS.replace('NUMBER', ''), nfc=True),
 }
 _IDS = {

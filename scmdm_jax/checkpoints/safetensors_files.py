@@ -94,7 +94,7 @@ class Source:
     Raises:
       BadInput: one of them is a link that leaves the directory.
     """
-    paths = {name: _inside(self.where, name) for name in TOKENIZER_FILES}
+    paths = {name: inside(self.where, name) for name in TOKENIZER_FILES}
     return {name: path for name, path in paths.items() if path.is_file()}
 
 
@@ -132,7 +132,7 @@ def open_source(path: str | pathlib.Path) -> Source:
       f'{directory}: no {CONFIG}; found {_some(names)}; give a directory with '
       f'{CONFIG} and *.safetensors'
     )
-  config = disk.read_json(_inside(directory, CONFIG))
+  config = disk.read_json(inside(directory, CONFIG))
   if files is not None:
     weight_map = None
   else:
@@ -161,7 +161,7 @@ def _refuse_pickle(path: pathlib.Path) -> None:
     )
 
 
-def _inside(directory: pathlib.Path, name: str) -> pathlib.Path:
+def inside(directory: pathlib.Path, name: str) -> pathlib.Path:
   """`directory / name`, refused when that lies elsewhere (`..`, absolute, a link)."""
   lexical = pathlib.PurePath(name)
   if not name.isprintable():
@@ -187,7 +187,7 @@ def _weight_files(
 ) -> tuple[list[pathlib.Path], dict[str, str] | None]:
   """The weight files and, if there is an index, what it says."""
   if INDEX in names:
-    index = _inside(directory, INDEX)
+    index = inside(directory, INDEX)
     weight_map = disk.read_json(index).get('weight_map')
     if not (
       isinstance(weight_map, dict)
@@ -195,7 +195,7 @@ def _weight_files(
       and all(isinstance(v, str) for v in weight_map.values())
     ):
       raise DamagedData(f'{index}: weight_map is not an object of file names')
-    files = sorted({_inside(directory, name) for name in weight_map.values()})
+    files = sorted({inside(directory, name) for name in weight_map.values()})
     for file in files:
       _refuse_pickle(file)
     missing = [file.name for file in files if not os.path.isfile(file)]
@@ -212,7 +212,7 @@ def _weight_files(
     raise BadInput(
       f'{directory}: {_some(weights)} and no {INDEX}; give one file, or the index'
     )
-  return [_inside(directory, weights[0])], None
+  return [inside(directory, weights[0])], None
 
 
 def _check_index(

@@ -19,7 +19,6 @@ from scmdm_jax.checkpoints import (
   store,
 )
 from scmdm_jax.data import tokenizers
-from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 
 
@@ -130,8 +129,9 @@ def check(source: str) -> dict[str, Any]:
 def _checked(source: str):
   """Source, description, tokenizer files and the entry of every tensor to be read."""
   opened = _open(pathlib.Path(source).expanduser())
-  config_path = opened.where / safetensors_files.CONFIG
-  description = model_config.description_from_config(opened.config, str(config_path))
+  file = opened.where
+  config = file / safetensors_files.CONFIG if file.is_dir() else file
+  description = model_config.description_from_config(opened.config, str(config))
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
   entries = layouts.check(description, shapes, source)
   files = opened.tokenizer_files()
@@ -141,15 +141,14 @@ def _checked(source: str):
 
 def _open(source: pathlib.Path) -> Any:
   """The source, by what it holds; GGUF needs a library of its own."""
-  ggufs = sorted(source.glob('*.gguf')) if source.is_dir() else []
-  if source.suffix != '.gguf' and (not ggufs or any(source.glob('*.safetensors'))):
+  is_gguf = source.suffix == '.gguf'
+  if source.is_dir() and not any(source.glob('*.safetensors')):
+    is_gguf = any(source.glob('*.gguf'))
+  if not is_gguf:
     return safetensors_files.open_source(source)
-  if len(ggufs) > 1:
-    names = ', '.join(file.name for file in ggufs)
-    raise BadInput(f'{source}: holds {names}; give one of these files')
   from scmdm_jax.checkpoints import gguf_files
 
-  return gguf_files.open_source(ggufs[0] if ggufs else source)
+  return gguf_files.open_source(source)
 
 
 def _with_tokenizer(

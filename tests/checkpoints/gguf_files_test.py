@@ -67,6 +67,16 @@ def test_a_directory_with_one_file_is_that_file(written, tmp_path):
     gguf_files.open_source(tmp_path)
 
 
+def test_a_link_out_of_the_directory_is_refused(written, tmp_path):
+  model = tmp_path / 'model'
+  model.mkdir()
+  (model / 'x.gguf').symlink_to(written(tiny.llama()))
+  with pytest.raises(BadInput, match=r'x\.gguf: a link that leaves the directory'):
+    gguf_files.open_source(model)
+  # Named by the user, not by what was downloaded.
+  assert gguf_files.open_source(model / 'x.gguf').config['model_type'] == 'llama'
+
+
 def test_nothing_there(tmp_path):
   with pytest.raises(BadInput, match=r'found no \*\.gguf'):
     gguf_files.open_source(tmp_path)
