@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import safetensors_files, store
+from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.modes import convert
-from tests.checkpoints import manifests
+from tests.checkpoints import manifests, tiny_gguf
 
 INV_FREQ = 'backbone.rotary_emb.inv_freq'
 PROJECTION = {'self_conditioning.projection.kernel': (16, 16)}
@@ -191,3 +192,32 @@ def test_restoring_compiles_nothing(tmp_path, caplog):
     assert 'XLA compilation' not in caplog.text
     jax.jit(lambda x: x + 3)(1.5)  # Would have been seen.
   assert 'XLA compilation' in caplog.text
+
+
+def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
+  source = tmp_path / 'tiny.gguf'
+  source.write_bytes(tiny_gguf.llama())
+  figures = convert.import_model(str(source), str(tmp_path / 'model'))
+  assert (figures['layout'], figures['tokenizer']) == ('llama', 'tokenizer.json')
+  convert.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  wanted = tiny_gguf.hugging_face_tensors()
+  assert opened.tensors.keys() == wanted.keys()
+  for name, value in wanted.items():
+    np.testing.assert_array_equal(opened.read(name), value)
+  assert opened.config['rope_theta'] == tiny_gguf.THETA
+  tokenizer = from_files(
+    opened.tokenizer_files(), mask_id=None, vocab_size=tiny_gguf.VOCAB, where='out'
+  )
+  assert tokenizer.encode_text('ab ab').tolist() == [7, 8]
+
+
+def test_a_damaged_gguf_file_leaves_nothing_behind(tmp_path):
+  source = tmp_path / 'tiny.gguf'
+  source.write_bytes(tiny_gguf.llama()[:-100])
+  with pytest.raises(DamagedData, match=r"tiny\.gguf: puts 'output.weight' at bytes"):
+    convert.import_model(str(source), str(tmp_path / 'model'))
+  source.write_bytes(tiny_gguf.llama(**{'tokenizer.ggml.model': None}))
+  with pytest.raises(BadInput, match=r'tokenizer\.ggml\.model is None'):
+    convert.import_model(str(source), str(tmp_path / 'model'))
+  assert os.listdir(tmp_path) == ['tiny.gguf']
