@@ -77,13 +77,13 @@ class _Reader:
     self.check_count('tensors', num_tensors, 24, _MAX_ENTRIES)
     fields: dict[str, Any] = {}
     for _ in range(num_fields):
-      name = self.text()
+      name = self.name()
       if name in fields:
         raise self.damaged(f'has the field {name!r} twice')
       fields[name] = self.value(self.number('I'))
     tensors: dict[str, TensorInfo] = {}
     for _ in range(num_tensors):
-      name = self.text()
+      name = self.name()
       if name in tensors:
         raise self.damaged(f'has the tensor {name!r} twice')
       tensors[name] = self.tensor(name)
@@ -159,6 +159,12 @@ class _Reader:
       return data.decode('utf-8')
     except UnicodeDecodeError as e:
       raise self.damaged(f'has a string that is not UTF-8 ({data[:20]!r})') from e
+
+  def name(self) -> str:
+    name = self.text()
+    if not name.isprintable():  # Names are told to the user's terminal.
+      raise self.damaged(f'has the name {name[:80]!r}; wanted readable characters')
+    return name
 
   def value(self, kind: int) -> Any:
     if kind == _STRING:

@@ -112,6 +112,11 @@ CASES = {
     DamagedData,
     'not UTF-8',
   ),
+  'name with a control character': (
+    tiny.header([tiny.field('a\x1b[2Jb\n', tiny.UINT32, 1)]),
+    DamagedData,
+    'wanted readable characters',
+  ),
   'field twice': (
     tiny.header([tiny.field('a', tiny.UINT32, 1)] * 2),
     DamagedData,
