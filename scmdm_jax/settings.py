@@ -27,6 +27,9 @@ from scmdm_jax.models.description import (
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
+# As data.tokenizer: the checkpoint's own.
+CHECKPOINT_TOKENIZER = 'checkpoint'
+
 MODES = (
   'train',
   'sample',
@@ -92,7 +95,9 @@ class DataSettings:
   name: str = _one_of('qm9', ('qm9',))
   directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
   source: str = ''  # QM9: a CSV or parquet file instead of the qm9pack package.
-  tokenizer: str = _one_of('smiles_qm9', ('smiles_qm9',))
+  # smiles_qm9, dna or text8; the path of a tokenizer, a file or a directory; or
+  # 'checkpoint': the one that the checkpoint brings along.
+  tokenizer: str = _option('smiles_qm9', 'a name or a path', lambda x: x != '')
   length: int = _at_least(32, 1)  # Tokens per example, padding included.
 
 
@@ -165,7 +170,8 @@ class SampleSettings:
   keep_signal: bool = True  # A position that is masked again keeps its prediction.
   self_conditioning: bool = True  # False: the vanilla sampler on the same weights.
   # Infilling: a text whose `_` are to be written; what follows it, too, unless it
-  # ends with `$`.
+  # ends with `$`. With tokens that are pieces of words: `<mask>` or `<mask:12>`, and
+  # `<end>`.
   prompt: str = ''
   trajectory: bool = False  # Also write the tokens after every step.
 
@@ -503,7 +509,7 @@ def loop_of(train: TrainSettings) -> LoopConfig:
 def new_model(
   settings: Settings, vocab_size: int, mask_id: int | None
 ) -> ModelDescription:
-  """The description of a model trained from scratch.
+  """The description of a model trained from scratch, but for its tokenizer.
 
   Raises:
     BadInput: sizes that do not fit each other.
@@ -535,7 +541,7 @@ def new_model(
     return ModelDescription(
       architecture,
       mask_id=None if causal else mask_id,
-      tokenizer=settings.data.tokenizer,
+      tokenizer='',
       injection='none' if causal else settings.method.injection,
     )
   except ValueError as e:

@@ -16,6 +16,7 @@ from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.modes.convert import export_model, import_model
 from scmdm_jax.modes.evaluate import generative_perplexity
+from scmdm_jax.modes.models import Judge
 from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
@@ -63,7 +64,7 @@ def test_base_knows_molecules(tokens, tmp_path):
 
 def test_judge_tells_molecules_from_shuffled_ones(tokens, tmp_path):
   import_model(str(ASSETS / 'qm9_judge'), str(tmp_path / 'judge'))
-  judge = store.load_model(tmp_path / 'judge')
+  judge = Judge(*store.load_model(tmp_path / 'judge'), TOKENIZER)
   rng = np.random.default_rng(0)
   shuffled = tokens.copy()
   for row in shuffled:

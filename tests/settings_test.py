@@ -265,7 +265,6 @@ def test_whole_numbers_will_do_for_real_ones():
   [
     ('mode', options.MODES),
     ('data.name', ('qm9',)),
-    ('data.tokenizer', ('smiles_qm9',)),
     ('model.architecture', ('mdlm', 'llama')),
     ('method.objective', ('masked', 'causal')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
@@ -389,7 +388,7 @@ def test_new_masked_model():
   description = options.new_model(settings, vocab_size=35, mask_id=2)
   assert description.architecture == DiTConfig(35, 20, 24, 2, 3, 7, 5, True)
   assert (description.mask_id, description.injection) == (2, 'gate')
-  assert description.tokenizer == 'smiles_qm9'
+  assert description.tokenizer == ''
 
 
 def test_new_judge():

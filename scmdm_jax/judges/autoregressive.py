@@ -50,15 +50,6 @@ def causal_nll(network: CausalNetwork, tokens: jax.Array) -> jax.Array:
   return nll.reshape(batch, length - 1)
 
 
-def scored(tokens: jax.Array, eos_id: int) -> jax.Array:
-  """True for targets up to and with the first end token, bool [B, L - 1].
-
-  Padding behind the end is not part of a sample's text, so it is not scored.
-  """
-  ends = (tokens[:, 1:] == eos_id).astype(jnp.int32)
-  return jnp.cumsum(ends, axis=-1) - ends == 0
-
-
 class Window(NamedTuple):
   """A stretch of a text that a model can read at once.
 

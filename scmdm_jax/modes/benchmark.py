@@ -80,15 +80,16 @@ def _random_params(description: ModelDescription, seed: int) -> Any:
 def _bench(settings: Settings, directory: pathlib.Path, **sizes: int) -> Bench:
   """The checkpoint, or a model of random weights with `benchmark.vocab_size` tokens."""
   if settings.checkpoint:
-    description, params = models.load_masked(settings, directory)
+    description, params = models.load_masked(
+      settings, directory, models.run_tokenizer(settings, directory)
+    )
   else:
     vocab_size = sizes.pop('vocab_size', settings.benchmark.vocab_size)
     length = sizes.get('length', settings.data.length)
     data = dataclasses.replace(settings.data, length=length)
-    described = new_model(
+    description = new_model(
       dataclasses.replace(settings, data=data), vocab_size, vocab_size - 1
     )
-    description = dataclasses.replace(described, tokenizer='')
     params = _random_params(description, settings.seed)
   if description.injection == 'none':
     raise BadInput(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.checkpoints import store
-from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.modes import evaluate, models, sample, timing, train, workdir
 from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
@@ -100,7 +100,7 @@ class _Bench:
 
   settings: Settings
   base: evaluate.Model
-  judge: evaluate.Model | None
+  judge: models.Judge | None
   tokenizer: Tokenizer
   train_texts: Sequence[str]
   test_texts: Sequence[str]
@@ -116,13 +116,20 @@ class _Bench:
     description, params = _start(self.settings, self.base, arm.rate, seed)
     name = f'{arm.name}, seed {seed}'
     trained = train.fit(
-      settings, description, params, self.train_texts, directory, name
+      settings,
+      description,
+      params,
+      self.tokenizer,
+      self.train_texts,
+      directory,
+      name,
     )
     store.save_model(
       directory / store.MODEL_SUBDIRECTORY,
       description,
       trained,
       train.origin(settings),
+      self.tokenizer.files,
     )
     return description, trained
 
@@ -281,9 +288,9 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     ) from e
 
   started = time.time()
-  tokenizer = get_tokenizer(settings.data.tokenizer)
+  tokenizer = models.run_tokenizer(settings, directory)
   sample.starting_tokens(settings, tokenizer)  # A wrong prompt shows itself first.
-  base = models.load_masked(settings, directory)
+  base = models.load_masked(settings, directory, tokenizer)
   if base[0].injection != 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
@@ -292,7 +299,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   bench = _Bench(
     settings=settings,
     base=base,
-    judge=models.load_judge(settings, directory),
+    judge=models.load_judge(settings, directory, tokenizer),
     tokenizer=tokenizer,
     train_texts=train.read_texts(settings.data, 'train'),
     test_texts=train.read_texts(settings.data, 'test'),

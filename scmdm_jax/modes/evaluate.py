@@ -11,20 +11,19 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.sources import all_texts
-from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
-from scmdm_jax.judges.autoregressive import causal_nll, scored
+from scmdm_jax.judges.autoregressive import causal_nll
 from scmdm_jax.judges.diversity import judge_diversity
 from scmdm_jax.judges.molecules import judge_molecules
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.modes.models import load_judge, load_masked
+from scmdm_jax.modes.models import Judge, load_judge, load_masked, run_tokenizer
 from scmdm_jax.modes.sample import Drawn, draw, starting_tokens, write_samples
 from scmdm_jax.modes.train import data_directory, read_texts
 from scmdm_jax.settings import EvaluateSettings, Settings, schedule_of
@@ -145,36 +144,74 @@ def likelihood(
   }
 
 
-def _framed(samples: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-  """Samples as the judge reads text: start, visible tokens, end, pads; [N, L + 2].
+def _framed(samples: np.ndarray, tokenizer: Tokenizer) -> list[list[int]]:
+  """Samples [N, L] as a judge with the same tokenizer reads text.
 
-  Visible tokens and decoded text determine each other, so this is tokenising the
-  decoded text anew, except that a stray <unk> stays one token.
+  Start, visible tokens, end, as far as the tokenizer has a start and an end. Visible
+  tokens and decoded text determine each other, so this is tokenising the decoded text
+  anew, except that a stray <unk> stays one token.
   """
-  start, end = tokenizer.encode('', 2)
-  framed = np.full((len(samples), samples.shape[1] + 2), tokenizer.pad_id, np.int32)
-  for row, sample in zip(framed, samples, strict=True):
-    visible = sample[~np.isin(sample, tokenizer.invisible_ids)]
-    row[: len(visible) + 2] = [start, *visible, end]
-  return framed
+  start = _given(tokenizer)
+  end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
+  visible = [row[~np.isin(row, tokenizer.invisible_ids)] for row in samples]
+  return [[*start, *row.tolist(), *end] for row in visible]
+
+
+def _given(tokenizer: Tokenizer) -> list[int]:
+  """The token before a text, if any: start, or the end of what came before."""
+  start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
+  return [] if start is None else [start]
+
+
+def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[list[int]]:
+  """Samples [N, L] as text in the judge's tokens, at most as many as it reads.
+
+  A sample may hold several documents: each that its end token closes is closed by the
+  judge's own, so that the judge is asked about ends, too. What lies beyond the judge's
+  length is cut off, as in MDLM's generative perplexity.
+  """
+  own = judge.tokenizer
+  end = [] if own.eos_id is None else [own.eos_id]
+  limit = judge.description.architecture.length
+  frame = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
+  rows = []
+  for sample in samples:
+    ends = np.flatnonzero(np.isin(sample, frame))
+    *closed, last = (tokenizer.decode(part) for part in np.split(sample, ends))
+    row = _given(own)
+    for text in filter(None, closed):
+      row += [*own.encode_text(text).tolist(), *end]
+    row += own.encode_text(last).tolist() if last else []
+    rows.append(row[:limit] if len(row) > 1 else [*row, *end])
+  return rows
 
 
 def generative_perplexity(
-  judge: Model, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
   """exp(mean -log p per token) of `samples` int [N, L] under a causal judge.
 
-  Every token up to and with the end is scored, and tokens, not samples, weigh equally
-  (as in MDLM's generative perplexity).
+  A judge with another tokenizer reads the samples' text. The first token is given, and
+  tokens, not samples, weigh equally (as in MDLM's generative perplexity).
   """
-  description, params = judge
-  compute = _compiled_judge(description)
-  framed = _framed(samples, tokenizer)
-  weight = np.asarray(scored(jnp.asarray(framed), int(tokenizer.encode('', 2)[1])))
+  compute = _compiled_judge(judge.description)
+  if judge.tokenizer.fingerprint == tokenizer.fingerprint:
+    rows, width = _framed(samples, tokenizer), samples.shape[1] + 2
+  else:
+    rows = _reread(samples, tokenizer, judge)
+    # In whole 64s: as many tokens as it takes, but few shapes to compile.
+    width = min(
+      -(-max(map(len, rows)) // 64) * 64, judge.description.architecture.length
+    )
+  tokens = np.full((len(rows), width), judge.tokenizer.pad_id, np.int32)
+  lengths = np.array([len(row) for row in rows])
+  for target, row in zip(tokens, rows, strict=True):
+    target[: len(row)] = row
+  weight = np.arange(1, width) < lengths[:, None]
   total = 0.0
-  for first in range(0, len(framed), batch_size):
-    batch = framed[first : first + batch_size]
-    nll = np.asarray(compute(params, batch), np.float64)
+  for first in range(0, len(tokens), batch_size):
+    batch = tokens[first : first + batch_size]
+    nll = np.asarray(compute(judge.params, batch), np.float64)
     total += (nll * weight[first : first + batch_size]).sum()
   return float(np.exp(total / weight.sum()))
 
@@ -183,7 +220,7 @@ def judge_samples(
   drawn: Drawn,
   tokenizer: Tokenizer,
   known: Collection[str],
-  judge: Model | None,
+  judge: Judge | None,
   batch_size: int,
 ) -> dict[str, Any]:
   """All measures of a set of samples, by name."""
@@ -217,10 +254,10 @@ def known_texts(settings: Settings) -> frozenset[str]:
 
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `evaluation.json` and `samples.jsonl`, returns the same figures."""
-  tokenizer = get_tokenizer(settings.data.tokenizer)
+  tokenizer = run_tokenizer(settings, workdir)
   x_init = starting_tokens(settings, tokenizer)
-  model = load_masked(settings, workdir)
-  judge = load_judge(settings, workdir)
+  model = load_masked(settings, workdir, tokenizer)
+  judge = load_judge(settings, workdir, tokenizer)
   schedule = schedule_of(settings.method)
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {

@@ -1,14 +1,25 @@
-"""A model from a path: one of ours, or safetensors that are imported first."""
+"""A model from a path, with its tokenizer; other formats are imported first."""
 
+import dataclasses
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from scmdm_jax.checkpoints import digests, store
-from scmdm_jax.data.tokenizers import get_tokenizer
+from scmdm_jax.data import tokenizers
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes import convert
-from scmdm_jax.settings import Settings
+from scmdm_jax.settings import CHECKPOINT_TOKENIZER, Settings
+
+
+class Judge(NamedTuple):
+  """A causal model and the tokenizer it reads with."""
+
+  description: ModelDescription
+  params: Any
+  tokenizer: Tokenizer
 
 
 def load(
@@ -23,16 +34,77 @@ def load(
     BadInput: no model there; see `store.load_model` and `convert.import_model`.
     DamagedData: its files are truncated or altered.
   """
+  return store.load_model(_imported(path, workdir, name), verify_below=verify_below)
+
+
+def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
   source = pathlib.Path(path).expanduser()
-  if convert.is_foreign(source):
-    imported = workdir / 'imported' / name
-    if not imported.exists():
-      convert.import_model(str(source), str(imported))
-    source = imported
-  return store.load_model(source, verify_below=verify_below)
+  if not convert.is_foreign(source):
+    return source
+  imported = workdir / 'imported' / name
+  if not imported.exists():
+    convert.import_model(str(source), str(imported))
+  return imported
 
 
-def load_masked(settings: Settings, workdir: pathlib.Path):
+def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
+  """The tokenizer of a run: built in, read from files, or the checkpoint's own.
+
+  Raises:
+    BadInput: there is none, or it is not one for the checkpoint.
+    DamagedData: its files are malformed.
+  """
+  choice = settings.data.tokenizer
+  if choice in tokenizers.NAMES:
+    return tokenizers.get_tokenizer(choice)
+  own = choice == CHECKPOINT_TOKENIZER
+  if own and not settings.checkpoint:
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
+      f'{", ".join(tokenizers.NAMES)}, or the path of a tokenizer'
+    )
+  files = {} if own else tokenizers.files_at(pathlib.Path(choice).expanduser())
+  if not settings.checkpoint:
+    causal = settings.method.objective == 'causal'
+    return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)
+  # Loading the model compares its digests; this looks only at what it is.
+  model = store.open_model(
+    _imported(settings.checkpoint, workdir, 'checkpoint'), verify_below=0
+  )
+  if own:
+    tokenizer = _own_tokenizer(model)
+    if tokenizer is None:
+      raise BadInput(
+        f'data.tokenizer: {settings.checkpoint} brings no tokenizer along; wanted one '
+        f'of {", ".join(tokenizers.NAMES)}, or the path of a tokenizer'
+      )
+    return tokenizer
+  return tokenizers.from_files(
+    files,
+    mask_id=model.description.mask_id,
+    vocab_size=model.description.architecture.vocab_size,
+    where=choice,
+  )
+
+
+def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
+  """What a checkpoint brings along, or the built-in tokenizer that it names."""
+  description = model.description
+  if model.tokenizer_files:
+    return tokenizers.from_files(
+      model.tokenizer_files,
+      mask_id=description.mask_id,
+      vocab_size=description.architecture.vocab_size,
+      where=str(model.directory / store.TOKENIZER),
+    )
+  if description.tokenizer in tokenizers.NAMES:
+    return tokenizers.get_tokenizer(description.tokenizer)
+  return None
+
+
+def load_masked(
+  settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
+) -> tuple[ModelDescription, Any]:
   """The masked diffusion model named by `checkpoint`, checked against the data."""
   if not settings.checkpoint:
     raise BadInput(
@@ -49,12 +121,16 @@ def load_masked(settings: Settings, workdir: pathlib.Path):
     )
   if description.mask_id is None:
     raise BadInput(f'{where}: a causal model; wanted a masked diffusion model')
-  check_fits(description, settings, where)
-  return description, params
+  return fitted(description, tokenizer, settings, where), params
 
 
-def load_judge(settings: Settings, workdir: pathlib.Path):
-  """The causal model named by `judge`, or None when there is none."""
+def load_judge(
+  settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
+) -> Judge | None:
+  """The causal model named by `judge`, or None when there is none.
+
+  It reads with its own tokenizer; one that brings none reads with the run's.
+  """
   if not settings.judge:
     return None
   description, params = load(settings.judge, workdir, 'judge', settings.verify_below)
@@ -63,37 +139,61 @@ def load_judge(settings: Settings, workdir: pathlib.Path):
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
   if not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
-  _check_tokenizer(description, settings, where)
-  return description, params
+  model = store.open_model(_imported(settings.judge, workdir, 'judge'), verify_below=0)
+  own = _own_tokenizer(model) or tokenizer
+  _check_tokenizer(description, own, where)
+  return Judge(_padded(description, own), params, own)
 
 
-def check_fits(description: ModelDescription, settings: Settings, where: str) -> None:
-  """Refuses a model whose tokenizer or length the run's data do not fit."""
-  _check_tokenizer(description, settings, where)
-  wanted = get_tokenizer(settings.data.tokenizer).mask_id
-  if description.mask_id not in (None, wanted):
+def fitted(
+  description: ModelDescription, tokenizer: Tokenizer, settings: Settings, where: str
+) -> ModelDescription:
+  """The description with the ids that the tokenizer leaves undefined.
+
+  Raises:
+    BadInput: the run's tokenizer or length do not fit the model.
+  """
+  _check_tokenizer(description, tokenizer, where)
+  if description.mask_id not in (None, tokenizer.mask_id):
     raise BadInput(
-      f'{where}: its mask id is {description.mask_id}; wanted {wanted}, as in '
-      f'tokenizer {settings.data.tokenizer}; its config.json says it in mask_token_id'
+      f'{where}: its mask id is {description.mask_id}; wanted {tokenizer.mask_id}, as '
+      f'in tokenizer {tokenizer.name}; its config.json says it in mask_token_id'
     )
   if settings.data.length > description.architecture.length:
     raise BadInput(
       f'data.length: found {settings.data.length}; wanted at most '
       f'{description.architecture.length}, the length of {where}'
     )
+  return _padded(description, tokenizer)
 
 
 def _check_tokenizer(
-  description: ModelDescription, settings: Settings, where: str
+  description: ModelDescription, tokenizer: Tokenizer, where: str
 ) -> None:
-  if description.tokenizer and description.tokenizer != settings.data.tokenizer:
+  """Refuses a tokenizer that is known to be another than the model's."""
+  known = description.fingerprint
+  if known and known != tokenizer.fingerprint:
+    raise BadInput(
+      f'{where}: trained with tokenizer {description.tokenizer!r}, fingerprint '
+      f'{known[:12]}; found {tokenizer.name!r}, {tokenizer.fingerprint[:12]}; set '
+      f"data.tokenizer to that one, or to '{CHECKPOINT_TOKENIZER}'"
+    )
+  if not known and description.tokenizer not in ('', tokenizer.name):
     raise BadInput(
       f'{where}: its tokenizer is {description.tokenizer!r}; wanted data.tokenizer = '
-      f'{settings.data.tokenizer!r}'
+      f'{tokenizer.name!r}'
     )
-  vocab_size = get_tokenizer(settings.data.tokenizer).vocab_size
-  if description.architecture.vocab_size != vocab_size:
+  if description.architecture.vocab_size < tokenizer.vocab_size:
     raise BadInput(
-      f'{where}: its vocabulary has {description.architecture.vocab_size} tokens; '
-      f'wanted {vocab_size}, as in tokenizer {settings.data.tokenizer}'
+      f'{where}: its vocabulary has {description.architecture.vocab_size} ids; wanted '
+      f'at least {tokenizer.vocab_size}, as in tokenizer {tokenizer.name}'
     )
+
+
+def _padded(description: ModelDescription, tokenizer: Tokenizer) -> ModelDescription:
+  """The description with every id undefined that the tokenizer has no token for."""
+  size = description.architecture.vocab_size
+  ranges = (*description.undefined_ids, *tokenizer.undefined_ids)
+  undefined = {i for start, stop in ranges for i in range(start, stop)}
+  defined = set(range(tokenizer.vocab_size)) - undefined
+  return dataclasses.replace(description, undefined_ids=undefined_ranges(defined, size))

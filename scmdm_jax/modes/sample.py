@@ -14,14 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.modes.models import load_masked
+from scmdm_jax.modes.models import load_masked, run_tokenizer
 from scmdm_jax.settings import SampleSettings, Settings, schedule_of, strategy_of
 
 
@@ -131,12 +131,17 @@ def draw(
 def starting_tokens(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
   """int32 [L]: all masked, or the prompt with its masked positions."""
   prompt = settings.sample.prompt
+  if tokenizer.mask_id is None:
+    raise BadInput(
+      f'data.tokenizer: {settings.data.tokenizer} has no mask; wanted that of '
+      'a masked diffusion model'
+    )
   if prompt:
     tokens = tokenizer.encode_prompt(prompt, settings.data.length)
     if not (tokens == tokenizer.mask_id).any():
       raise BadInput(
-        f'sample.prompt: {prompt!r} leaves nothing to write; put _ where a token is '
-        'wanted, or drop the $ at its end'
+        f'sample.prompt: {prompt!r} leaves nothing to write; put a masked position '
+        'where a token is wanted, or drop the mark at its end'
       )
     return tokens
   return np.full(settings.data.length, tokenizer.mask_id, np.int32)
@@ -164,9 +169,9 @@ def write_samples(path: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer) -> Non
 
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `samples.jsonl` and returns the main figures."""
-  tokenizer = get_tokenizer(settings.data.tokenizer)
+  tokenizer = run_tokenizer(settings, workdir)
   x_init = starting_tokens(settings, tokenizer)
-  description, params = load_masked(settings, workdir)
+  description, params = load_masked(settings, workdir, tokenizer)
   key = jax.random.key(settings.seed)
   drawn = draw(
     description, params, schedule_of(settings.method), settings.sample, key, x_init

@@ -20,7 +20,7 @@ import numpy as np
 
 from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data import pipeline, sources
-from scmdm_jax.data.tokenizers import Tokenizer, get_tokenizer
+from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.autoregressive import causal_nll
@@ -109,13 +109,18 @@ def starting_point(
     settings = dataclasses.replace(
       settings, method=_without_idle_injection(settings.method)
     )
-    description = new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
+    description = dataclasses.replace(
+      new_model(settings, tokenizer.vocab_size, tokenizer.mask_id),
+      tokenizer=tokenizer.name,
+      fingerprint=tokenizer.fingerprint,
+      undefined_ids=tokenizer.undefined_ids,
+    )
     return description, jax.jit(denoiser.init_params, static_argnums=1)(
       key, description
     )
   description, params = models.load(settings.checkpoint, workdir, 'checkpoint')
   where = f'checkpoint {settings.checkpoint}'
-  models.check_fits(description, settings, where)
+  description = models.fitted(description, tokenizer, settings, where)
   if (description.mask_id is None) != (settings.method.objective == 'causal'):
     kind = 'causal' if description.mask_id is None else 'masked'
     raise BadInput(
@@ -180,12 +185,12 @@ def fit(
   settings: Settings,
   description: ModelDescription,
   params: Params,
+  tokenizer: Tokenizer,
   texts: Sequence[str],
   workdir: pathlib.Path,
   name: str = 'train',
 ) -> Params:
   """Trains `params` (not changed) and returns the average; resumes in `workdir`."""
-  tokenizer = get_tokenizer(settings.data.tokenizer)
   optimizer = optimizer_of(settings.train)
   batches = pipeline.training_batches(
     texts,
@@ -240,16 +245,17 @@ def origin(settings: Settings) -> dict[str, Any]:
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
-  tokenizer = get_tokenizer(settings.data.tokenizer)
+  tokenizer = models.run_tokenizer(settings, workdir)
   texts = read_texts(settings.data, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
   description, params = starting_point(settings, tokenizer, workdir, key)
-  trained = fit(settings, description, params, texts, workdir)
+  trained = fit(settings, description, params, tokenizer, texts, workdir)
   store.save_model(
     workdir / store.MODEL_SUBDIRECTORY,
     description,
     trained,
     origin(settings),
+    tokenizer.files,
   )
   return {
     'mode': 'train',

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.judges.autoregressive import causal_nll, score, scored, windows
+from scmdm_jax.judges.autoregressive import causal_nll, score, windows
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, ModelDescription
 
@@ -101,34 +101,6 @@ def test_a_decoder_sees_no_later_token():
   # Targets 1 to 3 are predicted from tokens 0 to 2: the very same numbers.
   np.testing.assert_array_equal(after[:, :3], before[:, :3])
   assert np.all(after[:, 3:] != before[:, 3:])
-
-
-@pytest.mark.parametrize(
-  ('tokens', 'wanted'),
-  [
-    # The end is scored, what follows is not. 1 ends, 3 pads.
-    ([0, 5, 6, 1, 3, 3], [1, 1, 1, 0, 0]),
-    # At once: an empty text.
-    ([0, 1, 3, 3, 3, 3], [1, 0, 0, 0, 0]),
-    # Never: everything counts.
-    ([0, 5, 6, 5, 6, 5], [1, 1, 1, 1, 1]),
-    # In the last place.
-    ([0, 5, 6, 5, 6, 1], [1, 1, 1, 1, 1]),
-    # Several, with tokens between them: only up to the first.
-    ([0, 5, 1, 6, 1, 1], [1, 1, 0, 0, 0]),
-    # As the first token it is given, not written: it ends nothing.
-    ([1, 5, 6, 1, 3, 3], [1, 1, 1, 0, 0]),
-  ],
-)
-def test_scored_up_to_the_first_end(tokens, wanted):
-  found = scored(jnp.array([tokens], jnp.int32), eos_id=1)
-  assert found.dtype == bool
-  assert found[0].astype(int).tolist() == wanted
-
-
-def test_rows_are_scored_each_alone():
-  found = scored(jnp.array([[0, 1, 3], [0, 5, 1], [0, 5, 5]]), eos_id=1)
-  assert found.astype(int).tolist() == [[1, 0], [1, 1], [1, 1]]
 
 
 @pytest.mark.parametrize('count', [0, 1, 2, 5, 6, 7, 8, 11, 30])

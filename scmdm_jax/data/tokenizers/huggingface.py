@@ -16,6 +16,7 @@ from scmdm_jax.data.tokenizers.files import Files, damaged
 from scmdm_jax.data.tokenizers.subword import Definition, Encoder
 from scmdm_jax.errors import BadInput, DamagedData
 
+_NUMBER = (int, float)
 _END_OF_TEXT = '<|endoftext|>'
 _GPT2 = ('GPT2Tokenizer', 'GPT2TokenizerFast')
 _QWEN2 = ('Qwen2Tokenizer', 'Qwen2TokenizerFast', 'DreamTokenizer')
@@ -128,7 +129,7 @@ def _own_vocabulary(model: dict[str, Any], where: str, name: str) -> dict[int, s
   vocab = model.get('vocab')
   if isinstance(vocab, list):
     rows = [row for row in vocab if isinstance(row, list) and len(row) == 2]
-    pieces = [piece for piece, _ in rows if isinstance(piece, str)]
+    pieces = [p for p, score in rows if isinstance(p, str) and type(score) in _NUMBER]
     if len(pieces) != len(vocab) or not pieces:
       raise damaged(where, name, 'a vocabulary that is no list of [piece, score]')
     return dict(enumerate(pieces))
