@@ -100,6 +100,7 @@ class _Bench:
 
   settings: Settings
   base: evaluate.Model
+  base_origin: dict[str, Any]
   judge: models.Judge | None
   tokenizer: Tokenizer
   train_texts: Sequence[str]
@@ -128,7 +129,7 @@ class _Bench:
       directory / store.MODEL_SUBDIRECTORY,
       description,
       trained,
-      train.origin(settings),
+      train.origin(settings, self.base_origin),
       self.tokenizer.files,
     )
     return description, trained
@@ -299,6 +300,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   bench = _Bench(
     settings=settings,
     base=base,
+    base_origin=models.base_origin(settings, directory),
     judge=models.load_judge(settings, directory, tokenizer),
     tokenizer=tokenizer,
     train_texts=train.read_texts(settings.data, 'train'),

@@ -47,6 +47,14 @@ def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
   return imported
 
 
+def base_origin(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+  """What the checkpoint of a run says about where it came from; {} without one."""
+  if not settings.checkpoint:
+    return {}
+  path = _imported(settings.checkpoint, workdir, 'checkpoint')
+  return store.open_model(path, verify_below=0).extra
+
+
 def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
   """The tokenizer of a run: built in, read from files, or the checkpoint's own.
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -224,11 +224,18 @@ def fit(
   return state.ema
 
 
-def origin(settings: Settings) -> dict[str, Any]:
-  """How a trained model came about, for its checkpoint and model card."""
+def origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
+  """How a trained model came about, for its checkpoint and model card.
+
+  Args:
+    settings: of the run.
+    base: `models.base_origin` of it.
+  """
   method, options = settings.method, settings.train
   return {
     'base': settings.checkpoint,
+    'base_license': base.get('license', ''),
+    'imported_from': base.get('imported_from', ''),
     'license': 'unknown',
     'objective': method.objective,
     'schedule': method.schedule,
@@ -249,12 +256,13 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   texts = read_texts(settings.data, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
   description, params = starting_point(settings, tokenizer, workdir, key)
+  base = models.base_origin(settings, workdir)
   trained = fit(settings, description, params, tokenizer, texts, workdir)
   store.save_model(
     workdir / store.MODEL_SUBDIRECTORY,
     description,
     trained,
-    origin(settings),
+    origin(settings, base),
     tokenizer.files,
   )
   return {

@@ -82,6 +82,8 @@ def test_a_run_leaves_all_its_parts(base):
   extra = json.loads((base / 'model' / 'model.json').read_text())['extra']
   assert extra == {
     'base': '',
+    'base_license': '',
+    'imported_from': '',
     'license': 'unknown',
     'objective': 'masked',
     'schedule': 'log_linear',
@@ -140,6 +142,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   assert figures['parameters'] == sum(x.size for x in jax.tree.leaves(params))
   extra = json.loads((tmp_path / 'run' / 'model' / 'model.json').read_text())['extra']
   assert (extra['base'], extra['rate']) == (str(base), 1.0)
+  assert extra['base_license'] == 'unknown'
   # What has been adapted keeps its injection, and no other may take its place.
   again = settings_with(checkpoint=str(tmp_path / 'run'), method__rate=0.0)
   description, _ = train.starting_point(again, tokenizer, tmp_path, KEY)
