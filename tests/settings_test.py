@@ -143,6 +143,7 @@ def test_no_option_may_be_negative(name):
 
 # Where zero means something: no warm-up, no decay, greedy sampling, ...
 ZERO_ALLOWED = {
+  'verify_below',
   'seed',
   'sample.block_length',
   'sample.guidance',
