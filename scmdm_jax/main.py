@@ -3,10 +3,10 @@
   --config=FILE[:ARG]    the run: a Python file whose get_config() returns the options
   --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
   --workdir=DIR          where the run lives; the same command again resumes it
-  --mode=MODE            train, sample, evaluate, compare, benchmark, import, export or
-                         verify, instead of the config's own
+  --mode=MODE            train, sample, evaluate, compare, benchmark, judge, import,
+                         export or verify, instead of the config's own
   --source=PATH          import, export: what to convert; verify: what to check; none of
-                         these modes needs a --config
+                         these modes needs a --config; judge: a file of texts
   --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere
   --tolerance=X          verify: largest difference of a logit (default 1e-3)
 
@@ -82,7 +82,7 @@ def _run(options: Options) -> dict:
     )
   if settings.mode == 'verify':
     return _verify(options)
-  if options.source:
+  if options.source and settings.mode != 'judge':
     raise BadInput(f'--source: given with --mode={settings.mode}, which takes none')
 
   from scmdm_jax.modes import workdir
@@ -91,6 +91,8 @@ def _run(options: Options) -> dict:
   mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
   path = options.workdir or settings.workdir
   with workdir.opened(path, settings) as directory:
+    if settings.mode == 'judge':
+      return mode.run(settings, directory, options.source)
     return mode.run(settings, directory)
 
 

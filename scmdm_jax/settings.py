@@ -36,6 +36,7 @@ MODES = (
   'evaluate',
   'compare',
   'benchmark',
+  'judge',
   'import',
   'export',
   'verify',
@@ -183,6 +184,7 @@ class EvaluateSettings:
   num_examples: int = _above(1024, 0)  # Held-out examples for the likelihood.
   batch_size: int = _above(64, 0)
   repeats: int = _above(4, 0)  # Times and masks drawn per example for the NELBO.
+  judge_length: int = _above(1024, 0)  # --mode=judge: most tokens it reads at once.
   carried_steps: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
 
 

@@ -122,11 +122,12 @@ def score(
     texts: int32 [N] each; the first token of each is given, not scored.
     length: most tokens the model reads.
     stride: see `windows`.
-    batch_size: windows at a time; all batches have one shape, so that `compute`
-      compiles once.
+    batch_size: most windows at a time. All batches have one shape, its length in whole
+      64s, so that `compute` rarely compiles anew.
   """
   todo = [window for text in texts for window in windows(text, length, stride)]
-  width = max((len(window.scored) for window in todo), default=0)
+  longest = max((len(window.scored) for window in todo), default=0)
+  width = min(-(-longest // 64) * 64, length)
   batch_size = min(batch_size, len(todo))
   nll, count = 0.0, 0
   for first in range(0, len(todo), batch_size or 1):

@@ -18,7 +18,7 @@ from scmdm_jax.data.sources import all_texts
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
-from scmdm_jax.judges.autoregressive import causal_nll
+from scmdm_jax.judges.autoregressive import causal_nll, score
 from scmdm_jax.judges.diversity import judge_diversity
 from scmdm_jax.judges.molecules import judge_molecules
 from scmdm_jax.models import denoiser
@@ -71,7 +71,9 @@ def _compiled_carried(
 
 
 @functools.cache
-def _compiled_judge(description: ModelDescription):
+def compiled_nll(description: ModelDescription):
+  """`causal_nll` of a judge: (parameters, tokens int32 [B, L]) -> nats [B, L - 1]."""
+
   def compute(params, tokens):
     return causal_nll(denoiser.bind(params, description), tokens)
 
@@ -151,13 +153,13 @@ def _framed(samples: np.ndarray, tokenizer: Tokenizer) -> list[list[int]]:
   tokens and decoded text determine each other, so this is tokenising the decoded text
   anew, except that a stray <unk> stays one token.
   """
-  start = _given(tokenizer)
+  start = start_of(tokenizer)
   end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
   visible = [row[~np.isin(row, tokenizer.invisible_ids)] for row in samples]
   return [[*start, *row.tolist(), *end] for row in visible]
 
 
-def _given(tokenizer: Tokenizer) -> list[int]:
+def start_of(tokenizer: Tokenizer) -> list[int]:
   """The token before a text, if any: start, or the end of what came before."""
   start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
   return [] if start is None else [start]
@@ -178,7 +180,7 @@ def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[lis
   for sample in samples:
     ends = np.flatnonzero(np.isin(sample, frame))
     *closed, last = (tokenizer.decode(part) for part in np.split(sample, ends))
-    row = _given(own)
+    row = start_of(own)
     for text in filter(None, closed):
       row += [*own.encode_text(text).tolist(), *end]
     row += own.encode_text(last).tolist() if last else []
@@ -194,26 +196,18 @@ def generative_perplexity(
   A judge with another tokenizer reads the samples' text. The first token is given, and
   tokens, not samples, weigh equally (as in MDLM's generative perplexity).
   """
-  compute = _compiled_judge(judge.description)
   if judge.tokenizer.fingerprint == tokenizer.fingerprint:
-    rows, width = _framed(samples, tokenizer), samples.shape[1] + 2
+    rows = _framed(samples, tokenizer)
   else:
     rows = _reread(samples, tokenizer, judge)
-    # In whole 64s: as many tokens as it takes, but few shapes to compile.
-    width = min(
-      -(-max(map(len, rows)) // 64) * 64, judge.description.architecture.length
-    )
-  tokens = np.full((len(rows), width), judge.tokenizer.pad_id, np.int32)
-  lengths = np.array([len(row) for row in rows])
-  for target, row in zip(tokens, rows, strict=True):
-    target[: len(row)] = row
-  weight = np.arange(1, width) < lengths[:, None]
-  total = 0.0
-  for first in range(0, len(tokens), batch_size):
-    batch = tokens[first : first + batch_size]
-    nll = np.asarray(compute(judge.params, batch), np.float64)
-    total += (nll * weight[first : first + batch_size]).sum()
-  return float(np.exp(total / weight.sum()))
+  length = judge.description.architecture.length
+  return score(
+    functools.partial(compiled_nll(judge.description), judge.params),
+    [np.array(row, np.int32) for row in rows],
+    length=length,
+    stride=length,
+    batch_size=batch_size,
+  ).perplexity
 
 
 def judge_samples(

@@ -31,7 +31,7 @@ def quick_compilation():
   compiled = (
     evaluate._compiled_nelbo,
     evaluate._compiled_carried,
-    evaluate._compiled_judge,
+    evaluate.compiled_nll,
   )
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
@@ -111,7 +111,7 @@ def test_tokens_up_to_the_end_count(monkeypatch):
   texts = ['CCO', '', 'c1ccoc1']
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in texts])
   monkeypatch.setattr(
-    evaluate, '_compiled_judge', lambda _: lambda params, tokens: tokens[:, 1:] / 100
+    evaluate, 'compiled_nll', lambda _: lambda params, tokens: tokens[:, 1:] / 100
   )
   pieces = [TOKENIZER.tokens.index(piece) for text in texts for piece in text]
   costs = [token / 100 for token in (*pieces, *[TOKENIZER.eos_id] * 3)]
@@ -156,7 +156,7 @@ def test_a_judge_with_another_tokenizer_reads_the_text(monkeypatch):
   assert found == pytest.approx(30, rel=1e-5)
   # A judge to whom every token costs a hundredth of its id shows which ones count.
   monkeypatch.setattr(
-    evaluate, '_compiled_judge', lambda _: lambda params, tokens: tokens[:, 1:] / 100
+    evaluate, 'compiled_nll', lambda _: lambda params, tokens: tokens[:, 1:] / 100
   )
   costs = [token / 100 for row in expected for token in row[1:]]
   found = evaluate.generative_perplexity(judge, samples, text8, 2)
