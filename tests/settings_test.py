@@ -155,6 +155,7 @@ ZERO_ALLOWED = {
   'train.ema_decay',
   'sample.temperature',
   'compare.benchmark_pairs',
+  'verify_below',
 }
 
 

@@ -197,10 +197,10 @@ def generative_perplexity(
   tokens, not samples, weigh equally (as in MDLM's generative perplexity).
   """
   if judge.tokenizer.fingerprint == tokenizer.fingerprint:
-    rows = _framed(samples, tokenizer)
+    rows, length = _framed(samples, tokenizer), samples.shape[1] + 1
   else:
     rows = _reread(samples, tokenizer, judge)
-  length = judge.description.architecture.length
+    length = judge.description.architecture.length
   return score(
     functools.partial(compiled_nll(judge.description), judge.params),
     [np.array(row, np.int32) for row in rows],

@@ -2,10 +2,11 @@
 
 Protocol: every text is tokenised anew by the judge's own tokenizer and put behind the
 judge's start token (its end token where it has none), which is given; all tokens of the
-text are scored, and tokens, not texts, weigh the same. This is MDLM's generative
-perplexity for samples that begin with the end token, as theirs do, except that a text
-longer than `evaluate.judge_length` tokens is read to its end, by windows that overlap
-by half, instead of being cut off.
+text are scored, its end is not, and tokens, not texts, weigh the same. This is MDLM's
+generative perplexity for samples that begin with the end token, as theirs do, except
+that a text longer than `evaluate.judge_length` tokens is read to its end, by windows
+that overlap by half, instead of being cut off. `--mode=evaluate` asks the judge about
+ends, too: where it says how well texts end, this says how well they read.
 """
 
 import functools
