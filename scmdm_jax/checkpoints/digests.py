@@ -84,7 +84,7 @@ def check(
       f'{directory}: not what was written: {"; ".join(problems[:_SHOWN])}{more}; use '
       'another copy'
     )
-  if not contents:
+  if verify_below and not contents:  # Who gives 0 has asked for it.
     logging.warning(
       '%s: contents not verified: %d bytes, and verify_below is %d',
       directory,

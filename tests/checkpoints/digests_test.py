@@ -73,6 +73,9 @@ def test_above_the_limit_contents_are_not_read_and_that_is_said(written, caplog)
   flip(written / 'a', 50)
   assert check(written, 100) == {'files': 2, 'bytes': 100, 'contents': False}
   assert 'contents not verified: 100 bytes, and verify_below is 100' in caplog.text
+  caplog.clear()
+  assert not check(written, 0)['contents']
+  assert caplog.text == ''  # Asked for.
   with pytest.raises(DamagedData, match='altered a'):
     check(written, 101)
   # Names and sizes are compared all the same.
