@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scmdm_jax.data.tokenizers.characters import DNA, TEXT8
 from scmdm_jax.errors import BadInput
+
+FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
 
 BOTH = pytest.mark.parametrize('tokenizer', [DNA, TEXT8], ids=lambda t: t.name)
 
@@ -17,6 +19,7 @@ def test_published_ids():
 
 
 @BOTH
+@FUZZ
 @given(text=st.text())
 def test_no_text_yields_a_special_id_but_unknown(tokenizer, text):
   ids = tokenizer.encode_text(text + '[MASK][PAD]')

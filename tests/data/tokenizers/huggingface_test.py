@@ -7,12 +7,14 @@ import re
 import numpy as np
 import pytest
 import tokenizers
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
+
+FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
 
 KINDS = {
   'bpe': tiny.bpe(),
@@ -36,6 +38,7 @@ TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=4))).map(''.join)
 
 
 @pytest.mark.parametrize('kind', KINDS)
+@FUZZ
 @given(text=TEXTS)
 def test_no_text_yields_a_special_id(kind, text):
   tokenizer = LOADED[kind]
@@ -59,6 +62,7 @@ def test_the_library_alone_yields_them(kind):
 
 
 @pytest.mark.parametrize('kind', KINDS)
+@FUZZ
 @given(words=st.lists(st.sampled_from(tiny.TEXT.split()), min_size=1))
 def test_ordinary_text_is_what_the_library_makes_of_it(kind, words):
   whole = tokenizers.Tokenizer.from_str(json.dumps(KINDS[kind]))
@@ -118,6 +122,7 @@ def merge_files(**config):
 GPT2 = from_files(merge_files(), mask_id=269, vocab_size=270, where='here')
 
 
+@FUZZ
 @given(st.text(st.characters(max_codepoint=126, min_codepoint=32)))
 def test_merges_against_a_plain_loop(text):
   for some in (text, text + '<|endoftext|>' + text, f'lowest {text} newer'):
@@ -233,6 +238,8 @@ def without(text, *path):
     (('model',), None, 'no model'),
     (('model', 'vocab'), {}, 'no vocabulary'),
     (('model', 'vocab'), [['a', 1, 2]], 'no list of .piece, score'),
+    (('model', 'vocab'), [['a', '1']], 'no list of .piece, score'),
+    (('model', 'vocab'), [], 'no list of .piece, score'),
     (('model', 'vocab'), {'a': 0, 'b': 0}, "'a' and 'b' both have the id 0"),
     (('model', 'vocab'), {'a': -1}, "token 'a' has the id -1"),
     (('model', 'vocab'), {'a': 2**40}, "token 'a' has the id 1099511627776"),
@@ -275,6 +282,7 @@ def test_unknown_text_must_not_end_a_text():
   assert 268 not in gpt2.encode_text('\u6771')
 
 
+@FUZZ
 @given(st.binary(max_size=40), st.integers(0, 4000), st.integers(0, 40))
 def test_altered_bytes_are_an_error_of_ours_or_another_tokenizer(noise, start, cut):
   content = json.dumps(tiny.bpe()).encode()

@@ -4,12 +4,14 @@ import json
 import numpy as np
 import pytest
 import sentencepiece
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
+
+FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
 
 SPECIAL = ('<s>', '</s>', '<pad>', '<mask>', '<extra>')
 
@@ -55,6 +57,7 @@ def test_ordinary_text_is_what_the_library_makes_of_it(model):
   library = sentencepiece.SentencePieceProcessor(model_proto=model)
   tokenizer = load(model)
 
+  @FUZZ
   @given(st.lists(st.sampled_from(tiny.TEXT.split()), min_size=1))
   def check(words):
     text = ' '.join(words)
@@ -72,6 +75,7 @@ def test_no_text_yields_a_special_id(model):
   assert 5 in tokenizer.encode_text('low <extra>')  # An ordinary piece stays one.
   pieces = st.sampled_from([*SPECIAL, '<unk>', ' ', '▁', 'low'])
 
+  @FUZZ
   @given(st.lists(st.one_of(pieces, st.text(max_size=3))).map(''.join))
   def check(text):
     assert not {1, 2, 3, 4} & set(tokenizer.encode_text(text).tolist())
