@@ -155,7 +155,6 @@ ZERO_ALLOWED = {
   'train.ema_decay',
   'sample.temperature',
   'compare.benchmark_pairs',
-  'verify_below',
 }
 
 
