@@ -6,6 +6,7 @@ here holds more than a few hundred megabytes of a model beside what a caller ask
 All calls to Orbax are in this file and in `training_store`.
 """
 
+import concurrent.futures
 import contextlib
 import ctypes
 import pathlib
@@ -39,8 +40,18 @@ Path = tuple[str, ...]  # Keys of a parameter in the nested dictionary.
 Place = Callable[[Any], Any]
 
 
+class _Given(np.ndarray):
+  """An array that nobody else will change: Orbax need not copy it before it writes."""
+
+  def __deepcopy__(self, memo: Any) -> '_Given':
+    return self
+
+
 class ModelWriter:
-  """Takes the parameters of one model in any order and writes them group by group."""
+  """Takes the parameters of one model in any order and writes them group by group.
+
+  A group is written in the background while the next one is collected.
+  """
 
   def __init__(self, directory: pathlib.Path, description: ModelDescription):
     self._directory = directory
@@ -51,9 +62,13 @@ class ModelWriter:
     self._empty = {name: {} for name, subtree in abstract.items() if not subtree}
     self._group: dict[Path, Any] = {}
     self._bytes = 0
+    self._worker = concurrent.futures.ThreadPoolExecutor(1)
+    self._written: concurrent.futures.Future[None] | None = None
 
   def add(self, path: Path, value: Any) -> None:
     """Takes one parameter: a NumPy or JAX array of a floating dtype.
+
+    The caller must not change it afterwards.
 
     Raises:
       ValueError: the model has no such parameter, or it has another shape.
@@ -64,7 +79,7 @@ class ModelWriter:
         f'parameters do not fit their description: {"/".join(path)} '
         f'{list(value.shape)}; wanted {self._wanted.get(path)}, once'
       )
-    self._group[path] = value
+    self._group[path] = value.view(_Given) if type(value) is np.ndarray else value
     self._bytes += value.nbytes
     if self._bytes >= _GROUP_BYTES:
       self._write()
@@ -92,19 +107,36 @@ class ModelWriter:
       raise ValueError(f'parameters do not fit their description: missing {names}')
     if self._group:
       self._write()
+    self.wait()
     path = self._directory / _PARAMS
     with disk.saving(path):
       ocp.partial.finalize(str(path))
 
+  def wait(self) -> None:
+    """Returns when nothing is being written; raises what went wrong."""
+    written, self._written = self._written, None
+    if written is not None:
+      written.result()
+
   def _write(self) -> None:
+    self.wait()
+    group = self._empty | _nested(self._group)
+    self._written = self._worker.submit(self._save, group)
+    self._group, self._bytes, self._empty = {}, 0, {}
+
+  def _save(self, group: dict[str, Any]) -> None:
     path = self._directory / _PARAMS
     context = ocp.Context()
     context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
     context.array.saving.use_compression = False  # Weights are noise to a compressor.
     with disk.saving(path), context:
-      ocp.partial.save(str(path), self._empty | _nested(self._group))
-    self._group, self._bytes, self._empty = {}, 0, {}
+      ocp.partial.save(str(path), group)
+    group.clear()
     _give_back_memory()
+
+  def close(self) -> None:
+    """Ends the background thread, whatever happened."""
+    self._worker.shutdown()
 
 
 @contextlib.contextmanager
@@ -127,9 +159,9 @@ def writing_model(
   if not (path / MODEL_JSON).is_file():
     disk.refuse_occupied(path)
   with disk.new_directory(path) as temporary:
-    writer = ModelWriter(temporary, description)
-    yield writer
-    writer.finish()
+    with contextlib.closing(ModelWriter(temporary, description)) as writer:
+      yield writer
+      writer.finish()
     disk.write_json(
       temporary / MODEL_JSON,
       {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
