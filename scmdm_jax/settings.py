@@ -24,6 +24,7 @@ from scmdm_jax.models.description import (
   DiTConfig,
   ModelDescription,
 )
+from scmdm_jax.models.execution import REMATS
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
@@ -89,6 +90,24 @@ def _is(value: Any, kind: type) -> bool:
   return isinstance(value, kind) or (kind is float and isinstance(value, int))
 
 
+def _axis(default: int) -> Any:
+  return _option(default, 'a whole number above 0, or -1', lambda x: x > 0 or x == -1)
+
+
+# What the products of a network are computed in; parameters are kept, and losses,
+# softmaxes, norms and averages computed, in float32.
+DTYPES = ('float32', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshSettings:
+  """Sizes of the device mesh; their product is the number of devices."""
+
+  data: int = _axis(-1)  # Splits the examples; -1 is what the others leave.
+  fsdp: int = _axis(1)  # Splits the examples and the parameters.
+  tensor: int = _axis(1)  # Splits widths and vocabulary.
+
+
 @dataclasses.dataclass(frozen=True)
 class DataSettings:
   """Which data set, and where it lies."""
@@ -146,6 +165,10 @@ class TrainSettings:
   save_every: int = _above(500, 0)  # Steps between checkpoints.
   keep: int = _above(2, 0)  # Checkpoints kept.
   log_every: int = _above(50, 0)  # Steps between lines of metrics.jsonl.
+  dtype: str = _one_of('float32', DTYPES)  # See DTYPES.
+  # What backward computes anew instead of keeping it: nothing, all but the products
+  # with weights, everything inside a block.
+  remat: str = _one_of('none', REMATS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,6 +192,7 @@ class SampleSettings:
   guidance: float = _at_least(0.0, 0)
   shared_signal: bool = False  # Guidance: both evaluations see the guided prediction.
   keep_signal: bool = True  # A position that is masked again keeps its prediction.
+  dtype: str = _one_of('float32', DTYPES)  # Also of the parameters; see DTYPES.
   self_conditioning: bool = True  # False: the vanilla sampler on the same weights.
   # Infilling: a text whose `_` are to be written; what follows it, too, unless it
   # ends with `$`. With tokens that are pieces of words: `<mask>` or `<mask:12>`, and
@@ -246,6 +270,7 @@ class Settings:
   # Contents of checkpoints with fewer bytes are compared with their digests whenever
   # they are read; 0: never. --mode=verify compares any size.
   verify_below: int = _at_least(2 << 30, 0)
+  mesh: MeshSettings = MeshSettings()
   data: DataSettings = DataSettings()
   model: ModelSettings = ModelSettings()
   method: MethodSettings = MethodSettings()

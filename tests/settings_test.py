@@ -136,6 +136,12 @@ def test_numbers_must_be_finite(name, value):
 
 @pytest.mark.parametrize('name', NUMBERS)
 def test_no_option_may_be_negative(name):
+  if name.startswith('mesh.'):
+    assert value_at(resolve(with_option(name, -1)), name) == -1  # The rest.
+    assert refusal(with_option(name, -2)) == (
+      f'{name}: found -2; wanted a whole number above 0, or -1'
+    )
+    return
   message = refusal(with_option(name, -1))
   wanted = r'a number (above|of at least|from) [01]'
   assert re.fullmatch(rf'{name}: found -1(\.0)?; wanted {wanted}.*', message)
@@ -369,8 +375,13 @@ def test_no_training_option_is_dropped_on_the_way():
   assert loop == {name: given[name] for name in loop}
   factor = given.pop('injection_rate_factor')
   assert optimizer['rate_factors'] == (('self_conditioning', factor),)
-  # The rest belongs to the data pipeline and the store.
-  assert given.keys() - optimizer.keys() - loop.keys() == {'batch_size', 'keep'}
+  # The rest belongs to the data pipeline, the store and the network.
+  assert given.keys() - optimizer.keys() - loop.keys() == {
+    'batch_size',
+    'keep',
+    'dtype',
+    'remat',
+  }
 
 
 def test_new_masked_model():

@@ -39,7 +39,7 @@ def training_batches(
 
   Every epoch has its own order; the records that do not fill a last batch are left
   out of it (others each time). The order of the global batches does not depend on
-  `process_count`: process `p` holds rows `p`, `p + P`, ... of each.
+  `process_count`: process `p` holds the `p`-th of `P` equal runs of rows of each.
 
   `get_state()` is a small dict of plain values that says where the next batch starts;
   `set_state()` on an iterator made with the same arguments continues exactly there.
@@ -75,8 +75,8 @@ def training_batches(
     .seed(seed)
     .shuffle()
     .slice(slice(0, used))
-    .slice(slice(process_index, used, process_count))
     .batch(batch_size // process_count, drop_remainder=True)
+    .slice(slice(process_index, None, process_count))
     .repeat()
   )
   # One thread: the records are in memory, more would only contend for the interpreter.
@@ -106,7 +106,9 @@ def heldout_batches(
 
   def batches() -> Iterator[HeldoutBatch]:
     for start in range(0, len(source), batch_size):
-      rows = range(start + process_index, start + batch_size, process_count)
+      own = batch_size // process_count
+      first = start + process_index * own
+      rows = range(first, first + own)
       yield HeldoutBatch(
         np.stack([records[min(row, len(source) - 1)] for row in rows]),
         np.array([row < len(source) for row in rows]),

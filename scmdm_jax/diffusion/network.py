@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 
 class Network(Protocol):
-  """A denoiser with its parameters bound: three functions and the signal's width."""
+  """A denoiser with its parameters bound, and how its examples are spread."""
 
   @property
   def signal_dim(self) -> int:
@@ -34,6 +34,16 @@ class Network(Protocol):
 
     Linear, so that it may be given weights which sum to something else than one.
     """
+    ...
+
+  @property
+  def shards(self) -> int:
+    """S: a batch is S equal runs of examples, each on devices of its own."""
+    ...
+
+  @property
+  def pin(self) -> Callable[[jax.Array], jax.Array]:
+    """Keeps the S equal runs along the first axis of an array where they belong."""
     ...
 
 

@@ -78,21 +78,32 @@ def mixed_signal(
   The first ceil(rate B) examples get a first pass, the rest the null signal, and no
   work is spent on them; a fractional last example is conditioned with the probability
   that makes the expected share exactly `rate`. Examples and times arrive in random
-  order, so which come first carries no information. The key is consumed.
+  order, so which come first carries no information. With shards this holds of each, so
+  that all have the same work. The key is consumed.
   """
-  batch = x_t.shape[0]
-  wanted = round(rate * batch, 6)
+  shards = network.shards
+  wanted = round(rate * x_t.shape[0] / shards, 6)
   count = math.ceil(wanted)
   null = null_signal(network, x_t)
   if count == 0:
     return null
+
+  def split(x: jax.Array, parts: int) -> jax.Array:
+    return x.reshape(parts, -1, *x.shape[1:])
+
+  def first(x: jax.Array) -> jax.Array:
+    x = split(x, shards)[:, :count]
+    return network.pin(x.reshape(-1, *x.shape[2:]))
+
   signal = predict_signal(
-    network, frozen, x_t[:count], null[:count], sigma[:count], mask_id
+    network, frozen, first(x_t), first(null), first(sigma), mask_id
   )
+  signal, nothing = split(signal, shards), split(null, shards)
   if count > wanted:
     last = jax.random.bernoulli(key, wanted - (count - 1))
-    signal = signal.at[-1].set(jnp.where(last, signal[-1], null[0]))
-  return jnp.concatenate([signal, null[count:]])
+    signal = signal.at[:, -1].set(jnp.where(last, signal[:, -1], nothing[:, -1]))
+  signal = jnp.concatenate([signal, nothing[:, count:]], axis=1)
+  return network.pin(signal.reshape(null.shape))
 
 
 def diffusion_loss(

@@ -24,15 +24,14 @@ _CHUNK_BYTES = 128 << 20
 _WHOLE_BYTES = 16 << 20
 
 
-def chunk_size(network: Network, hidden: jax.Array) -> int:
-  """Positions R to read at a time, from the size of the vocabulary.
+def chunk_size(network: Network, total: int) -> int:
+  """Of `total` positions, how many to read at a time; by the size of the vocabulary.
 
   All of them if their scores are small. Else a quarter, so that there is something to
   skip, in whole 64s, since each chunk reads all weights of the vocabulary; at most what
   fits 128 MiB.
   """
-  total = hidden.shape[0] * hidden.shape[1]
-  row = jax.ShapeDtypeStruct((1, hidden.shape[-1]), hidden.dtype)
+  row = jax.ShapeDtypeStruct((1, network.signal_dim), jnp.float32)
   bytes_per_row = 4 * jax.eval_shape(network.logits, row).shape[-1]
   if total * bytes_per_row <= _WHOLE_BYTES:
     return total
@@ -41,38 +40,49 @@ def chunk_size(network: Network, hidden: jax.Array) -> int:
 
 
 def over_wanted(
-  read: Callable[..., Any], wanted: jax.Array, inputs: Any, chunk: int
+  read: Callable[..., Any],
+  wanted: jax.Array,
+  inputs: Any,
+  chunk: int,
+  shards: int = 1,
+  pin: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> Any:
   """Applies `read` at wanted positions, `chunk` of them at a time; zeros elsewhere.
 
   Wanted positions are gathered to the front; a chunk without any is skipped, so the
   work is proportional to their number, and the result does not depend on `chunk`.
   Differentiable: chunks are recomputed backward. If all fit one chunk, all are read.
+  A position never leaves its shard; a chunk is skipped where no shard wants it.
 
   Args:
     read: maps a tree of [R, ...] to a tree of [R, ...].
     wanted: bool [B, L].
     inputs: tree of [B, L, ...].
-    chunk: R.
+    chunk: positions of a shard at a time; R is `shards` times that.
+    shards: S; see `network.Network`.
+    pin: see `network.Network`.
 
   Returns:
     What `read` returns, as a tree of [B, L, ...].
   """
-  shape, total = wanted.shape, wanted.size
+  shape, total = wanted.shape, wanted.size // shards
   if chunk >= total:
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(total, *x.shape[2:]), inputs)
+    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), inputs)
     return jax.tree.map(
       lambda x: _kept(wanted, x.reshape(*shape, *x.shape[1:])), read(flat)
     )
-  count = wanted.sum()
+  groups = pin(wanted.reshape(shards, total))
+  count = groups.sum(-1).max()
   # Stable, so that equal inputs meet in equal chunks.
-  order = jnp.argsort(~wanted.reshape(total))
-  padded = jnp.pad(order, (0, -total % chunk))
+  order = jnp.argsort(~groups, axis=-1)
+  padded = jnp.pad(order, ((0, 0), (0, -total % chunk)))
   starts = jnp.arange(0, total, chunk)
 
   def gather(x: jax.Array) -> jax.Array:
-    rows = jnp.asarray(x).reshape(total, *x.shape[2:])[padded]
-    return rows.reshape(len(starts), chunk, *rows.shape[1:])
+    x = pin(jnp.asarray(x).reshape(shards, total, *x.shape[2:]))
+    rows = jax.vmap(lambda x, i: x[i])(x, padded)
+    rows = rows.reshape(shards, len(starts), chunk, *rows.shape[2:])
+    return jnp.swapaxes(rows, 0, 1).reshape(len(starts), -1, *rows.shape[3:])
 
   rows = jax.tree.map(gather, inputs)
   read = jax.checkpoint(read, prevent_cse=False)
@@ -86,16 +96,31 @@ def over_wanted(
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def step(_, chunk_rows):
     start, rows = chunk_rows
+    rows = jax.tree.map(pin, rows)
     return None, jax.lax.cond(start < count, read, lambda _: empty, rows)
 
   _, results = jax.lax.scan(step, None, (starts, rows))
 
   def scatter(values: jax.Array) -> jax.Array:
-    values = values.reshape(len(padded), *values.shape[2:])[:total]
-    values = jnp.zeros_like(values).at[order].set(values)
-    return _kept(wanted, values.reshape(*shape, *values.shape[1:]))
+    values = values.reshape(len(starts), shards, chunk, *values.shape[2:])
+    values = jnp.swapaxes(values, 0, 1)
+    values = pin(values.reshape(shards, -1, *values.shape[3:]))[:, :total]
+    values = jax.vmap(lambda v, i: jnp.zeros_like(v).at[i].set(v))(values, order)
+    return _kept(wanted, pin(values.reshape(*shape, *values.shape[2:])))
 
   return jax.tree.map(scatter, results)
+
+
+def _over_network(
+  network: Network,
+  read: Callable[..., Any],
+  wanted: jax.Array,
+  inputs: Any,
+  chunk: int | None,
+) -> Any:
+  """`over_wanted` as the examples of `network` are spread; None chooses `chunk`."""
+  size = chunk or chunk_size(network, wanted.size // network.shards)
+  return over_wanted(read, wanted, inputs, size, network.shards, network.pin)
 
 
 def _kept(wanted: jax.Array, values: jax.Array) -> jax.Array:
@@ -242,8 +267,7 @@ def read(
     signals = [read_signal(s, p) for s, p in zip(streams, told, strict=True)]
     return Reading(tokens, certainty, jnp.concatenate(signals, axis=-1))
 
-  size = chunk or chunk_size(network, jnp.split(hidden, len(streams), -1)[0])
-  return over_wanted(rows, wanted, (keys, hidden, x_t), size)
+  return _over_network(network, rows, wanted, (keys, hidden, x_t), chunk)
 
 
 def read_nll(
@@ -260,8 +284,7 @@ def read_nll(
     hidden, x_0 = inputs
     return _nll(read_logits(network, hidden, mask_id), x_0)
 
-  size = chunk or chunk_size(network, hidden)
-  return over_wanted(rows, wanted, (hidden, x_0), size)
+  return _over_network(network, rows, wanted, (hidden, x_0), chunk)
 
 
 def read_prediction(
@@ -281,8 +304,7 @@ def read_prediction(
   def rows(hidden: jax.Array) -> jax.Array:
     return read_signal(network, read_logits(source, hidden, mask_id))
 
-  size = chunk or chunk_size(source, hidden)
-  return over_wanted(rows, wanted, hidden, size)
+  return _over_network(source, rows, wanted, hidden, chunk)
 
 
 def read_nll_and_signal(
@@ -300,8 +322,7 @@ def read_nll_and_signal(
     logits = read_logits(network, hidden, mask_id)
     return _nll(logits, x_0), read_signal(network, logits)
 
-  size = chunk or chunk_size(network, hidden)
-  return over_wanted(rows, wanted, (hidden, x_0), size)
+  return _over_network(network, rows, wanted, (hidden, x_0), chunk)
 
 
 def _nll(logits: jax.Array, x_0: jax.Array) -> jax.Array:

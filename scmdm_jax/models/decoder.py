@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import DecoderConfig
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.rotary import rotate
 
 
@@ -89,11 +90,13 @@ class Decoder(nn.Module):
   """Token embeddings in, normalised hidden states out."""
 
   config: DecoderConfig
+  execution: Execution = Execution()
 
   def setup(self):
     cfg = self.config
     self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
-    self.layers = [Layer(cfg) for _ in range(cfg.num_blocks)]
+    layer = self.execution.block(Layer)
+    self.layers = [layer(cfg) for _ in range(cfg.num_blocks)]
     self.norm = RMSNorm(cfg.norm_eps)
     if not cfg.tied:
       product = functools.partial(
@@ -116,7 +119,7 @@ class Decoder(nn.Module):
     """
     del sigma
     for layer in self.layers:
-      x = layer(x, real)
+      x = self.execution.pin(layer(x, real))
     x = self.norm(x)
     return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
 

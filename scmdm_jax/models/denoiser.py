@@ -16,6 +16,7 @@ from scmdm_jax.models.description import (
   ModelDescription,
 )
 from scmdm_jax.models.dit import DiT
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.gpt2 import GPT2
 from scmdm_jax.models.injection import expected_row, make_injection
 
@@ -51,17 +52,22 @@ class Denoiser(NamedTuple):
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
+  shards, pin: how examples are spread over devices; see `Execution`.
   """
 
   encode: Encode
   logits: Callable[[jax.Array], jax.Array]
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
+  shards: int
+  pin: Callable[[jax.Array], jax.Array]
 
 
-def _backbone(description: ModelDescription) -> nn.Module:
+def _backbone(
+  description: ModelDescription, execution: Execution | None = None
+) -> nn.Module:
   arch: Any = description.architecture
-  return _BACKBONES[type(arch)](arch)
+  return _BACKBONES[type(arch)](arch, execution or Execution())
 
 
 def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
@@ -104,7 +110,10 @@ def abstract_params(description: ModelDescription) -> Params:
 
 
 def bind(
-  params: Params, description: ModelDescription, classes: jax.Array | None = None
+  params: Params,
+  description: ModelDescription,
+  classes: jax.Array | None = None,
+  execution: Execution | None = None,
 ) -> Denoiser:
   """Plain functions of `params`; see `Denoiser`.
 
@@ -113,6 +122,7 @@ def bind(
     description: what they are parameters of.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
+    execution: see `Execution`; None: on one device, nothing recomputed.
 
   Raises:
     ValueError: classes for a model without.
@@ -121,7 +131,10 @@ def bind(
   conditioning = () if classes is None else (classes,)
   if conditioning and not getattr(arch, 'num_classes', 0):
     raise ValueError('classes are given, but the model has none; wanted None')
-  backbone, weights = _backbone(description), params['backbone']
+  execution = execution or Execution()
+  if execution.dtype:
+    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
+  backbone, weights = _backbone(description, execution), params['backbone']
   module, injection = None, params['self_conditioning']
   if description.injection != 'none':
     module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
@@ -148,7 +161,7 @@ def bind(
     sigma: jax.Array,
     real: jax.Array | None = None,
   ) -> jax.Array:
-    x = _apply(backbone, weights, x_t, method='embed')
+    x = execution.pin(_apply(backbone, weights, x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
@@ -161,4 +174,6 @@ def bind(
       return scores
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
-  return Denoiser(encode, logits, signal, arch.hidden_dim)
+  return Denoiser(
+    encode, logits, signal, arch.hidden_dim, execution.shards, execution.pin
+  )

@@ -14,6 +14,7 @@ from flax import linen as nn
 
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import DiTConfig
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.rotary import rotate
 
 _FREQUENCIES = 256
@@ -132,6 +133,7 @@ class DiT(nn.Module):
   """Token embeddings in, hidden states out; `logits` turns those into scores."""
 
   config: DiTConfig
+  execution: Execution = Execution()
 
   def setup(self):
     # MDLM's embedding init: uniform within +-1/sqrt(D).
@@ -144,7 +146,8 @@ class DiT(nn.Module):
     self.sigma_map = SigmaMap(self.config.cond_dim)
     if self.config.num_classes:
       self.cond_map = ClassMap(self.config.num_classes, self.config.cond_dim)
-    self.blocks = [Block(self.config) for _ in range(self.config.num_blocks)]
+    block = self.execution.block(Block)
+    self.blocks = [block(self.config) for _ in range(self.config.num_blocks)]
     self.output_layer = OutputLayer(self.config)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
@@ -179,7 +182,7 @@ class DiT(nn.Module):
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = block(x, cond, real)
+      x = self.execution.pin(block(x, cond, real))
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

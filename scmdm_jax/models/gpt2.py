@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import GPT2Config
+from scmdm_jax.models.execution import Execution
 
 
 def _layer_norm(config: GPT2Config) -> nn.LayerNorm:
@@ -68,12 +69,14 @@ class GPT2(nn.Module):
   """Token embeddings in, normalised hidden states out."""
 
   config: GPT2Config
+  execution: Execution = Execution()
 
   def setup(self):
     cfg = self.config
     self.wte = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
     self.wpe = nn.Embed(cfg.length, cfg.hidden_dim)
-    self.h = [Block(cfg) for _ in range(cfg.num_blocks)]
+    block = self.execution.block(Block)
+    self.h = [block(cfg) for _ in range(cfg.num_blocks)]
     self.ln_f = _layer_norm(cfg)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
@@ -96,7 +99,7 @@ class GPT2(nn.Module):
       raise ValueError(f'length is {length}; wanted at most {self.config.length}')
     x = x + self.wpe.embedding[None, :length]
     for block in self.h:
-      x = block(x, real)
+      x = self.execution.pin(block(x, real))
     return self.ln_f(x)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

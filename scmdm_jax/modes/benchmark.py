@@ -29,6 +29,7 @@ from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.modes import models, timing, workdir
 from scmdm_jax.modes.sample import compiled_sampler
 from scmdm_jax.modes.train import compiled_step, fresh_state
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import (
   SampleSettings,
   Settings,
@@ -122,7 +123,7 @@ def _ours(bench: Bench, **changes: Any) -> Callable[..., Any]:
   """The compiled sampler of the package: `(params, keys, x_init, temperature)`."""
   schedule = schedule_of(bench.settings.method)
   options = _options(bench, **{'temperature': 1.0, **changes})
-  return compiled_sampler(bench.description, schedule, options, False)
+  return compiled_sampler(bench.description, schedule, options, False, one_device())
 
 
 def _straightforward(bench: Bench) -> Callable[..., Any]:
@@ -341,8 +342,8 @@ def measure_training(bench: Bench) -> dict[str, Any]:
   contenders, facts = {}, {}
   for name, conditioned in ((VANILLA, 0.0), (OURS, 1.0)):
     method = dataclasses.replace(settings.method, rate=conditioned)
-    step = compiled_step(bench.description, method, optimizer)
-    state = fresh_state(bench.params, optimizer)
+    step = compiled_step(bench.description, method, optimizer, one_device())
+    state = fresh_state(bench.params, optimizer, one_device())
     compiled: Any = step.lower(state, tokens, key, rate).compile()
     facts[name] = {
       'temporary_bytes': compiled.memory_analysis().temp_size_in_bytes,

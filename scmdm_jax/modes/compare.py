@@ -24,6 +24,8 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.modes import evaluate, models, sample, timing, train, workdir
+from scmdm_jax.modes.models import mesh_of
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
 from scmdm_jax.training.writer import read_metrics
 
@@ -61,8 +63,10 @@ def _step_arguments(settings: Settings, model: evaluate.Model, rate: float):
   """A compiled step of an arm and what it is called with."""
   description, params = _start(settings, model, rate, seed=0)
   optimizer = optimizer_of(settings.train)
-  step = train.compiled_step(description, _method(settings, rate), optimizer)
-  state = train.fresh_state(params, optimizer)
+  # Counted for one device, so that the mesh does not change the length of a run.
+  mesh = one_device()
+  step = train.compiled_step(description, _method(settings, rate), optimizer, mesh)
+  state = train.fresh_state(params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
   return step, (state, tokens, jax.random.key(0), np.float32(0))
@@ -140,7 +144,8 @@ class _Bench:
     key = jax.random.fold_in(jax.random.key(seed), 2)
     x_init = sample.starting_tokens(self.settings, self.tokenizer)
     schedule = schedule_of(self.settings.method)
-    return sample.draw(*model, schedule, options, key, x_init)
+    mesh = mesh_of(self.settings)
+    return sample.draw(*model, schedule, options, key, x_init, mesh)
 
   def judge_drawn(self, drawn: sample.Drawn) -> dict[str, Any]:
     """All measures of a set of samples."""
@@ -159,6 +164,7 @@ class _Bench:
         self.settings.data.length,
         self.settings.evaluate,
         jax.random.fold_in(jax.random.key(seed), 3),
+        mesh_of(self.settings),
       ),
       'samples': {},
       'temperature_curve': [],

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.sources import all_texts
@@ -23,35 +24,49 @@ from scmdm_jax.judges.diversity import judge_diversity
 from scmdm_jax.judges.molecules import judge_molecules
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.modes.models import Judge, load_judge, load_masked, run_tokenizer
+from scmdm_jax.modes.models import (
+  Judge,
+  load_judge,
+  load_masked,
+  mesh_of,
+  place,
+  run_tokenizer,
+)
 from scmdm_jax.modes.sample import Drawn, draw, starting_tokens, write_samples
 from scmdm_jax.modes.train import data_directory, read_texts
+from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.settings import EvaluateSettings, Settings, schedule_of
 
 Model = tuple[ModelDescription, Any]
 
 
 @functools.cache
-def _compiled_nelbo(description: ModelDescription, schedule: Schedule, passes: int):
+def _compiled_nelbo(
+  description: ModelDescription, schedule: Schedule, passes: int, mesh: Mesh
+):
   assert description.mask_id is not None
   mask_id = description.mask_id
 
   def compute(params, key, tokens):
     return nelbo(
       key,
-      denoiser.bind(params, description),
+      denoiser.bind(params, description, execution=meshes.execution(mesh)),
       tokens,
       schedule=schedule,
       mask_id=mask_id,
       passes=passes,
     )
 
-  return jax.jit(compute)
+  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
 
 @functools.cache
 def _compiled_carried(
-  description: ModelDescription, schedule: Schedule, steps: int, self_condition: bool
+  description: ModelDescription,
+  schedule: Schedule,
+  steps: int,
+  self_condition: bool,
+  mesh: Mesh,
 ):
   assert description.mask_id is not None
   mask_id = description.mask_id
@@ -59,7 +74,7 @@ def _compiled_carried(
   def compute(params, key, tokens):
     return carried_elbo(
       key,
-      denoiser.bind(params, description),
+      denoiser.bind(params, description, execution=meshes.execution(mesh)),
       tokens,
       schedule=schedule,
       mask_id=mask_id,
@@ -67,7 +82,7 @@ def _compiled_carried(
       self_condition=self_condition,
     )
 
-  return jax.jit(compute)
+  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
 
 @functools.cache
@@ -100,25 +115,28 @@ def likelihood(
   length: int,
   options: EvaluateSettings,
   key: jax.Array,
+  mesh: Mesh,
   self_conditioning: bool = True,
 ) -> dict[str, Any]:
   """Nats per token (all `length` positions): null pass, two passes, carried by steps.
 
   Equal keys score every model on the same times, masks and trajectories.
   """
-  description, params = model
-  batches = list(
-    pipeline.heldout_batches(
+  description, params = model[0], place(model[1], mesh, 'float32')
+  meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
+  batches = [
+    batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
+    for batch in pipeline.heldout_batches(
       list(texts)[: options.num_examples],
       tokenizer,
       length=length,
       batch_size=options.batch_size,
     )
-  )
+  ]
   key_nelbo, key_carried = jax.random.split(key)
   conditioned = self_conditioning and description.injection != 'none'
   null = _mean(
-    _compiled_nelbo(description, schedule, 1),
+    _compiled_nelbo(description, schedule, 1, mesh),
     params,
     key_nelbo,
     batches,
@@ -126,11 +144,11 @@ def likelihood(
   )
   two = null
   if conditioned:
-    compute = _compiled_nelbo(description, schedule, 2)
+    compute = _compiled_nelbo(description, schedule, 2, mesh)
     two = _mean(compute, params, key_nelbo, batches, options.repeats)
   carried = {
     str(steps): _mean(
-      _compiled_carried(description, schedule, steps, conditioned),
+      _compiled_carried(description, schedule, steps, conditioned, mesh),
       params,
       key_carried,
       batches,
@@ -252,7 +270,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   x_init = starting_tokens(settings, tokenizer)
   model = load_masked(settings, workdir, tokenizer)
   judge = load_judge(settings, workdir, tokenizer)
-  schedule = schedule_of(settings.method)
+  schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {
     'mode': 'evaluate',
@@ -272,10 +290,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
       settings.data.length,
       settings.evaluate,
       key_likelihood,
+      mesh,
       settings.sample.self_conditioning,
     ),
   }
-  drawn = draw(*model, schedule, settings.sample, key_samples, x_init)
+  drawn = draw(*model, schedule, settings.sample, key_samples, x_init, mesh)
   write_samples(workdir / 'samples.jsonl', drawn, tokenizer)
   figures['samples'] = judge_samples(
     drawn, tokenizer, known_texts(settings), judge, settings.evaluate.batch_size

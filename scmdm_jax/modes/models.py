@@ -4,6 +4,10 @@ import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
 from scmdm_jax.checkpoints import digests, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -11,6 +15,8 @@ from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes import convert
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel import rules
 from scmdm_jax.settings import CHECKPOINT_TOKENIZER, Settings
 
 
@@ -20,6 +26,18 @@ class Judge(NamedTuple):
   description: ModelDescription
   params: Any
   tokenizer: Tokenizer
+
+
+def mesh_of(settings: Settings) -> Mesh:
+  """The mesh of a run, over all devices of all its processes."""
+  sizes = settings.mesh
+  return meshes.make_mesh(sizes.data, sizes.fsdp, sizes.tensor)
+
+
+def place(params: Any, mesh: Mesh, dtype: str) -> Any:
+  """`params` in `dtype`, split over the mesh."""
+  cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
+  return jax.device_put(cast, rules.shardings(mesh, cast))
 
 
 def load(

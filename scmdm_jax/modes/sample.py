@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.readout import Guidance
@@ -21,7 +22,8 @@ from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.modes.models import load_masked, run_tokenizer
+from scmdm_jax.modes.models import load_masked, mesh_of, place, run_tokenizer
+from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.settings import SampleSettings, Settings, schedule_of, strategy_of
 
 
@@ -40,6 +42,7 @@ def compiled_sampler(
   schedule: Schedule,
   options: SampleSettings,
   keep_trajectory: bool,
+  mesh: Mesh,
 ):
   """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`.
 
@@ -49,7 +52,7 @@ def compiled_sampler(
   mask_id = description.mask_id
 
   def draw_batch(params, keys, x_init, temperature) -> Samples:
-    network = denoiser.bind(params, description)
+    network = denoiser.bind(params, description, execution=meshes.execution(mesh))
     guidance = None
     if options.guidance:
       # The same network, shown no prompt (LLaDA).
@@ -75,7 +78,7 @@ def compiled_sampler(
     )
     return sample(keys, network, x_init, sampler, keep_trajectory=keep_trajectory)
 
-  return jax.jit(draw_batch)
+  return jax.jit(draw_batch, out_shardings=meshes.replicated(mesh))
 
 
 def _static(description: ModelDescription, options: SampleSettings) -> SampleSettings:
@@ -91,6 +94,13 @@ def _static(description: ModelDescription, options: SampleSettings) -> SampleSet
   )
 
 
+@functools.cache
+def _compiled_keys(mesh: Mesh):
+  """Compiles `(key, numbers int32 [B]) -> keys [B]`, one for each sample's number."""
+  fold = jax.vmap(jax.random.fold_in, (None, 0))
+  return jax.jit(fold, out_shardings=meshes.batch_sharding(mesh))
+
+
 def draw(
   description: ModelDescription,
   params: Any,
@@ -98,25 +108,26 @@ def draw(
   options: SampleSettings,
   key: jax.Array,
   x_init: np.ndarray,
+  mesh: Mesh,
 ) -> Drawn:
   """Draws `options.num_samples` samples that start from `x_init` int32 [L].
 
-  Sample i depends on `fold_in(key, i)` only, so the batch size does not change it; a
-  last partial batch is filled up and cut.
+  Sample i depends on `fold_in(key, i)` only, so neither the batch size nor the mesh
+  changes it; a last partial batch is filled up and cut.
   """
   started = time.time()
   draw_batch = compiled_sampler(
-    description, schedule, _static(description, options), options.trajectory
+    description, schedule, _static(description, options), options.trajectory, mesh
   )
-  batch = min(options.batch_size, options.num_samples)
-  start = jnp.broadcast_to(jnp.asarray(x_init, jnp.int32), (batch, len(x_init)))
+  params = place(params, mesh, options.dtype)
+  shards = meshes.batch_shards(mesh)
+  batch = -(-min(options.batch_size, options.num_samples) // shards) * shards
+  start = meshes.place_rows(mesh, np.tile(np.int32(x_init), (batch, 1)))
   results = []
   # 64-bit types are for the noise alone; everything else names its dtype.
   with jax.enable_x64(options.noise == 'float64'):
     for first in range(0, options.num_samples, batch):
-      keys = jax.vmap(jax.random.fold_in, (None, 0))(
-        key, jnp.arange(first, first + batch, dtype=jnp.int32)
-      )
+      keys = _compiled_keys(mesh)(key, np.arange(first, first + batch, dtype=np.int32))
       results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
     results = jax.device_get(results)
   tokens = np.concatenate([r.tokens for r in results])[: options.num_samples]
@@ -173,9 +184,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   x_init = starting_tokens(settings, tokenizer)
   description, params = load_masked(settings, workdir, tokenizer)
   key = jax.random.key(settings.seed)
-  drawn = draw(
-    description, params, schedule_of(settings.method), settings.sample, key, x_init
-  )
+  schedule, mesh = schedule_of(settings.method), mesh_of(settings)
+  drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
   write_samples(workdir / 'samples.jsonl', drawn, tokenizer)
   return {
     'mode': 'sample',

@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data import pipeline, sources
@@ -26,7 +27,10 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.autoregressive import causal_nll
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.modes import models
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel import rules
 from scmdm_jax.settings import (
   DataSettings,
   MethodSettings,
@@ -60,23 +64,31 @@ def read_texts(data: DataSettings, split: str) -> Sequence[str]:
   return sources.open_split(data.name, data_directory(data), split, data.source or None)
 
 
-def make_loss(description: ModelDescription, method: MethodSettings):
+def make_loss(
+  description: ModelDescription, method: MethodSettings, execution: Execution
+):
   """The loss of a step: next token for a causal model, the two-pass NELBO otherwise."""
   if method.objective == 'causal':
-    return functools.partial(_causal_loss, description)
-  return functools.partial(_masked_loss, description, method)
+    return functools.partial(_causal_loss, description, execution)
+  return functools.partial(_masked_loss, description, method, execution)
 
 
 def _causal_loss(
-  description: ModelDescription, key: jax.Array, params: Params, tokens: jax.Array
+  description: ModelDescription,
+  execution: Execution,
+  key: jax.Array,
+  params: Params,
+  tokens: jax.Array,
 ) -> jax.Array:
   del key
-  return causal_nll(denoiser.bind(params, description), tokens).mean()
+  network = denoiser.bind(params, description, execution=execution)
+  return causal_nll(network, execution.pin(tokens)).mean()
 
 
 def _masked_loss(
   description: ModelDescription,
   method: MethodSettings,
+  execution: Execution,
   key: jax.Array,
   params: Params,
   tokens: jax.Array,
@@ -84,9 +96,9 @@ def _masked_loss(
   assert description.mask_id is not None
   return diffusion_loss(
     key,
-    denoiser.bind(params, description),
-    denoiser.bind(jax.lax.stop_gradient(params), description),
-    tokens,
+    denoiser.bind(params, description, execution=execution),
+    denoiser.bind(jax.lax.stop_gradient(params), description, execution=execution),
+    execution.pin(tokens),
     schedule=schedule_of(method),
     mask_id=description.mask_id,
     rate=method.rate,
@@ -95,10 +107,19 @@ def _masked_loss(
 
 @functools.cache
 def compiled_step(
-  description: ModelDescription, method: MethodSettings, optimizer: OptimizerConfig
+  description: ModelDescription,
+  method: MethodSettings,
+  optimizer: OptimizerConfig,
+  mesh: Mesh,
+  remat: str = 'none',
+  dtype: str = 'float32',
 ):
-  """One compiled step per (model, method, optimizer), shared by runs of any length."""
-  return make_train_step(make_loss(description, method), optimizer)
+  """One compiled step per (model, method, optimizer, ...), for runs of any length."""
+  loss = make_loss(description, method, meshes.execution(mesh, remat, dtype))
+  start = functools.partial(initial_state, config=optimizer)
+  state = jax.eval_shape(start, denoiser.abstract_params(description))
+  where = (rules.shardings(mesh, state), meshes.replicated(mesh))
+  return make_train_step(loss, optimizer, where)
 
 
 def starting_point(
@@ -166,19 +187,19 @@ def add_injection(
   return description, {**params, 'self_conditioning': fresh}
 
 
-def fresh_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
-  """The state at step 0, on copies of `params`, since the loop donates its state.
+def fresh_state(params: Params, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
+  """The state at step 0, on float32 copies of `params`: the loop donates its state.
 
-  Bound to a device, as what a step returns and a checkpoint restores is: of a mixed
-  state the second step would be compiled anew.
+  Placed as what a step returns and a checkpoint restores is: of a mixed state the
+  second step would be compiled anew.
   """
-  device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  start = jax.jit(_copied_state, static_argnums=1, out_shardings=device)
-  return start(params, optimizer)
 
+  def copied(params: Params) -> TrainState:
+    masters = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
+    return initial_state(masters, optimizer)
 
-def _copied_state(params: Params, optimizer: OptimizerConfig) -> TrainState:
-  return initial_state(jax.tree.map(jnp.copy, params), optimizer)
+  where = rules.shardings(mesh, jax.eval_shape(copied, params))
+  return jax.jit(copied, out_shardings=where)(params)
 
 
 def fit(
@@ -191,13 +212,22 @@ def fit(
   name: str = 'train',
 ) -> Params:
   """Trains `params` (not changed) and returns the average; resumes in `workdir`."""
-  optimizer = optimizer_of(settings.train)
+  options, optimizer = settings.train, optimizer_of(settings.train)
+  mesh = models.mesh_of(settings)
+  meshes.check_batch(
+    'train.batch_size / train.accumulate',
+    options.batch_size // options.accumulate,
+    mesh,
+  )
+  part, parts = meshes.own_part(mesh)
   batches = pipeline.training_batches(
     texts,
     tokenizer,
     length=settings.data.length,
     batch_size=settings.train.batch_size,
     seed=settings.seed,
+    process_index=part,
+    process_count=parts,
   )
   with (
     training_store.TrainingStore(
@@ -213,13 +243,16 @@ def fit(
     ) as writer,
   ):
     state = loop.train(
-      fresh_state(params, optimizer),
-      compiled_step(description, settings.method, optimizer),
+      fresh_state(params, optimizer, mesh),
+      compiled_step(
+        description, settings.method, optimizer, mesh, options.remat, options.dtype
+      ),
       batches,
       jax.random.fold_in(jax.random.key(settings.seed), 1),
       loop_of(settings.train),
       store=checkpoints,
       writer=writer,
+      place=functools.partial(meshes.place_own_rows, mesh),
     )
   return state.ema
 

@@ -104,6 +104,7 @@ def train(
   *,
   store: Store | None = None,
   writer: Writer | None = None,
+  place: Callable[[np.ndarray], Any] = np.asarray,
 ) -> TrainState:
   """Runs `train_step` to `config.num_steps`, from the store's newest checkpoint if any.
 
@@ -115,6 +116,7 @@ def train(
     config: see `LoopConfig`.
     store: None trains without checkpoints.
     writer: None trains silently.
+    place: puts a batch where the step wants it.
 
   Raises:
     DamagedData: loss or gradient stopped being finite, and nothing was saved after
@@ -147,7 +149,7 @@ def train(
         writer.write(step, metrics)
 
   for step in range(start or 0, config.num_steps):
-    state, metrics = train_step(state, next(batches), key, rates(step))
+    state, metrics = train_step(state, place(next(batches)), key, rates(step))
     report(pending)
     pending = (step + 1, metrics)
     last = step + 1 == config.num_steps

@@ -89,11 +89,16 @@ def _scaled(
   return {name: scaled(tree, factors.get(name, 1.0)) for name, tree in updates.items()}
 
 
-def make_train_step(loss_fn: LossFn, config: OptimizerConfig):
+def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = None):
   """Compiles `train_step(state, tokens, key, learning_rate) -> (state, metrics)`.
 
   The step's own key is `fold_in(key, state.step)`, so resuming needs no saved key. The
   state is donated. Metrics are device scalars: `loss`, `grad_norm`, `learning_rate`.
+
+  Args:
+    loss_fn: see `LossFn`.
+    config: see `OptimizerConfig`.
+    shardings: of the new state and of the metrics; None: the compiler's choice.
   """
   optimizer = make_optimizer(config)
 
@@ -117,4 +122,4 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig):
     }
     return TrainState(state.step + 1, params, opt_state, ema), metrics
 
-  return jax.jit(train_step, donate_argnums=0)
+  return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)

@@ -138,8 +138,7 @@ def test_nll_and_prediction():
 
 def test_chunk_size():
   def size(positions, vocab):
-    hidden = jnp.zeros((2, positions // 2, 1))
-    return readout.chunk_size(toys.fixed_network(np.ones(vocab)), hidden)
+    return readout.chunk_size(toys.fixed_network(np.ones(vocab)), positions)
 
   # Scores of up to 16 MiB are read at once: 4096 rows of 1024 tokens.
   assert size(4096, 1024) == 4096
@@ -157,8 +156,8 @@ BATCH_LARGE, LENGTH_LARGE, VOCAB_LARGE, WIDTH = 8, 1024, 131_073, 16
 
 def large_chunk():
   """Positions and scores of a chunk."""
-  hidden = jnp.zeros((BATCH_LARGE, LENGTH_LARGE, 1))
-  rows = readout.chunk_size(toys.fixed_network(np.ones(VOCAB_LARGE)), hidden)
+  network = toys.fixed_network(np.ones(VOCAB_LARGE))
+  rows = readout.chunk_size(network, BATCH_LARGE * LENGTH_LARGE)
   assert 10 * rows < BATCH_LARGE * LENGTH_LARGE
   return rows, rows * VOCAB_LARGE
 

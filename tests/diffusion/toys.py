@@ -18,6 +18,8 @@ class Toy(NamedTuple):
   logits: Callable[[Any], Any]
   signal: Callable[[Any], Any]
   signal_dim: int
+  shards: int = 1
+  pin: Any = lambda x: x
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):

@@ -11,6 +11,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.modes import evaluate, sample
 from scmdm_jax.modes.models import Judge
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import EvaluateSettings
 from tests.compiling import quick_jit
 from tests.data.tokenizers import tiny as tiny_tokenizers
@@ -53,7 +54,9 @@ def uniform(description):
 
 def likelihood(model, options=OPTIONS):
   key = jax.random.key(1)
-  return evaluate.likelihood(model, LogLinear(), TEXTS, TOKENIZER, 12, options, key)
+  return evaluate.likelihood(
+    model, LogLinear(), TEXTS, TOKENIZER, 12, options, key, one_device()
+  )
 
 
 def test_likelihood_of_the_uniform_model():

@@ -11,6 +11,7 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.modes import sample
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import SampleSettings, Settings
 from tests.compiling import quick_jit
 
@@ -20,6 +21,7 @@ DESCRIPTION = ModelDescription(
 )
 OPTIONS = SampleSettings(num_samples=5, batch_size=5, num_steps=4, temperature=2.0)
 KEY = jax.random.key(3)
+MESH = one_device()
 MASKED = np.full(12, TOKENIZER.mask_id, np.int32)
 
 
@@ -49,7 +51,7 @@ def params():
 
 def draw(params, x_init=MASKED, **changes):
   options = dataclasses.replace(OPTIONS, **changes)
-  return sample.draw(DESCRIPTION, params, LogLinear(), options, KEY, x_init)
+  return sample.draw(DESCRIPTION, params, LogLinear(), options, KEY, x_init, MESH)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 7])
@@ -74,7 +76,7 @@ def test_the_carried_signal_matters_and_can_be_switched_off(params):
   vanilla = draw(params, self_conditioning=False).tokens
   assert (carried != vanilla).any()
   without = dataclasses.replace(DESCRIPTION, injection='none')
-  base = sample.draw(without, params, LogLinear(), OPTIONS, KEY, MASKED).tokens
+  base = sample.draw(without, params, LogLinear(), OPTIONS, KEY, MASKED, MESH).tokens
   np.testing.assert_array_equal(vanilla, base)
 
 

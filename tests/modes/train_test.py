@@ -12,10 +12,12 @@ from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.modes import train, workdir
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import OptimizerConfig, resolve
 from tests import tiny_run
 from tests.compiling import quick_jit
 
+MESH = one_device()
 KEY = jax.random.key(0)
 
 
@@ -268,7 +270,7 @@ def test_runs_of_different_length_share_one_compiled_step(base, settings_with):
   ):
     settings = settings_with(**changes)
     optimizer = train.optimizer_of(settings.train)
-    steps.add(train.compiled_step(description, settings.method, optimizer))
+    steps.add(train.compiled_step(description, settings.method, optimizer, MESH))
   assert len(steps) == 1
   other = dataclasses.replace(settings.method, rate=0.5)
-  assert train.compiled_step(description, other, optimizer) not in steps
+  assert train.compiled_step(description, other, optimizer, MESH) not in steps

@@ -1,0 +1,42 @@
+"""How a network is run; but for rounding, what it computes does not depend on it."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+REMATS = ('none', 'dots', 'full')
+
+
+def leave(x: jax.Array) -> jax.Array:
+  """`x` itself: what `Execution.pin` is on one device."""
+  return x
+
+
+@dataclasses.dataclass(frozen=True)
+class Execution:
+  """Where examples stay, what is recomputed backward, and how precise products are.
+
+  shards: a batch is so many equal runs of examples, each on devices of its own.
+  pin: keeps those runs, along the first axis of an array, where they belong.
+  remat: of every block, backward recomputes 'none', all but the matrix products
+    ('dots'), or everything ('full').
+  dtype: parameters are rounded to it, and products follow; '' leaves them as they are.
+  """
+
+  shards: int = 1
+  pin: Callable[[jax.Array], jax.Array] = leave
+  remat: str = 'none'
+  dtype: str = ''
+
+  def block(self, cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    """`cls`, a module class, with the chosen rematerialisation."""
+    if self.remat == 'none':
+      return cls
+    policy = None
+    if self.remat == 'dots':
+      policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    wrapped: Any = nn.remat(cls, policy=policy)
+    return wrapped

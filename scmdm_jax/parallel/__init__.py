@@ -1,0 +1,1 @@
+"""Where arrays live when there is more than one device."""

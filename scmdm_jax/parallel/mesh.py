@@ -1,0 +1,122 @@
+"""The device mesh of a run: its axes, and how examples are spread over it.
+
+Axes: `data` and `fsdp` split the examples, `fsdp` also the parameters, `tensor` the
+widths of layers and the vocabulary (`rules`). An example never leaves its device, so
+what is drawn for it does not depend on the mesh.
+"""
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models.execution import Execution
+
+AXES = ('data', 'fsdp', 'tensor')
+BATCH_AXES = ('data', 'fsdp')
+
+
+def make_mesh(
+  data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
+) -> Mesh:
+  """The mesh of all `devices` (None: all there are); one size may be -1, the rest.
+
+  Raises:
+    BadInput: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = [data, fsdp, tensor]
+  known = math.prod(size for size in sizes if size != -1)
+  if sizes.count(-1) == 1 and len(devices) % known == 0:
+    sizes[sizes.index(-1)] = len(devices) // known
+  if math.prod(sizes) != len(devices) or min(sizes) < 1:
+    raise BadInput(
+      f'mesh: found data = {data}, fsdp = {fsdp}, tensor = {tensor}; wanted sizes '
+      f'whose product is {len(devices)}, the number of devices; -1 for one is the '
+      'rest'
+    )
+  axis_types = (AxisType.Auto,) * len(AXES)
+  return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
+
+
+def one_device() -> Mesh:
+  """The mesh of the first device of this process."""
+  return make_mesh(1, 1, 1, jax.local_devices()[:1])
+
+
+def batch_shards(mesh: Mesh) -> int:
+  """Into how many parts a batch is split."""
+  return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Of arrays whose first axis is the examples."""
+  return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The whole array on every device."""
+  return NamedSharding(mesh, P())
+
+
+def check_batch(name: str, size: int, mesh: Mesh) -> None:
+  """Refuses a batch, called `name` in the message, that does not split evenly.
+
+  Raises:
+    BadInput: see above.
+  """
+  if size % batch_shards(mesh):
+    raise BadInput(
+      f'{name}: found {size}; wanted a multiple of {batch_shards(mesh)}: mesh.data = '
+      f'{mesh.shape["data"]} times mesh.fsdp = {mesh.shape["fsdp"]} split every batch'
+    )
+
+
+def place_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+  """`rows` [B, ...], which every process has as a whole, spread over the mesh."""
+  return jax.make_array_from_callback(
+    rows.shape, batch_sharding(mesh), lambda index: rows[index]
+  )
+
+
+def place_own_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
+  """The rows that this process holds of a batch (see `own_part`), [B, ...] of all."""
+  _, count = own_part(mesh)
+  shape = (len(rows) * count, *rows.shape[1:])
+  return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, shape)
+
+
+def own_part(mesh: Mesh) -> tuple[int, int]:
+  """Which of how many equal parts of a batch this process feeds: (index, count).
+
+  Processes that share their examples, as `tensor` groups across processes do, feed the
+  same part.
+  """
+  shards = batch_shards(mesh)
+  owned = batch_sharding(mesh).addressable_devices_indices_map((shards,)).values()
+  rows = sorted({range(shards)[index[0]].start for index in owned if index})
+  if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] % len(rows):
+    raise BadInput(
+      'mesh: a process would feed scattered examples; wanted mesh.tensor, then '
+      'mesh.fsdp, to fill whole processes'
+    )
+  return rows[0] // len(rows), shards // len(rows)
+
+
+@functools.cache
+def execution(mesh: Mesh, remat: str = 'none', dtype: str = '') -> Execution:
+  """How a network runs on `mesh`: what `denoiser.bind` takes."""
+  if mesh.size == 1:
+    return Execution(remat=remat, dtype=dtype)
+  sharding = batch_sharding(mesh)
+
+  def pin(x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, sharding)
+
+  return Execution(batch_shards(mesh), pin, remat, dtype)

@@ -1,0 +1,38 @@
+"""One device and 8 in several meshes: the same training, the same samples."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def on_eight_devices(*arguments):
+  """Standard output of a Python program that sees 8 devices."""
+  env = os.environ | {
+    # Compiling takes longer than running.
+    'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
+    '--xla_backend_optimization_level=0',
+    'PYTHONPATH': str(ROOT),
+  }
+  result = subprocess.run(
+    [sys.executable, *arguments],
+    env=env,
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    timeout=400,
+    check=False,
+  )
+  assert result.returncode == 0, result.stderr[-3000:]
+  return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('architecture', ['dit', 'dream'])
+def test_training_and_samples_do_not_depend_on_the_mesh(architecture):
+  out = on_eight_devices('-m', 'tests.parallel.sameness_program', architecture)
+  assert out.count('same') == 4
