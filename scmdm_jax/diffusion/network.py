@@ -42,7 +42,7 @@ class Network(Protocol):
     ...
 
   @property
-  def pin(self) -> Callable[[jax.Array], jax.Array]:
+  def pin(self) -> Callable[..., jax.Array]:
     """Keeps the S equal runs along the first axis of an array where they belong."""
     ...
 

@@ -67,7 +67,9 @@ def over_wanted(
   """
   shape, total = wanted.shape, wanted.size // shards
   if chunk >= total:
-    flat = jax.tree.map(lambda x: jnp.asarray(x).reshape(-1, *x.shape[2:]), inputs)
+    flat = jax.tree.map(
+      lambda x: jnp.asarray(x).reshape(wanted.size, *x.shape[2:]), inputs
+    )
     return jax.tree.map(
       lambda x: _kept(wanted, x.reshape(*shape, *x.shape[1:])), read(flat)
     )
@@ -82,7 +84,9 @@ def over_wanted(
     x = pin(jnp.asarray(x).reshape(shards, total, *x.shape[2:]))
     rows = jax.vmap(lambda x, i: x[i])(x, padded)
     rows = rows.reshape(shards, len(starts), chunk, *rows.shape[2:])
-    return jnp.swapaxes(rows, 0, 1).reshape(len(starts), -1, *rows.shape[3:])
+    if shards > 1:  # To `jax_debug_key_reuse` this is a use of keys.
+      rows = jnp.swapaxes(rows, 0, 1)
+    return rows.reshape(len(starts), shards * chunk, *rows.shape[3:])
 
   rows = jax.tree.map(gather, inputs)
   read = jax.checkpoint(read, prevent_cse=False)
@@ -104,7 +108,8 @@ def over_wanted(
   def scatter(values: jax.Array) -> jax.Array:
     values = values.reshape(len(starts), shards, chunk, *values.shape[2:])
     values = jnp.swapaxes(values, 0, 1)
-    values = pin(values.reshape(shards, -1, *values.shape[3:]))[:, :total]
+    values = pin(values.reshape(shards, len(padded[0]), *values.shape[3:]))
+    values = values[:, :total]
     values = jax.vmap(lambda v, i: jnp.zeros_like(v).at[i].set(v))(values, order)
     return _kept(wanted, pin(values.reshape(*shape, *values.shape[2:])))
 
