@@ -1,16 +1,28 @@
-"""Texts to batches of token ids, with grain.
+"""Token ids of examples to batches, with grain.
 
 Shapes: `N` records, `B` global batch size, `P` processes, `L` sequence length.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import grain
 import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
+
+
+class Rows(Protocol):
+  """Random access to examples, int32 `[L]` each."""
+
+  def __len__(self) -> int:
+    """How many there are."""
+    ...
+
+  def __getitem__(self, index: int, /) -> np.ndarray:
+    """The example at `index`, from 0."""
+    ...
 
 
 class HeldoutBatch(NamedTuple):
@@ -26,10 +38,8 @@ class HeldoutBatch(NamedTuple):
 
 
 def training_batches(
-  source: Sequence[str],
-  tokenizer: Tokenizer,
+  rows: Rows,
   *,
-  length: int,
   batch_size: int,
   seed: int,
   process_index: int = 0,
@@ -45,9 +55,7 @@ def training_batches(
   `set_state()` on an iterator made with the same arguments continues exactly there.
 
   Args:
-    source: random access to `N` texts.
-    tokenizer: turns a text into ids.
-    length: `L`.
+    rows: the `N` examples: `Encoded` texts, or `packing.PackedRows`.
     batch_size: `B`, of all processes together; a multiple of `process_count`.
     seed: determines every epoch's order.
     process_index: which of the processes this is.
@@ -58,20 +66,20 @@ def training_batches(
 
   Raises:
     BadInput: no records, fewer than a batch, a batch that does not divide, or a
-      negative seed; while iterating, a record that does not fit `length` or whose ids
-      leave the vocabulary.
+      negative seed; while iterating, what a row raises.
   """
-  _check(len(source), batch_size, process_index, process_count)
-  if len(source) < batch_size:
+  _check(len(rows), batch_size, process_index, process_count)
+  if len(rows) < batch_size:
     raise BadInput(
-      f'train.batch_size: {batch_size} is more than the {len(source)} records of the '
+      f'train.batch_size: {batch_size} is more than the {len(rows)} records of the '
       'dataset; give a smaller one'
     )
   if seed < 0:
     raise BadInput(f'seed: {seed} is negative; give 0 or more')
-  used = len(source) // batch_size * batch_size
+  used = len(rows) // batch_size * batch_size
   dataset = (
-    grain.MapDataset.source(_Encoded(source, tokenizer, length))
+    # Grain's own protocol names the index, which a list does not.
+    grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]
     .seed(seed)
     .shuffle()
     .slice(slice(0, used))
@@ -85,10 +93,8 @@ def training_batches(
 
 
 def heldout_batches(
-  source: Sequence[str],
-  tokenizer: Tokenizer,
+  rows: Rows,
   *,
-  length: int,
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
@@ -101,24 +107,23 @@ def heldout_batches(
 
   Arguments and errors as `training_batches`; fewer records than a batch are fine.
   """
-  _check(len(source), batch_size, process_index, process_count)
-  records = _Encoded(source, tokenizer, length)
+  _check(len(rows), batch_size, process_index, process_count)
 
   def batches() -> Iterator[HeldoutBatch]:
-    for start in range(0, len(source), batch_size):
+    for start in range(0, len(rows), batch_size):
       own = batch_size // process_count
       first = start + process_index * own
-      rows = range(first, first + own)
+      indices = range(first, first + own)
       yield HeldoutBatch(
-        np.stack([records[min(row, len(source) - 1)] for row in rows]),
-        np.array([row < len(source) for row in rows]),
+        np.stack([rows[min(i, len(rows) - 1)] for i in indices]),
+        np.array([i < len(rows) for i in indices]),
       )
 
   return batches()
 
 
-class _Encoded:
-  """Random access to token ids, int32 `[L]` per record, checked as they are made."""
+class Encoded:
+  """One example per text: its ids, int32 `[L]`, checked as they are made."""
 
   def __init__(self, source: Sequence[str], tokenizer: Tokenizer, length: int):
     self._source = source
@@ -133,15 +138,23 @@ class _Encoded:
       ids = self._tokenizer.encode(self._source[index], self._length)
     except BadInput as error:
       raise BadInput(f'record {index}: {error}') from error
-    vocab_size = self._tokenizer.vocab_size
-    # Compilers clip or wrap a wrong id in silence, so it is caught here.
-    if ids.min() < 0 or ids.max() >= vocab_size:
-      wrong = next(int(i) for i in ids if not 0 <= i < vocab_size)
-      raise BadInput(
-        f'record {index}: token id {wrong} is not in [0, {vocab_size}), the vocabulary '
-        f'of {self._tokenizer.name}; fix the record or the tokenizer'
-      )
+    check_vocabulary(ids, self._tokenizer, f'record {index}')
     return ids
+
+
+def check_vocabulary(ids: np.ndarray, tokenizer: Tokenizer, where: str) -> None:
+  """Refuses ids outside the vocabulary: compilers clip or wrap them in silence.
+
+  Raises:
+    BadInput: names the first one and `where` it is.
+  """
+  size = tokenizer.vocab_size
+  wrong = ids[(ids < 0) | (ids >= size)]
+  if wrong.size:
+    raise BadInput(
+      f'{where}: token id {wrong[0]} is not in [0, {size}), the vocabulary of '
+      f'{tokenizer.name}; fix the record or the tokenizer'
+    )
 
 
 def _check(

@@ -13,7 +13,6 @@ import json
 import pathlib
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,9 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.checkpoints import store
+from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
-from scmdm_jax.modes import evaluate, models, sample, timing, train, workdir
+from scmdm_jax.modes import data, evaluate, models, sample, timing, train, workdir
 from scmdm_jax.modes.models import mesh_of
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
@@ -107,8 +107,8 @@ class _Bench:
   base_origin: dict[str, Any]
   judge: models.Judge | None
   tokenizer: Tokenizer
-  train_texts: Sequence[str]
-  test_texts: Sequence[str]
+  train_rows: Rows
+  test_rows: Rows
   known: frozenset[str]
 
   def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> evaluate.Model:
@@ -124,8 +124,7 @@ class _Bench:
       settings,
       description,
       params,
-      self.tokenizer,
-      self.train_texts,
+      self.train_rows,
       directory,
       name,
     )
@@ -159,9 +158,7 @@ class _Bench:
       'likelihood': evaluate.likelihood(
         model,
         schedule_of(self.settings.method),
-        self.test_texts,
-        self.tokenizer,
-        self.settings.data.length,
+        self.test_rows,
         self.settings.evaluate,
         jax.random.fold_in(jax.random.key(seed), 3),
         mesh_of(self.settings),
@@ -277,7 +274,7 @@ def _notes(settings: Settings) -> list[str]:
     'same key in every arm.',
     f'The temperature sweep is at T = {settings.sample.num_steps} steps.',
     'Likelihoods are nats per token over all positions, padding included, on held-out '
-    'molecules; lower is better.',
+    'examples; lower is better.',
     'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts.',
   ]
 
@@ -309,14 +306,14 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     base_origin=models.base_origin(settings, directory),
     judge=models.load_judge(settings, directory, tokenizer),
     tokenizer=tokenizer,
-    train_texts=train.read_texts(settings.data, 'train'),
-    test_texts=train.read_texts(settings.data, 'test'),
-    known=evaluate.known_texts(settings),
+    train_rows=data.read_rows(settings.data, tokenizer, 'train'),
+    test_rows=data.read_rows(settings.data, tokenizer, 'test'),
+    known=data.known_texts(settings.data),
   )
-  if len(bench.train_texts) < settings.train.batch_size:
+  if len(bench.train_rows) < settings.train.batch_size:
     raise BadInput(
       f'train.batch_size: found {settings.train.batch_size}; wanted at most the '
-      f'{len(bench.train_texts)} examples of the training split'
+      f'{len(bench.train_rows)} examples of the training split'
     )
   arms = plan_arms(settings, base)
   everything = [Arm(BASE, 0.0, 0, 0.0), *arms]

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax.data import pipeline
-from scmdm_jax.data.sources import all_texts
+from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
@@ -24,6 +24,7 @@ from scmdm_jax.judges.diversity import judge_diversity
 from scmdm_jax.judges.molecules import judge_molecules
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.modes import data
 from scmdm_jax.modes.models import (
   Judge,
   load_judge,
@@ -33,7 +34,6 @@ from scmdm_jax.modes.models import (
   run_tokenizer,
 )
 from scmdm_jax.modes.sample import Drawn, draw, starting_tokens, write_samples
-from scmdm_jax.modes.train import data_directory, read_texts
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.settings import EvaluateSettings, Settings, schedule_of
 
@@ -110,29 +110,24 @@ def _mean(compute, params, key, batches, repeats: int) -> float:
 def likelihood(
   model: Model,
   schedule: Schedule,
-  texts: Collection[str],
-  tokenizer: Tokenizer,
-  length: int,
+  rows: Rows,
   options: EvaluateSettings,
   key: jax.Array,
   mesh: Mesh,
   self_conditioning: bool = True,
 ) -> dict[str, Any]:
-  """Nats per token (all `length` positions): null pass, two passes, carried by steps.
+  """Nats per token (all `L` positions): null pass, two passes, carried by steps.
 
   Equal keys score every model on the same times, masks and trajectories.
   """
   description, params = model[0], place(model[1], mesh, 'float32')
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
+  used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
   batches = [
     batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
-    for batch in pipeline.heldout_batches(
-      list(texts)[: options.num_examples],
-      tokenizer,
-      length=length,
-      batch_size=options.batch_size,
-    )
+    for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)
   ]
+  length = used[0].size
   key_nelbo, key_carried = jax.random.split(key)
   conditioned = self_conditioning and description.injection != 'none'
   null = _mean(
@@ -258,12 +253,6 @@ def judge_samples(
   }
 
 
-def known_texts(settings: Settings) -> frozenset[str]:
-  """All texts of the data set, both splits: what novelty is measured against."""
-  data = settings.data
-  return frozenset(all_texts(data.name, data_directory(data), data.source or None))
-
-
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `evaluation.json` and `samples.jsonl`, returns the same figures."""
   tokenizer = run_tokenizer(settings, workdir)
@@ -285,9 +274,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'likelihood': likelihood(
       model,
       schedule,
-      read_texts(settings.data, 'test'),
-      tokenizer,
-      settings.data.length,
+      data.read_rows(settings.data, tokenizer, 'test'),
       settings.evaluate,
       key_likelihood,
       mesh,
@@ -297,7 +284,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   drawn = draw(*model, schedule, settings.sample, key_samples, x_init, mesh)
   write_samples(workdir / 'samples.jsonl', drawn, tokenizer)
   figures['samples'] = judge_samples(
-    drawn, tokenizer, known_texts(settings), judge, settings.evaluate.batch_size
+    drawn,
+    tokenizer,
+    data.known_texts(settings.data),
+    judge,
+    settings.evaluate.batch_size,
   )
   temporary = workdir / 'evaluation.tmp'
   temporary.write_text(json.dumps(figures, indent=2) + '\n')

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,7 +20,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import store, training_store
-from scmdm_jax.data import pipeline, sources
+from scmdm_jax.data import pipeline
+from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.errors import BadInput
@@ -28,11 +29,10 @@ from scmdm_jax.judges.autoregressive import causal_nll
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.modes import models
+from scmdm_jax.modes import data, models
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.settings import (
-  DataSettings,
   MethodSettings,
   Settings,
   loop_of,
@@ -50,18 +50,6 @@ from scmdm_jax.training.step import (
 from scmdm_jax.training.writer import MetricWriter
 
 Params = dict[str, Any]
-
-
-def data_directory(data: DataSettings) -> pathlib.Path:
-  """Where prepared data sets lie."""
-  if data.directory:
-    return pathlib.Path(data.directory).expanduser()
-  return pathlib.Path.home() / '.cache' / 'scmdm_jax'
-
-
-def read_texts(data: DataSettings, split: str) -> Sequence[str]:
-  """The texts of 'train' or 'test', prepared first if need be."""
-  return sources.open_split(data.name, data_directory(data), split, data.source or None)
 
 
 def make_loss(
@@ -206,8 +194,7 @@ def fit(
   settings: Settings,
   description: ModelDescription,
   params: Params,
-  tokenizer: Tokenizer,
-  texts: Sequence[str],
+  rows: Rows,
   workdir: pathlib.Path,
   name: str = 'train',
 ) -> Params:
@@ -221,9 +208,7 @@ def fit(
   )
   part, parts = meshes.own_part(mesh)
   batches = pipeline.training_batches(
-    texts,
-    tokenizer,
-    length=settings.data.length,
+    rows,
     batch_size=settings.train.batch_size,
     seed=settings.seed,
     process_index=part,
@@ -286,11 +271,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
   tokenizer = models.run_tokenizer(settings, workdir)
-  texts = read_texts(settings.data, 'train')
+  rows = data.read_rows(settings.data, tokenizer, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
   description, params = starting_point(settings, tokenizer, workdir, key)
   base = models.base_origin(settings, workdir)
-  trained = fit(settings, description, params, tokenizer, texts, workdir)
+  trained = fit(settings, description, params, rows, workdir)
   store.save_model(
     workdir / store.MODEL_SUBDIRECTORY,
     description,

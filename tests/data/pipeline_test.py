@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from scmdm_jax.data.pipeline import heldout_batches, training_batches
+from scmdm_jax.data.pipeline import Encoded, heldout_batches, training_batches
 from scmdm_jax.data.tokenizers import SmilesTokenizer
 from scmdm_jax.errors import BadInput
 
@@ -14,8 +14,8 @@ TEXTS = [f'{"C" * n}{tail}' for n in range(1, 14) for tail in ('', 'F')]
 
 
 def batches(source=TEXTS, tokenizer=TOKENIZER, **overrides):
-  arguments = {'length': 16, 'batch_size': 4, 'seed': 7, **overrides}
-  return training_batches(source, tokenizer, **arguments)
+  arguments = {'batch_size': 4, 'seed': 7, **overrides}
+  return training_batches(Encoded(source, tokenizer, 16), **arguments)
 
 
 def take(iterator, count):
@@ -125,11 +125,11 @@ def test_id_outside_the_vocabulary_is_named_with_its_record(wrong):
   with pytest.raises(BadInput, match=message):
     next(batches(source=TEXTS[:4], tokenizer=WrongTokenizer(wrong)))
   with pytest.raises(BadInput, match=message):
-    next(heldout_batches(TEXTS, WrongTokenizer(wrong), length=16, batch_size=4))
+    next(heldout_batches(Encoded(TEXTS, WrongTokenizer(wrong), 16), batch_size=4))
 
 
 def test_heldout_covers_all_records_in_order_with_one_shape():
-  passes = list(heldout_batches(TEXTS, TOKENIZER, length=16, batch_size=4))
+  passes = list(heldout_batches(Encoded(TEXTS, TOKENIZER, 16), batch_size=4))
   assert [batch.tokens.shape for batch in passes] == [(4, 16)] * 7
   assert all(batch.tokens.dtype == np.int32 for batch in passes)
   real = [texts_of([batch.tokens[batch.real]]) for batch in passes]
@@ -140,7 +140,7 @@ def test_heldout_covers_all_records_in_order_with_one_shape():
 
 
 def test_heldout_of_less_than_a_batch():
-  (batch,) = heldout_batches(TEXTS[:1], TOKENIZER, length=16, batch_size=4)
+  (batch,) = heldout_batches(Encoded(TEXTS[:1], TOKENIZER, 16), batch_size=4)
   assert batch.real.tolist() == [True, False, False, False]
 
 
@@ -149,9 +149,7 @@ def test_heldout_processes_have_equal_counts_and_share_the_records():
   parts = [
     list(
       heldout_batches(
-        TEXTS[:5],
-        TOKENIZER,
-        length=16,
+        Encoded(TEXTS[:5], TOKENIZER, 16),
         batch_size=4,
         process_index=p,
         process_count=2,
@@ -166,4 +164,4 @@ def test_heldout_processes_have_equal_counts_and_share_the_records():
 
 def test_heldout_refuses_an_empty_dataset():
   with pytest.raises(BadInput, match='no records'):
-    heldout_batches([], TOKENIZER, length=16, batch_size=4)
+    heldout_batches(Encoded([], TOKENIZER, 16), batch_size=4)

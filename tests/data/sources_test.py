@@ -156,7 +156,8 @@ import sys
 from scmdm_jax.data import pipeline, sources, tokenizers
 texts = sources.open_split('qm9', sys.argv[1], 'train', sys.argv[2])
 tokenizer = tokenizers.get_tokenizer('smiles_qm9')
-next(pipeline.training_batches(texts, tokenizer, length=16, batch_size=4, seed=0))
+rows = pipeline.Encoded(texts, tokenizer, 16)
+next(pipeline.training_batches(rows, batch_size=4, seed=0))
 assert 'tensorflow' not in sys.modules
 print(len(texts))
 """

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from scmdm_jax.data.pipeline import Encoded
 from scmdm_jax.data.tokenizers import from_files, get_tokenizer
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
@@ -54,9 +55,8 @@ def uniform(description):
 
 def likelihood(model, options=OPTIONS):
   key = jax.random.key(1)
-  return evaluate.likelihood(
-    model, LogLinear(), TEXTS, TOKENIZER, 12, options, key, one_device()
-  )
+  rows = Encoded(TEXTS, TOKENIZER, 12)
+  return evaluate.likelihood(model, LogLinear(), rows, options, key, one_device())
 
 
 def test_likelihood_of_the_uniform_model():
