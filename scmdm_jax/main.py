@@ -44,6 +44,8 @@ def _verify(options: Options) -> dict:
   if not options.source:
     raise BadInput('--source: not given; --mode=verify wants the path of a checkpoint')
   if not options.reference:
+    if options.tolerance:
+      raise BadInput('--tolerance: given without --reference, whose logits it is for')
     return {'mode': 'verify', **verify.verify(options.source)}
   try:
     tolerance = float(options.tolerance or verify.TOLERANCE)
@@ -53,6 +55,13 @@ def _verify(options: Options) -> dict:
     raise BadInput(f'--tolerance: found {options.tolerance!r}; wanted a number from 0')
   figures = verify.compare(options.source, options.reference, tolerance)
   return {'mode': 'verify', **figures}
+
+
+def _refuse(options: Options, unused: tuple[str, ...], mode: str) -> None:
+  """Refuses a flag that the mode would not look at."""
+  for name in unused:
+    if getattr(options, name):
+      raise BadInput(f'--{name}: given with --mode={mode}, which takes none')
 
 
 def _run(options: Options) -> dict:
@@ -67,6 +76,7 @@ def _run(options: Options) -> dict:
       f'{", ".join(run_settings.MODES)}{hint}'
     )
   if options.mode in ('import', 'export'):
+    _refuse(options, ('reference', 'tolerance'), options.mode)
     return _convert(options.mode, options)
   if options.mode == 'verify':
     return _verify(options)
@@ -77,13 +87,16 @@ def _run(options: Options) -> dict:
       options.config.mode = options.mode
   settings = run_settings.resolve(options.config)
   if settings.mode in ('import', 'export'):
+    _refuse(options, ('reference', 'tolerance'), settings.mode)
     return _convert(
       settings.mode, options._replace(workdir=options.workdir or settings.workdir)
     )
   if settings.mode == 'verify':
     return _verify(options)
-  if options.source and settings.mode != 'judge':
-    raise BadInput(f'--source: given with --mode={settings.mode}, which takes none')
+  unused = ('reference', 'tolerance')
+  if settings.mode != 'judge':
+    unused = ('source', *unused)
+  _refuse(options, unused, settings.mode)
 
   from scmdm_jax.modes import workdir
 

@@ -181,7 +181,8 @@ class SampleSettings:
   # NAME or NAME:field=value,... as in remdm:rule=conf,eta=0.1. Names are the keys of
   # STRATEGIES below; their fields and sources are in diffusion/strategies.py.
   strategy: str = 'ancestral'
-  temperature: float = _at_least(1.0, 0)
+  # At 1e6 all tokens are equally likely; far above, even those that are banned.
+  temperature: float = _within(1.0, 0, 1e6)
   top_p: float = _option(1.0, 'a number above 0, at most 1', lambda x: 0 < x <= 1)
   # 'low' draws token and mask jointly in plain float32, as MDLM and MD4 do, which loses
   # rare tokens; 'float64' is slow. Published figures depend on it; see diffusion/draws.
@@ -189,7 +190,7 @@ class SampleSettings:
   # Above 0: blocks of so many positions, finished from left to right in equal steps.
   block_length: int = _at_least(0, 0)
   # Above 0: how much more the prompt counts; costs a second evaluation per step.
-  guidance: float = _at_least(0.0, 0)
+  guidance: float = _within(0.0, 0, 1e6)
   shared_signal: bool = False  # Guidance: both evaluations see the guided prediction.
   keep_signal: bool = True  # A position that is masked again keeps its prediction.
   dtype: str = _one_of('float32', DTYPES)  # Also of the parameters; see DTYPES.
@@ -221,7 +222,9 @@ class CompareSettings:
   )
   seeds: tuple = _each((0, 1, 2), int, 'whole numbers from 0, below 2**32', _seed)
   step_counts: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
-  temperatures: tuple = _each((1.0,), float, 'numbers from 0', lambda x: x >= 0)
+  temperatures: tuple = _each(
+    (1.0,), float, 'numbers from 0 to 1e6', lambda x: 0 <= x <= 1e6
+  )
   benchmark_pairs: int = _at_least(7, 0)  # Interleaved timings per ratio; 0: none.
 
 
@@ -444,13 +447,21 @@ def strategy_of(sample: SampleSettings) -> strategies.Strategy:
   values: dict[str, Any] = {}
   for item in filter(None, written.split(',')):
     field, _, text = item.partition('=')
+    if field in values:
+      raise BadInput(f'sample.strategy: {name}:{field} is there twice; wanted it once')
     if field not in fields:
       wanted = ', '.join(fields) or 'none'
       raise BadInput(
         f'sample.strategy: {name} has no field {field!r}; its fields: {wanted}'
       )
     values[field] = _strategy_value(f'sample.strategy: {name}:{field}', field, text)
-  return cls(**values)
+  strategy = cls(**values)
+  if isinstance(strategy, strategies.ReMDM) and strategy.t_on <= strategy.t_off:
+    raise BadInput(
+      f'sample.strategy: remdm:t_on: found {strategy.t_on:g}; wanted more than t_off = '
+      f'{strategy.t_off:g}, since time runs from 1 to 0'
+    )
+  return strategy
 
 
 def _strategy_value(path: str, field: str, text: str) -> Any:
@@ -467,6 +478,8 @@ def _strategy_value(path: str, field: str, text: str) -> Any:
     raise BadInput(f'{path}: found {text!r}; wanted a finite number from 0')
   if (field, path.split(': ')[1].split(':')[0]) == ('eta', 'remdm') and value > 1:
     raise BadInput(f'{path}: found {text!r}; wanted a probability, at most 1')
+  if field == 'eps' and value >= 1:
+    raise BadInput(f'{path}: found {text!r}; wanted a time below 1')
   if field in ('t_on', 't_off', 'alpha_on') and not 0 < value < 1:
     raise BadInput(f'{path}: found {text!r}; wanted a number between 0 and 1')
   return value

@@ -451,6 +451,9 @@ def test_strategies_by_name_and_field():
     ({'strategy': 'remdm:eta=nan'}, 'wanted a finite number'),
     ({'strategy': 'remdm:t_off=0'}, 'wanted a number between 0 and 1'),
     ({'strategy': 'remdm:rule=cup'}, 'wanted one of cap, rescale'),
+    ({'strategy': 'remdm:eta=0.1,eta=0.2'}, 'remdm:eta is there twice'),
+    ({'strategy': 'remdm:t_on=0.1,t_off=0.9'}, 'wanted more than t_off = 0.9'),
+    ({'strategy': 'dream:eps=1'}, "dream:eps: found '1'; wanted a time below 1"),
     ({'strategy': 'ancestral:eta=1'}, 'its fields: none'),
     ({'strategy': 'p2', 'noise': 'low'}, "the joint draw is 'ancestral' only"),
     ({'noise': 'low', 'temperature': 0.0}, 'wants a temperature above 0'),
@@ -458,6 +461,9 @@ def test_strategies_by_name_and_field():
     ({'block_length': 5}, 'sample.block_length: found 5'),
     ({'block_length': 8, 'num_steps': 30}, 'number of blocks divides the steps'),
     ({'guidance': 1.0}, 'without sample.prompt'),
+    # There, float32 would let banned tokens win.
+    ({'guidance': 1e39, 'prompt': 'C_'}, 'wanted a number from 0 to 1e+06'),
+    ({'temperature': 1e30}, 'wanted a number from 0 to 1e+06'),
   ],
 )
 def test_samplers_that_cannot_run(options, wanted):

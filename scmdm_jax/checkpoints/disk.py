@@ -77,7 +77,7 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
     BadInput: the parent cannot be written to.
     DamagedData: the disk is full or failing.
   """
-  path = path.absolute()
+  path = path.resolve()  # Through a link, the directory that it names is renamed.
   token = f'{os.getpid()}-{secrets.token_hex(4)}'
   temporary = path.parent / f'.{path.name}.tmp-{token}'
   try:

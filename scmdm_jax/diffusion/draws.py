@@ -22,7 +22,9 @@ def keep_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
   order = jnp.argsort(-logits, axis=-1)
   probs = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
   before = jnp.cumsum(probs, axis=-1) - probs
-  keep = jnp.take_along_axis(before < top_p, jnp.argsort(order, axis=-1), axis=-1)
+  # float32 rounds the smallest to 0.
+  least = jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny)
+  keep = jnp.take_along_axis(before < least, jnp.argsort(order, axis=-1), axis=-1)
   return jnp.where(keep, logits, BANNED)
 
 

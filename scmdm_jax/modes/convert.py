@@ -4,6 +4,7 @@ Both go tensor by tensor, in the dtype of the source, and never hold a whole mod
 """
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
@@ -19,6 +20,7 @@ from scmdm_jax.checkpoints import (
   store,
 )
 from scmdm_jax.data import tokenizers
+from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 
 
@@ -39,7 +41,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
       tokenizer that does not fit it, or `workdir` is not empty.
     DamagedData: a file of the source is truncated or altered.
   """
-  path = pathlib.Path(workdir).expanduser()
+  path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
   opened, description, files, entries = _checked(source)
   origin = {'imported_from': source, 'license': _license(opened.where)}
@@ -77,9 +79,14 @@ def export_model(
     BadInput: `source` is no model checkpoint, or `workdir` is not empty.
     DamagedData: a file of the source is truncated or altered.
   """
-  path = pathlib.Path(workdir).expanduser()
+  path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
-  model = store.open_model(pathlib.Path(source).expanduser(), verify_below)
+  model = store.open_model(pathlib.Path(os.path.expanduser(source)), verify_below)
+  if path.resolve().is_relative_to(model.directory.resolve()):
+    raise BadInput(
+      f'--workdir {path}: inside the checkpoint {model.directory}, which has a digest '
+      'of each of its files; give a directory elsewhere'
+    )
   entries = layouts.manifest(model.description)
   buffers = layouts.buffers(model.description)
   tensors = {name: (value.shape, value.dtype) for name, value in buffers.items()}
@@ -111,9 +118,11 @@ def export_model(
 
 def is_foreign(path: pathlib.Path) -> bool:
   """Whether `path` is weights of another format, to be imported."""
-  if path.is_dir() and not (path / store.MODEL_JSON).exists():
-    return any(path.glob('*.safetensors')) or any(path.glob('*.gguf'))
-  return path.suffix in ('.safetensors', '.gguf')
+  if not path.is_dir():
+    return path.suffix in ('.safetensors', '.gguf')
+  if (path / store.MODEL_JSON).exists():
+    return False
+  return any(path.glob('*.safetensors')) or any(path.glob('*.gguf'))
 
 
 def check(source: str) -> dict[str, Any]:
@@ -128,7 +137,7 @@ def check(source: str) -> dict[str, Any]:
 
 def _checked(source: str):
   """Source, description, tokenizer files and the entry of every tensor to be read."""
-  opened = _open(pathlib.Path(source).expanduser())
+  opened = _open(pathlib.Path(os.path.expanduser(source)))
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))

@@ -1,5 +1,6 @@
 """The data of a run: its examples as rows of token ids, whatever the domain."""
 
+import os
 import pathlib
 
 from scmdm_jax.data import pipeline, sources
@@ -11,7 +12,7 @@ from scmdm_jax.settings import DataSettings
 def directory(data: DataSettings) -> pathlib.Path:
   """Where prepared data sets lie."""
   if data.directory:
-    return pathlib.Path(data.directory).expanduser()
+    return pathlib.Path(os.path.expanduser(data.directory))
   return pathlib.Path.home() / '.cache' / 'scmdm_jax'
 
 

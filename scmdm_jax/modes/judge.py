@@ -11,6 +11,7 @@ ends, too: where it says how well texts end, this says how well they read.
 
 import functools
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -104,7 +105,7 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
     raise BadInput('--source: not given; --mode=judge wants a file of texts')
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
-  texts = read_texts(pathlib.Path(source).expanduser())
+  texts = read_texts(pathlib.Path(os.path.expanduser(source)))
   judge = load_judge(settings, workdir, run_tokenizer(settings, workdir))
   assert judge is not None
   options = settings.evaluate

@@ -1,7 +1,9 @@
 """A model from a path, with its tokenizer; other formats are imported first."""
 
 import dataclasses
+import os
 import pathlib
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -56,10 +58,14 @@ def load(
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
-  source = pathlib.Path(path).expanduser()
+  source = pathlib.Path(os.path.expanduser(path))
   if not convert.is_foreign(source):
     return source
   imported = workdir / 'imported' / name
+  if imported.exists():
+    origin = store.open_model(imported, verify_below=0).extra.get('imported_from')
+    if origin != str(source):  # A run that was refused had named another.
+      shutil.rmtree(imported)
   if not imported.exists():
     convert.import_model(str(source), str(imported))
   return imported
@@ -89,7 +95,7 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
       f'{", ".join(tokenizers.NAMES)}, or the path of a tokenizer'
     )
-  files = {} if own else tokenizers.files_at(pathlib.Path(choice).expanduser())
+  files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
   if not settings.checkpoint:
     causal = settings.method.objective == 'causal'
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)

@@ -4,6 +4,7 @@ Without a reference, every file is compared with its digest. With one, the model
 logits are compared with logits that were made elsewhere.
 """
 
+import os
 import pathlib
 import tempfile
 from typing import Any
@@ -36,7 +37,7 @@ def verify(source: str) -> dict[str, Any]:
     BadInput: none of these.
     DamagedData: files are missing, foreign, truncated or altered; all are named.
   """
-  path = pathlib.Path(source).expanduser().absolute()
+  path = pathlib.Path(os.path.expanduser(source)).absolute()
   if convert.is_foreign(path):
     figures = convert.check(str(path))
     return {'ok': True, 'path': str(path), 'digests': False, **figures}
@@ -74,10 +75,11 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
     and `ok`.
 
   Raises:
-    BadInput: the reference has other arrays, or ids outside the vocabulary.
-    DamagedData: it cannot be read.
+    BadInput: the reference has other arrays, ids outside the vocabulary, or logits
+      that are not finite.
+    DamagedData: it cannot be read, or the model's logits are not finite.
   """
-  arrays = _read_reference(pathlib.Path(reference).expanduser())
+  arrays = _read_reference(pathlib.Path(os.path.expanduser(reference)))
   with tempfile.TemporaryDirectory() as scratch:
     description, params = models.load(source, pathlib.Path(scratch), 'source')
   ids, wanted = arrays['input_ids'], arrays['logits']
@@ -98,6 +100,11 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
   defined = np.ones(vocab_size, bool)
   for start, stop in description.undefined_ids:
     defined[start:stop] = False
+  if not np.isfinite(wanted[..., defined]).all():
+    raise BadInput(
+      f'{reference}: logits have NaN or infinity; wanted finite ones, but for ids that '
+      'no token has'
+    )
   sigma = arrays.get('sigma', np.zeros(len(ids), np.float32))
 
   @jax.jit
@@ -111,12 +118,17 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
     rows = slice(first, first + _BATCH)
     ours = np.asarray(logits(params, ids[rows], sigma[rows]), np.float64)[..., defined]
     theirs = wanted[rows].astype(np.float64)[..., defined]
+    if not np.isfinite(ours).all():
+      raise DamagedData(
+        f'{source}: its own logits have NaN or infinity, as its weights may; use '
+        'another copy'
+      )
     difference = np.abs(ours - theirs)
     largest = max(largest, float(difference.max()))
     total += float(difference.sum())
     divergence += float(_divergence(theirs, ours).sum())
   return {
-    'ok': largest <= tolerance,  # False for NaN, too.
+    'ok': largest <= tolerance,
     'path': source,
     'tokens': int(ids.size),
     'largest_difference': largest,
@@ -158,4 +170,12 @@ def _read_reference(path: pathlib.Path) -> dict[str, np.ndarray]:
     )
   if not np.issubdtype(logits.dtype, np.floating):
     raise BadInput(f'{path}: logits are {logits.dtype}; wanted floats')
+  sigma = arrays.get('sigma', np.zeros(len(ids), np.float32))
+  if sigma.shape != ids.shape[:1] or not np.issubdtype(sigma.dtype, np.floating):
+    raise BadInput(
+      f'{path}: sigma is {sigma.dtype}{list(sigma.shape)}; wanted a float for each of '
+      f'the {len(ids)} rows of input_ids'
+    )
+  if not (np.isfinite(sigma) & (sigma >= 0)).all():
+    raise BadInput(f'{path}: sigma has NaN, infinity or less than 0; wanted more')
   return arrays

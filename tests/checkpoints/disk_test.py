@@ -28,6 +28,16 @@ def test_interrupted_directory_leaves_the_old_one(tmp_path, error):
   assert [p.name for p in path.iterdir()] == ['old']
 
 
+def test_an_empty_directory_through_a_link(tmp_path):
+  (tmp_path / 'real').mkdir()
+  (tmp_path / 'link').symlink_to('real')
+  with disk.new_directory(tmp_path / 'link') as temporary:
+    (temporary / 'a').touch()
+  assert sorted(p.name for p in tmp_path.iterdir()) == ['link', 'real']
+  assert (tmp_path / 'link').is_symlink()
+  assert [p.name for p in (tmp_path / 'real').iterdir()] == ['a']
+
+
 def test_full_disk_is_one_line_with_the_free_space(tmp_path):
   with (
     pytest.raises(DamagedData, match=r'No space left on device\), \d+ bytes are free'),

@@ -230,7 +230,9 @@ def test_top_p_comes_after_the_temperature(temperature):
   assert_law(tokens, np.where(keep, law, 0) / law[keep].sum())
 
 
-@pytest.mark.parametrize(('temperature', 'top_p'), [(3.0, 1e-9), (0.0, 0.7)])
+@pytest.mark.parametrize(
+  ('temperature', 'top_p'), [(3.0, 1e-9), (3.0, 1e-300), (0.0, 0.7)]
+)
 def test_a_tiny_nucleus_or_temperature_is_greedy(temperature, top_p):
   logits = np.float32(np.random.default_rng(10).standard_normal((64, 11)))
   logits[:, 3] = BANNED

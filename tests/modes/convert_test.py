@@ -6,7 +6,7 @@ import ml_dtypes  # noqa: F401 (names bfloat16 for NumPy)
 import numpy as np
 import pytest
 
-from scmdm_jax.checkpoints import safetensors_files, store
+from scmdm_jax.checkpoints import digests, safetensors_files, store
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.modes import convert
@@ -96,6 +96,17 @@ def test_occupied_destinations_are_refused_first(tmp_path):
   (tmp_path / 'empty').mkdir()
   convert.import_model(str(source), str(tmp_path / 'empty'))
   assert store.load_model(tmp_path / 'empty')[0].layout == 'mdlm'
+
+
+def test_an_export_does_not_go_into_its_own_source(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  model = tmp_path / 'run' / 'model'
+  convert.import_model(str(source), str(model))
+  for inside in (model / 'out', model / 'params' / 'a' / 'b'):
+    with pytest.raises(BadInput, match='inside the checkpoint'):
+      convert.export_model(str(model), str(inside))
+  convert.export_model(str(model), str(tmp_path / 'run' / 'out'))
+  digests.check(model, model / digests.MANIFEST, 1 << 30)
 
 
 def test_damage_leaves_no_destination(tmp_path):

@@ -11,7 +11,9 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.modes import models, sample, train
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import DataSettings, MethodSettings, ModelSettings, Settings
+from tests.checkpoints import manifests
 from tests.data.tokenizers import tiny
 
 SMILES = get_tokenizer('smiles_qm9')
@@ -74,6 +76,19 @@ def test_the_checkpoint_s_own(checkpoint, folder, tmp_path):
   assert found.fingerprint == SMILES.fingerprint
 
 
+def test_an_import_is_not_taken_for_that_of_another_source(tmp_path):
+  # As when a first command was refused after its import, and the next one corrects it.
+  vocab, found = (11, 13), []
+  for size in (*vocab, vocab[1]):
+    path = tmp_path / f'source{size}'
+    if not path.exists():
+      config = manifests.MDLM_CONFIG | {'vocab_size': size}
+      tensors = manifests.random_tensors(manifests.mdlm(size, 16, 2, 2, 8))
+      manifests.write_directory(path, config, tensors)
+    found.append(models.load(str(path), tmp_path / 'run', 'checkpoint')[0])
+  assert [f.architecture.vocab_size for f in found] == [11, 13, 13]
+
+
 def test_there_may_be_none(tmp_path):
   with pytest.raises(BadInput, match="found 'checkpoint' without a checkpoint"):
     models.run_tokenizer(settings(), tmp_path)
@@ -100,6 +115,7 @@ def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
     dataclasses.replace(options.sample, num_samples=64, num_steps=2),
     jax.random.key(0),
     sample.starting_tokens(options, tokenizer),
+    one_device(),
   )
   assert drawn.tokens.max() < COUNT
   assert tokenizer.mask_id not in drawn.tokens

@@ -176,12 +176,48 @@ def test_golden_logits(model, golden, program, tmp_path):
       {'input_ids': np.zeros((1, 13), int), 'logits': np.zeros((1, 13, 11))},
       '13 tokens; the model takes up to 12',
     ),
+    (
+      {'input_ids': np.zeros((1, 2), int), 'logits': np.full((1, 2, 11), np.nan)},
+      'logits have NaN or infinity; wanted finite ones',
+    ),
+    (
+      {
+        'input_ids': np.zeros((2, 3), int),
+        'logits': np.zeros((2, 3, 11)),
+        'sigma': np.zeros((2, 1)),
+      },
+      r'sigma is float64\[2, 1\]; wanted a float for each of the 2 rows',
+    ),
+    (
+      {
+        'input_ids': np.zeros((1, 3), int),
+        'logits': np.zeros((1, 3, 11)),
+        'sigma': np.full(1, np.nan),
+      },
+      'sigma has NaN',
+    ),
   ],
 )
 def test_references_that_cannot_be_compared(model, arrays, message, tmp_path):
   path = save(tmp_path / 'reference.npz', **arrays)
   with pytest.raises(verify.BadInput, match=message):
     verify.compare(str(model), str(path), 1e-3)
+
+
+def test_a_model_whose_logits_are_nan_does_not_pass(tmp_path):
+  tensors = manifests.random_tensors(manifests.SMALL_MDLM)
+  tensors['backbone.output_layer.linear.bias'][3] = np.nan
+  source = manifests.write_directory(tmp_path / 's', manifests.MDLM_CONFIG, tensors)
+  path = save(
+    tmp_path / 'r.npz', input_ids=np.zeros((1, 2), int), logits=np.zeros((1, 2, 11))
+  )
+  with pytest.raises(verify.DamagedData, match='its own logits have NaN'):
+    verify.compare(str(source), str(path), 1e-3)
+
+
+def test_a_directory_may_be_called_like_a_file(model, program):
+  named = model.rename(model.with_name('model.gguf'))
+  assert program.figures('--mode=verify', f'--source={named}')['digests']
 
 
 def test_nothing_in_a_reference_is_unpickled(model, tmp_path):
@@ -204,7 +240,15 @@ def test_nothing_in_a_reference_is_unpickled(model, tmp_path):
       ['--source=x', '--reference=y', '--tolerance=-1'],
       "--tolerance: found '-1'; wanted a number from 0",
     ),
+    (['--source=x', '--tolerance=1'], '--tolerance: given without --reference'),
   ],
 )
 def test_mistakes(program, arguments, message):
   assert program.refusal('--mode=verify', *arguments).startswith(message)
+
+
+def test_a_home_that_nobody_has(program):
+  message = program.refusal('--mode=verify', '--source=~nobody-has-it/x')
+  assert message.endswith(
+    '~nobody-has-it/x: no such directory; give a model checkpoint'
+  )
