@@ -59,6 +59,7 @@ end_others() {
     pass_on KILL
   } </dev/null >/dev/null 2>&1 &
   killer=$!
+  disown "$killer"  # Or else bash would tell of its end.
 }
 
 pipes=$(mktemp -d)

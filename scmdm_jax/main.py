@@ -11,8 +11,12 @@
   --tolerance=X          verify: largest difference of a logit (default 1e-3)
 
 The last line on standard output is one JSON object with the main figures of the mode.
-Exit codes: 1 for a verdict of no ("ok": false); 2 for a mistake in what was asked and 3
-for damaged data, each with one line on standard error.
+Exit codes: 1 for a verdict of no ("ok": false); and, each with one line on standard
+error, 2 for a mistake in what was asked, 3 for damaged data, 4 when another process of
+the run was lost, 75 when SIGTERM stopped it. After 4 and 75 the same command resumes.
+
+Started several times with the variables of `parallel/joining`, the processes are one
+run, and the first of them writes.
 """
 
 import difflib
@@ -25,7 +29,10 @@ from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, PeerLost, Stopped
+
+# Modes that several processes do together.
+_SHARED = ('train', 'sample', 'evaluate')
 
 
 def _convert(mode: str, options: Options) -> dict:
@@ -64,8 +71,8 @@ def _refuse(options: Options, unused: tuple[str, ...], mode: str) -> None:
       raise BadInput(f'--{name}: given with --mode={mode}, which takes none')
 
 
-def _run(options: Options) -> dict:
-  """Runs the mode and returns its main figures."""
+def _run(options: Options) -> dict | None:
+  """Runs the mode and returns its main figures; of several processes the first does."""
   from scmdm_jax import settings as run_settings
 
   if options.mode and options.mode not in run_settings.MODES:
@@ -99,14 +106,21 @@ def _run(options: Options) -> dict:
   _refuse(options, unused, settings.mode)
 
   from scmdm_jax.modes import workdir
+  from scmdm_jax.parallel import multihost, stopping
 
+  path = options.workdir or settings.workdir
   # One file per verb: modes/train.py runs --mode=train.
   mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
-  path = options.workdir or settings.workdir
-  with workdir.opened(path, settings) as directory:
-    if settings.mode == 'judge':
-      return mode.run(settings, directory, options.source)
-    return mode.run(settings, directory)
+  with stopping.listening(), multihost.joined():
+    multihost.same_everywhere(workdir.identity(path, settings))
+    if multihost.count() > 1 and settings.mode not in _SHARED:
+      raise multihost.CommonMistake(
+        f'--mode={settings.mode}: found {multihost.count()} processes; wanted one'
+      )
+    with workdir.opened(path, settings) as directory:
+      source = (options.source,) if settings.mode == 'judge' else ()
+      figures = mode.run(settings, directory, *source)
+      return figures if multihost.index() == 0 else None
 
 
 def main(argv: list[str]) -> int:
@@ -121,8 +135,11 @@ def main(argv: list[str]) -> int:
       print(__doc__)
       return 0
     figures = _run(options)
-  except BadInput as e:
+  except (BadInput, PeerLost) as e:
     print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)
+    return e.exit_code
+  except Stopped as e:
+    print(e, file=sys.stderr)
     return e.exit_code
   except (OSError, MemoryError) as e:
     print(
@@ -132,6 +149,8 @@ def main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     print('error: interrupted; the same command resumes', file=sys.stderr)
     return 130
+  if figures is None:
+    return 0
   print(json.dumps(figures), flush=True)
   return 0 if figures.get('ok', True) else 1
 
@@ -144,4 +163,9 @@ def _unraisable(what: Any) -> None:
 
 if __name__ == '__main__':
   sys.unraisablehook = _unraisable
-  sys.exit(main(sys.argv))
+  exit_code = main(sys.argv)
+  if 'scmdm_jax.parallel.multihost' in sys.modules:
+    from scmdm_jax.parallel import multihost
+
+    multihost.end(exit_code)
+  sys.exit(exit_code)

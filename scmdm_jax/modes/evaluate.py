@@ -7,7 +7,7 @@ checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
 import functools
 import json
 import pathlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ from scmdm_jax.modes.models import (
 )
 from scmdm_jax.modes.sample import Drawn, draw, starting_tokens, write_samples
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel import multihost
 from scmdm_jax.settings import EvaluateSettings, Settings, schedule_of
 
 Model = tuple[ModelDescription, Any]
@@ -95,11 +96,27 @@ def compiled_nll(description: ModelDescription):
   return jax.jit(compute)
 
 
+def scorer(judge: Judge) -> Callable[[np.ndarray], jax.Array]:
+  """`causal_nll` of a judge: tokens int32 [B, L] -> nats [B, L - 1].
+
+  Raises, when called:
+    Stopped: by SIGTERM, before the batch.
+  """
+  compute = compiled_nll(judge.description)
+
+  def nll(tokens: np.ndarray) -> jax.Array:
+    multihost.leave_if_asked('judging')
+    return compute(judge.params, tokens)
+
+  return nll
+
+
 def _mean(compute, params, key, batches, repeats: int) -> float:
   """Mean over the real rows of all batches and over `repeats` draws each."""
   total, count = 0.0, 0
   for repeat in range(repeats):
     for i, batch in enumerate(batches):
+      multihost.leave_if_asked('evaluation')
       key_i = jax.random.fold_in(jax.random.fold_in(key, repeat), i)
       values = np.asarray(compute(params, key_i, batch.tokens), np.float64)
       total += values[batch.real].sum()
@@ -215,7 +232,7 @@ def generative_perplexity(
     rows = _reread(samples, tokenizer, judge)
     length = judge.description.architecture.length
   return score(
-    functools.partial(compiled_nll(judge.description), judge.params),
+    scorer(judge),
     [np.array(row, np.int32) for row in rows],
     length=length,
     stride=length,
@@ -290,7 +307,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     judge,
     settings.evaluate.batch_size,
   )
-  temporary = workdir / 'evaluation.tmp'
-  temporary.write_text(json.dumps(figures, indent=2) + '\n')
-  temporary.rename(workdir / 'evaluation.json')
+  if multihost.index() == 0:
+    temporary = workdir / 'evaluation.tmp'
+    temporary.write_text(json.dumps(figures, indent=2) + '\n')
+    temporary.rename(workdir / 'evaluation.json')
   return figures

@@ -9,7 +9,6 @@ that overlap by half, instead of being cut off. `--mode=evaluate` asks the judge
 ends, too: where it says how well texts end, this says how well they read.
 """
 
-import functools
 import json
 import os
 import pathlib
@@ -20,7 +19,7 @@ import numpy as np
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.autoregressive import score
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.modes.evaluate import compiled_nll, start_of
+from scmdm_jax.modes.evaluate import scorer, start_of
 from scmdm_jax.modes.models import Judge, load_judge, run_tokenizer
 from scmdm_jax.settings import Settings
 
@@ -82,7 +81,7 @@ def judge_texts(
   ]
   length = min(length, judge.description.architecture.length)
   judged = score(
-    functools.partial(compiled_nll(judge.description), judge.params),
+    scorer(judge),
     rows,
     length=length,
     stride=max(length // 2, 1),

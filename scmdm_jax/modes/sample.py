@@ -24,6 +24,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes.models import load_masked, mesh_of, place, run_tokenizer
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel import multihost
 from scmdm_jax.settings import SampleSettings, Settings, schedule_of, strategy_of
 
 
@@ -114,6 +115,9 @@ def draw(
 
   Sample i depends on `fold_in(key, i)` only, so neither the batch size nor the mesh
   changes it; a last partial batch is filled up and cut.
+
+  Raises:
+    Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
   draw_batch = compiled_sampler(
@@ -127,8 +131,11 @@ def draw(
   # 64-bit types are for the noise alone; everything else names its dtype.
   with jax.enable_x64(options.noise == 'float64'):
     for first in range(0, options.num_samples, batch):
+      multihost.leave_if_asked('sampling')
       keys = _compiled_keys(mesh)(key, np.arange(first, first + batch, dtype=np.int32))
       results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
+      # One batch ahead of the device, so that a signal is answered between batches.
+      jax.block_until_ready(results[-2:-1])
     results = jax.device_get(results)
   tokens = np.concatenate([r.tokens for r in results])[: options.num_samples]
   trajectory = None
@@ -171,6 +178,8 @@ def _records(drawn: Drawn, tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 def write_samples(path: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer) -> None:
   """One JSON object per sample: index, text, tokens; the file appears complete."""
+  if multihost.index() > 0:
+    return
   temporary = path.with_suffix('.tmp')
   with temporary.open('w') as file:
     for record in _records(drawn, tokenizer):

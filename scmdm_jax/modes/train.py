@@ -31,7 +31,7 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.modes import data, models
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel import rules
+from scmdm_jax.parallel import multihost, rules
 from scmdm_jax.settings import (
   MethodSettings,
   Settings,
@@ -198,7 +198,11 @@ def fit(
   workdir: pathlib.Path,
   name: str = 'train',
 ) -> Params:
-  """Trains `params` (not changed) and returns the average; resumes in `workdir`."""
+  """Trains `params` (not changed) and returns the average; resumes in `workdir`.
+
+  Raises:
+    Stopped: by SIGTERM, after saving.
+  """
   options, optimizer = settings.train, optimizer_of(settings.train)
   mesh = models.mesh_of(settings)
   meshes.check_batch(
@@ -218,15 +222,17 @@ def fit(
     training_store.TrainingStore(
       workdir / 'checkpoints', settings.train.keep, settings.verify_below
     ) as checkpoints,
-    contextlib.closing(
-      MetricWriter(
+    contextlib.ExitStack() as stack,
+  ):
+    writer = None
+    if multihost.index() == 0:
+      writer = MetricWriter(
         workdir,
         first_step=checkpoints.latest_step() or 0,
         num_steps=settings.train.num_steps,
         name=name,
       )
-    ) as writer,
-  ):
+      stack.callback(writer.close)
     state = loop.train(
       fresh_state(params, optimizer, mesh),
       compiled_step(
@@ -238,6 +244,7 @@ def fit(
       store=checkpoints,
       writer=writer,
       place=functools.partial(meshes.place_own_rows, mesh),
+      stop=multihost.stop_agreed,
     )
   return state.ema
 

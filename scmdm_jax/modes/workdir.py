@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import jax
 
 from scmdm_jax.errors import BadInput
+from scmdm_jax.parallel import multihost
 from scmdm_jax.settings import Settings
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
@@ -28,7 +29,7 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   """Creates or reopens a workdir for one run and writes config.json, metadata.json.
 
   Reopened with the same options the run resumes; with others it would mix two runs, so
-  that is refused.
+  that is refused. Of several processes the first owns it; the others wait for that.
 
   Raises:
     BadInput: no path, another run is using it, it cannot be written, or it was made
@@ -37,25 +38,12 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   if not path:
     raise BadInput('--workdir: not given; wanted a directory for this run')
   workdir = pathlib.Path(os.path.expanduser(path)).absolute()
-  if workdir.exists() and not workdir.is_dir():
-    raise BadInput(f'--workdir {workdir}: a file; wanted a directory')
-  if (workdir / 'model.json').exists():
-    raise BadInput(f'--workdir {workdir}: a model checkpoint; give another directory')
-  with _writing(workdir):
-    workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / '.lock').open('w')
+  opened = multihost.first_does('workdir', lambda: _open(workdir, settings))
+  if opened is None:
+    yield workdir
+    return
+  lock, resumed = opened
   with lock:
-    try:
-      # Released by the system when the process ends, however it ends.
-      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-      raise BadInput(f'--workdir {workdir}: another run is using it; wait') from e
-    resumed = (workdir / 'config.json').exists()
-    with _writing(workdir):
-      config = {**dataclasses.asdict(settings), 'workdir': str(workdir)}
-      _write_config(workdir / 'config.json', config)
-      (workdir / 'metadata.json').write_text(json.dumps(metadata(), indent=2) + '\n')
-      _remove_unfinished(workdir)
     try:
       yield workdir
     except BadInput:
@@ -64,6 +52,40 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
       if not resumed and made <= {'.lock', 'config.json', 'metadata.json', 'imported'}:
         (workdir / 'config.json').unlink()
       raise
+
+
+def identity(path: str, settings: Settings) -> dict[str, Any]:
+  """What must be the same in all processes of a run, by name."""
+  software = {f'version of {name}': found for name, found in versions().items()}
+  return {**_flat(dataclasses.asdict(settings)), '--workdir': path, **software}
+
+
+def _open(workdir: pathlib.Path, settings: Settings) -> tuple[IO[str], bool]:
+  """The lock of the workdir, and whether a run was in it before."""
+  if workdir.exists() and not workdir.is_dir():
+    raise BadInput(f'--workdir {workdir}: a file; wanted a directory')
+  if (workdir / 'model.json').exists():
+    raise BadInput(f'--workdir {workdir}: a model checkpoint; give another directory')
+  with _writing(workdir):
+    workdir.mkdir(parents=True, exist_ok=True)
+    lock = (workdir / '.lock').open('w')
+  try:
+    # Released by the system when the process ends, however it ends.
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except OSError as e:
+    lock.close()
+    raise BadInput(f'--workdir {workdir}: another run is using it; wait') from e
+  try:
+    resumed = (workdir / 'config.json').exists()
+    with _writing(workdir):
+      config = {**dataclasses.asdict(settings), 'workdir': str(workdir)}
+      _write_config(workdir / 'config.json', config)
+      (workdir / 'metadata.json').write_text(json.dumps(metadata(), indent=2) + '\n')
+      _remove_unfinished(workdir)
+  except BaseException:
+    lock.close()
+    raise
+  return lock, resumed
 
 
 @contextlib.contextmanager

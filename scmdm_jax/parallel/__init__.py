@@ -1,1 +1,1 @@
-"""Where arrays live when there is more than one device."""
+"""More than one device, more than one process."""

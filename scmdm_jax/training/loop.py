@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from scmdm_jax.errors import DamagedData
+from scmdm_jax.errors import DamagedData, Stopped
 from scmdm_jax.training.step import TrainState
 
 
@@ -105,6 +105,7 @@ def train(
   store: Store | None = None,
   writer: Writer | None = None,
   place: Callable[[np.ndarray], Any] = np.asarray,
+  stop: Callable[[], bool] = lambda: False,
 ) -> TrainState:
   """Runs `train_step` to `config.num_steps`, from the store's newest checkpoint if any.
 
@@ -117,8 +118,10 @@ def train(
     store: None trains without checkpoints.
     writer: None trains silently.
     place: puts a batch where the step wants it.
+    stop: asked after every step; True saves it and leaves.
 
   Raises:
+    Stopped: `stop` said so; the newest checkpoint is of the last step.
     DamagedData: loss or gradient stopped being finite, and nothing was saved after
       that; or the newest checkpoint cannot be read.
   """
@@ -153,9 +156,16 @@ def train(
     report(pending)
     pending = (step + 1, metrics)
     last = step + 1 == config.num_steps
-    if store is not None and ((step + 1) % config.save_every == 0 or last):
+    stopping = stop() and not last
+    due = (step + 1) % config.save_every == 0 or last or stopping
+    if store is not None and due:
       report(pending)  # A checkpoint is only worth keeping if its step was sound.
       pending = None
       store.save(step + 1, state, batches.get_state(), {})
+    if stopping:
+      raise Stopped(
+        f'training: stopped by SIGTERM, step {step + 1} of {config.num_steps} is '
+        'saved; the same command resumes'
+      )
   report(pending)
   return state

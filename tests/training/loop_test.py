@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints.training_store import TrainingStore
-from scmdm_jax.errors import DamagedData
+from scmdm_jax.errors import DamagedData, Stopped
 from scmdm_jax.training import loop
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
@@ -98,7 +98,7 @@ class MemoryStore:
     return jax.tree.map(jnp.asarray, state), data_state, {}
 
 
-def train(store=None, *, fail_at=None, step=STEP, config=CONFIG):
+def train(store=None, *, fail_at=None, step=STEP, config=CONFIG, stop=lambda: False):
   """Trains in a fresh process, as it were; returns the state (or None) and writer."""
   writer, state = Writer(), None
   with contextlib.suppress(Interrupted):
@@ -110,6 +110,7 @@ def train(store=None, *, fail_at=None, step=STEP, config=CONFIG):
       config,
       store=store,
       writer=writer,
+      stop=stop,
     )
   return state, writer
 
@@ -193,6 +194,23 @@ def test_resumed_run_equals_an_uninterrupted_one(fail_at):
   kept = {n: line for n, line in before.lines.items() if n <= saved}
   assert {**kept, **after.lines} == whole.lines
   assert not kept.keys() & after.lines.keys()
+
+
+@pytest.mark.parametrize('after', [1, 3, 4, 9])
+def test_stopped_run_saves_its_step_and_resumes_as_if_nothing_had_been(after):
+  state, _ = train()
+  store, asked = MemoryStore(), iter(range(1, 100))
+  with pytest.raises(Stopped, match=f'step {after} of 10 is saved; the same command'):
+    train(store, stop=lambda: next(asked) >= after)
+  assert max(store.saved) == after
+  resumed, _ = train(store)
+  assert as_bytes(resumed) == as_bytes(state)
+
+
+def test_run_that_is_stopped_in_its_last_step_is_finished():
+  asked = iter(range(1, 100))
+  state, _ = train(MemoryStore(), stop=lambda: next(asked) >= CONFIG.num_steps)
+  assert as_bytes(state) == as_bytes(train()[0])
 
 
 def test_resume_through_the_real_store(tmp_path):

@@ -1,0 +1,59 @@
+"""SIGTERM as a question that a run answers between two steps: is it time to stop?
+
+The first signal only sets a flag: the run finishes its step, saves what it has, and
+raises `errors.Stopped`, exit code 75. The second ends the process at once, also when
+its main thread is deep in compiled code, where a handler of Python's would wait.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+
+_asked = threading.Event()
+
+
+def requested() -> bool:
+  """Whether this process was sent SIGTERM while it was listening."""
+  return _asked.is_set()
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[None]:
+  """SIGTERM sets the flag inside the block; outside it has its usual effect.
+
+  To be used in the main thread, around work that asks `requested` now and then.
+  """
+  _asked.clear()
+  receiver, sender = os.pipe()
+  os.set_blocking(sender, False)
+  # The interpreter writes a signal's number there the moment it arrives.
+  other = signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+  handler = signal.signal(signal.SIGTERM, lambda number, frame: None)
+  thread = threading.Thread(target=_wait, args=(receiver,), daemon=True)
+  thread.start()
+  try:
+    yield
+  finally:
+    signal.signal(signal.SIGTERM, handler)
+    signal.set_wakeup_fd(other)
+    os.close(sender)  # Ends the thread.
+    thread.join()
+    os.close(receiver)
+
+
+def _wait(receiver: int) -> None:
+  while numbers := os.read(receiver, 64):
+    for number in numbers:
+      if number != signal.SIGTERM:
+        continue
+      if _asked.is_set():
+        os._exit(128 + signal.SIGTERM)
+      _asked.set()
+      print(
+        'SIGTERM: the run stops after this step; a second one ends it at once',
+        file=sys.stderr,
+        flush=True,
+      )

@@ -1,0 +1,38 @@
+"""Programs as several processes of one run, by launch/local_multiprocess.sh."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def start(count: int, *command: str, **variables: str) -> subprocess.Popen:
+  """Starts `python COMMAND` `count` times, as one run."""
+  return subprocess.Popen(
+    [ROOT / 'launch/local_multiprocess.sh', str(count), sys.executable, *command],
+    cwd=ROOT,
+    env={
+      **os.environ,
+      'PYTHONPATH': str(ROOT),
+      'JAX_PLATFORMS': 'cpu',
+      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+      # Compiling would take longer than everything else.
+      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+      **variables,
+    },
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+
+
+def run(count: int, *command: str, **variables: str) -> tuple[int, str, str]:
+  """Exit code, output and errors, lines with the number of their process."""
+  process = start(count, *command, **variables)
+  try:
+    out, err = process.communicate(timeout=100)
+  finally:
+    process.terminate()
+  return process.returncode, out, err
