@@ -134,6 +134,7 @@ def bind(
   execution = execution or Execution()
   if execution.dtype:
     params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
+  params = execution.gather(params)
   backbone, weights = _backbone(description, execution), params['backbone']
   module, injection = None, params['self_conditioning']
   if description.injection != 'none':

@@ -10,17 +10,19 @@ from flax import linen as nn
 REMATS = ('none', 'dots', 'full')
 
 
-def leave(x: jax.Array) -> jax.Array:
-  """`x` itself: what `Execution.pin` is on one device."""
+def leave(x: Any) -> Any:
+  """`x` itself: what `Execution`'s functions are on one device."""
   return x
 
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
-  """Where examples stay, what is recomputed backward, and how precise products are.
+  """Where arrays stay, what is recomputed backward, and how precise products are.
 
   shards: a batch is so many equal runs of examples, each on devices of its own.
   pin: keeps those runs, along the first axis of an array, where they belong.
+  gather: makes parameters of the vocabulary whole but for its own split, once, rather
+    than at every chunk of positions that meets them.
   remat: of every block, backward recomputes 'none', all but the matrix products
     ('dots'), or everything ('full').
   dtype: parameters are rounded to it, and products follow; '' leaves them as they are.
@@ -28,6 +30,7 @@ class Execution:
 
   shards: int = 1
   pin: Callable[[jax.Array], jax.Array] = leave
+  gather: Callable[[Any], Any] = leave
   remat: str = 'none'
   dtype: str = ''
 

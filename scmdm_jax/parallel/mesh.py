@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.parallel import rules
 
 AXES = ('data', 'fsdp', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
@@ -119,4 +120,5 @@ def execution(mesh: Mesh, remat: str = 'none', dtype: str = '') -> Execution:
   def pin(x: jax.Array) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, sharding)
 
-  return Execution(batch_shards(mesh), pin, remat, dtype)
+  gather = functools.partial(rules.gather_vocabulary, mesh)
+  return Execution(batch_shards(mesh), pin, gather, remat, dtype)

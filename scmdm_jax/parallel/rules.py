@@ -62,6 +62,9 @@ RULES = (
   *((f'backbone/({path})', spec) for path, spec in (*_DIT, *_DECODER, *_GPT2)),
   *((f'self_conditioning/({path})', spec) for path, spec in _INJECTIONS),
 )
+_VOCABULARY = (
+  r'.*/(vocab_embed|embed_tokens|wte|linear|lm_head|table)(/embedding|/kernel)?'
+)
 
 
 def spec_of(path: str) -> P:
@@ -101,3 +104,16 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
     return NamedSharding(mesh, spec)
 
   return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def gather_vocabulary(mesh: Mesh, params: Any) -> Any:
+  """Embeddings, heads and tables of `params` split over `tensor` alone."""
+
+  def gathered(path: Any, leaf: jax.Array) -> jax.Array:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if not re.fullmatch(_VOCABULARY, name):
+      return leaf
+    spec = P(*(axis if axis == 'tensor' else None for axis in spec_of(name)))
+    return jax.lax.with_sharding_constraint(leaf, NamedSharding(mesh, spec))
+
+  return jax.tree_util.tree_map_with_path(gathered, params)
