@@ -3,8 +3,8 @@
   --config=FILE[:ARG]    the run: a Python file whose get_config() returns the options
   --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
   --workdir=DIR          where the run lives; the same command again resumes it
-  --mode=MODE            train, sample, evaluate, compare, benchmark, judge, import,
-                         export or verify, instead of the config's own
+  --mode=MODE            train, sample, evaluate, compare, benchmark, plan, judge,
+                         import, export or verify, instead of the config's own
   --source=PATH          import, export: what to convert; verify: what to check; none of
                          these modes needs a --config; judge: a file of texts
   --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere

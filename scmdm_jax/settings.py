@@ -41,6 +41,7 @@ MODES = (
   'import',
   'export',
   'verify',
+  'plan',
 )
 
 
@@ -262,6 +263,22 @@ class BenchmarkSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class PlanSettings:
+  """What is compiled for which devices, and how its cost is reckoned."""
+
+  job: str = _one_of('train', ('train', 'sample'))
+  topology: str = ''  # A TPU slice, such as v5p:4x4x4; '': the devices of this machine.
+  # The config.json of a safetensors checkpoint, without its weights; '': `checkpoint`,
+  # or the new model of `model`.
+  model: str = ''
+  hbm_gib: float = _at_least(0.0, 0)  # Memory of a device; 0: that of its kind.
+  tries: int = _at_least(3, 0)  # Compilations to find a change that fits.
+  mfu: float = _within(0.4, 0.01, 1)  # Share of the chip's speed that is reached.
+  tokens: float = _above(3.25e9, 0)  # Of the whole job; the paper's adaptation.
+  price_per_hour: float = _at_least(0.0, 0)  # Of one device; 0: not told.
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
   """The whole of a run, checked."""
 
@@ -282,6 +299,7 @@ class Settings:
   evaluate: EvaluateSettings = EvaluateSettings()
   compare: CompareSettings = CompareSettings()
   benchmark: BenchmarkSettings = BenchmarkSettings()
+  plan: PlanSettings = PlanSettings()
 
 
 def default_config() -> ConfigDict:

@@ -10,6 +10,12 @@ from scmdm_jax.settings import resolve
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {
   'benchmark_small.py': 'benchmark',
+  'dream_7b.py': 'plan',
+  'dream_7b.py:sample': 'plan',
+  'llada_8b.py': 'plan',
+  'llada_8b.py:sample': 'plan',
+  'mdlm_owt.py': 'plan',
+  'mdlm_owt.py:v6e': 'plan',
   'qm9_base.py': 'train',
   'qm9_compare.py': 'compare',
   'qm9_judge.py': 'train',

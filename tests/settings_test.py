@@ -161,6 +161,9 @@ ZERO_ALLOWED = {
   'train.ema_decay',
   'sample.temperature',
   'compare.benchmark_pairs',
+  'plan.hbm_gib',
+  'plan.tries',
+  'plan.price_per_hour',
 }
 
 

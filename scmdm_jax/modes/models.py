@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import shutil
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -30,10 +31,10 @@ class Judge(NamedTuple):
   tokenizer: Tokenizer
 
 
-def mesh_of(settings: Settings) -> Mesh:
-  """The mesh of a run, over all devices of all its processes."""
+def mesh_of(settings: Settings, devices: Sequence[Any] | None = None) -> Mesh:
+  """The mesh of a run, over `devices`; None: all devices of all its processes."""
   sizes = settings.mesh
-  return meshes.make_mesh(sizes.data, sizes.fsdp, sizes.tensor)
+  return meshes.make_mesh(sizes.data, sizes.fsdp, sizes.tensor, devices)
 
 
 def place(params: Any, mesh: Mesh, dtype: str) -> Any:
