@@ -62,6 +62,12 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
   mask_id = config.get('mask_token_id', default_mask)
   if mask_id is not None and type(mask_id) is not int:
     raise BadInput(f'{path}: mask_token_id is {mask_id!r}; wanted an integer')
+  for field in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
+    ids = config.get(field)
+    if mask_id is not None and mask_id in (ids if isinstance(ids, list) else [ids]):
+      raise BadInput(
+        f'{path}: {field} is {ids!r}, and so is the mask; wanted a mask of its own'
+      )
   padding = (config['vocab_size'], arch.vocab_size)  # LLaDA's table may be longer.
   try:
     return ModelDescription(

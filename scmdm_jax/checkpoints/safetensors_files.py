@@ -114,7 +114,7 @@ def open_source(path: str | pathlib.Path) -> Source:
   _refuse_pickle(path)
   if not path.exists():
     raise BadInput(f'{path}: no such directory; give one with {CONFIG} and {WEIGHTS}')
-  if path.is_file():
+  if not path.is_dir():
     if path.suffix != '.safetensors':
       raise BadInput(f'{path}: not a .safetensors file; give the directory of one')
     directory, files = path.parent, [path]

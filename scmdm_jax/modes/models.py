@@ -15,7 +15,7 @@ from scmdm_jax.checkpoints import digests, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes import convert
 from scmdm_jax.parallel import mesh as meshes
@@ -53,9 +53,24 @@ def load(
 
   Raises:
     BadInput: no model there; see `store.load_model` and `convert.import_model`.
-    DamagedData: its files are truncated or altered.
+    DamagedData: its files are truncated or altered, or a parameter is not finite.
   """
-  return store.load_model(_imported(path, workdir, name), verify_below=verify_below)
+  found = _imported(path, workdir, name)
+  description, params = store.load_model(found, verify_below=verify_below)
+  finite = jax.device_get(_finite(params))
+  for keys, whole in jax.tree_util.tree_leaves_with_path(finite):
+    if not whole:
+      raise DamagedData(
+        f'{found}: parameter {"/".join(key.key for key in keys)} has NaN or infinity; '
+        'use another checkpoint'
+      )
+  return description, params
+
+
+@jax.jit
+def _finite(params: Any) -> Any:
+  """Whether all of a parameter is finite, for every one; NaN would be sampled from."""
+  return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:

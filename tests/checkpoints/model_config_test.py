@@ -215,6 +215,8 @@ def test_fingerprint_and_undefined_ids_stay_behind():
     (MDLM_CONFIG, {'time_conditioning': 'no'}, "time_conditioning is 'no'"),
     (MDLM_CONFIG, {'mask_token_id': 11}, 'outside the vocabulary of 11'),
     (MDLM_CONFIG, {'mask_token_id': 'x'}, "mask_token_id is 'x'"),
+    (DREAM_CONFIG, {'mask_token_id': 8}, 'pad_token_id is 8, and so is the mask'),
+    (LLADA_CONFIG, {'eos_token_id': [3, 9]}, 'eos_token_id is [3, 9], and so is'),
     (MDLM_CONFIG, {'mask_token_id': True}, 'mask_token_id is True'),
     (MDLM_CONFIG, {'self_conditioning': 'magic'}, "injection is 'magic'"),
     (MDLM_CONFIG, {'tokenizer': 3}, 'tokenizer is 3'),

@@ -341,3 +341,5 @@ def test_missing_pieces_are_named(tmp_path, source):
     files.open_source(source)
   with pytest.raises(BadInput, match=r'not a \.safetensors file'):
     files.open_source(__file__)
+  with pytest.raises(BadInput, match=r'/dev/null: not a \.safetensors file'):
+    files.open_source('/dev/null')

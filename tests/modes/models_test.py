@@ -7,7 +7,7 @@ import pytest
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.tokenizers import get_tokenizer
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.modes import models, sample, train
@@ -87,6 +87,15 @@ def test_an_import_is_not_taken_for_that_of_another_source(tmp_path):
       manifests.write_directory(path, config, tensors)
     found.append(models.load(str(path), tmp_path / 'run', 'checkpoint')[0])
   assert [f.architecture.vocab_size for f in found] == [11, 13, 13]
+
+
+@pytest.mark.parametrize('value', [np.nan, -np.inf])
+def test_weights_that_are_not_finite_are_not_used(tmp_path, value):
+  tensors = manifests.random_tensors(manifests.SMALL_MDLM)
+  tensors['backbone.blocks.1.mlp.0.bias'][5] = value
+  path = manifests.write_directory(tmp_path / 's', manifests.MDLM_CONFIG, tensors)
+  with pytest.raises(DamagedData, match=r'parameter backbone/.* has NaN or infinity'):
+    models.load(str(path), tmp_path / 'run', 'checkpoint')
 
 
 def test_there_may_be_none(tmp_path):
