@@ -1,22 +1,45 @@
 """Prepares datasets on disk once and reads their texts back.
 
-A split is read whole into memory. Random access to single array_record entries costs
-about 150 us each through TFDS, reading them in bulk 16 us, and the texts of QM9 take
-a few megabytes.
+Texts are read in bulk: random access to single array_record entries costs about 150 us
+each through TFDS, reading a thousand at once 16 us. Molecules are held in memory, a few
+megabytes; documents are not, and pass by once, on their way to `packing`.
 """
 
 import contextlib
+import dataclasses
 import fcntl
+import functools
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow_datasets as tfds
 
 from scmdm_jax.data.datasets.qm9 import qm9_dataset_builder
 from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
+from scmdm_jax.data.datasets.text import text_dataset_builder
+from scmdm_jax.data.datasets.text.text_dataset_builder import Text
 from scmdm_jax.errors import BadInput, DamagedData
+
+# Every data set by name: QM9, and the sets of texts.
+NAMES = (Qm9.name, *text_dataset_builder.SETS)
+_BLOCK = 1000  # Records read at once.
+
+
+@dataclasses.dataclass(frozen=True)
+class Documents:
+  """The documents of a split, on disk.
+
+  Attributes:
+    key: name of the data set and the split, unlike that of any other.
+    count: how many.
+    texts: reads them anew, in the order of the split.
+  """
+
+  key: str
+  count: int
+  texts: Callable[[], Iterator[str]]
 
 
 def prepare(
@@ -32,9 +55,10 @@ def prepare(
   the first one built. Takes about 15 s for QM9 on one core.
 
   Args:
-    name: 'qm9'.
+    name: one of `NAMES`.
     data_dir: where prepared datasets live; created if need be.
-    source_path: local source file instead of the package; see the builder.
+    source_path: local source file or folder: for QM9 instead of the package, for texts
+      what there is; see the builders.
 
   Returns:
     The directory of the prepared dataset.
@@ -66,12 +90,26 @@ def open_split(
     DamagedData: as `prepare`.
   """
   builder = _prepared_builder(name, data_dir, source_path)
-  if split not in builder.info.splits:
-    raise BadInput(
-      f'split: {split!r} is not in dataset {name}; choose from '
-      f'{sorted(builder.info.splits)}'
-    )
-  return _read(builder, split)
+  _check_split(builder, name, split)
+  return tuple(_read(builder, split))
+
+
+def open_documents(
+  name: str,
+  data_dir: str | pathlib.Path,
+  split: str,
+  source_path: str | pathlib.Path | None = None,
+) -> Documents:
+  """As `open_split`, without reading anything yet."""
+  builder = _prepared_builder(name, data_dir, source_path)
+  _check_split(builder, name, split)
+  config = builder.builder_config
+  assert config is not None
+  return Documents(
+    f'{config.name}-{split}',
+    builder.info.splits[split].num_examples,
+    functools.partial(_read, builder, split),
+  )
 
 
 def all_texts(
@@ -89,44 +127,60 @@ def all_texts(
 
 def _prepared_builder(
   name: str, data_dir: str | pathlib.Path, source_path: str | pathlib.Path | None
-) -> Qm9:
-  if name != Qm9.name:
-    raise BadInput(f'dataset: {name!r} is not known; choose from {[Qm9.name]}')
-  config = Qm9.BUILDER_CONFIGS[0]
-  if source_path is not None:
-    config = qm9_dataset_builder.file_config(pathlib.Path(source_path))
+) -> Qm9 | Text:
+  if name not in NAMES:
+    raise BadInput(f'dataset: {name!r} is not known; choose from {list(NAMES)}')
+  if name in text_dataset_builder.SETS:
+    builder_class, config = Text, text_dataset_builder.config_of(name, source_path)
+  else:
+    builder_class, config = Qm9, Qm9.BUILDER_CONFIGS[0]
+    if source_path is not None:
+      config = qm9_dataset_builder.file_config(pathlib.Path(source_path))
   root = pathlib.Path(data_dir)
-  folder = root / name / config.name
-  prepared = folder / str(Qm9.VERSION)
+  folder = root / builder_class.name / config.name
+  prepared = folder / str(builder_class.VERSION)
   if not prepared.exists():
-    with _locked(folder):
+    with locked(folder):
       for remains in folder.glob('incomplete.*'):
         shutil.rmtree(remains)
       # TFDS reports on standard output, which belongs to the results.
       with contextlib.redirect_stdout(sys.stderr):
         tfds.disable_progress_bar()
         # Does nothing if another process finished while this one waited.
-        Qm9(
+        builder_class(
           data_dir=root, config=config, file_format='array_record'
         ).download_and_prepare()
   with _damage_named(prepared):
-    builder = Qm9(data_dir=root, config=config, file_format='array_record')
+    builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
   return builder
 
 
-def _read(builder: Qm9, split: str) -> tuple[str, ...]:
+def _check_split(builder: Qm9 | Text, name: str, split: str) -> None:
+  if split not in builder.info.splits:
+    raise BadInput(
+      f'split: {split!r} is not in dataset {name}; choose from '
+      f'{sorted(builder.info.splits)}'
+    )
+
+
+def _read(builder: Qm9 | Text, split: str) -> Iterator[str]:
+  of = text_dataset_builder if isinstance(builder, Text) else qm9_dataset_builder
   with _damage_named(builder.data_dir):
     count = builder.info.splits[split].num_examples
     # TFDS's decorator hides the method's parameters from type checkers.
     source = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
-    records = source.__getitems__(range(count))
-    texts = [record[qm9_dataset_builder.TEXT_COLUMN] for record in records]
-    # array_record gives None for what lies behind the end of a truncated file.
-    if None in texts:
-      raise ValueError(f'{texts.count(None)} of {count} records are missing')
-    return tuple(text.decode() for text in texts)
+  for first in range(0, count, _BLOCK):
+    with _damage_named(builder.data_dir):
+      block = range(first, min(first + _BLOCK, count))
+      records = source.__getitems__(block)
+      texts = [record[of.TEXT_COLUMN] for record in records]
+      # array_record gives None for what lies behind the end of a truncated file.
+      if None in texts:
+        raise ValueError(f'{texts.count(None)} of {count} records are missing')
+      texts = [text.decode() for text in texts]
+    yield from texts
 
 
 @contextlib.contextmanager
@@ -144,7 +198,8 @@ def _damage_named(directory: str | pathlib.Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _locked(folder: pathlib.Path) -> Iterator[None]:
+def locked(folder: pathlib.Path) -> Iterator[None]:
+  """Makes `folder` and waits until no other process prepares anything there."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
     lock = (folder / 'prepare.lock').open('w')
