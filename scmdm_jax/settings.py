@@ -28,8 +28,24 @@ from scmdm_jax.models.execution import REMATS
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
-# As data.tokenizer: the checkpoint's own.
+# As data.tokenizer: the checkpoint's own, or one made of the training texts.
 CHECKPOINT_TOKENIZER = 'checkpoint'
+TRAINED_TOKENIZER = 'sentencepiece:'
+
+# Molecules, and texts.
+DATASETS = (
+  'qm9',
+  'text',
+  'openwebtext',
+  'lm1b',
+  'text8',
+  'wikitext',
+  'ptb',
+  'lambada',
+  'ag_news',
+  'pubmed',
+  'arxiv',
+)
 
 MODES = (
   'train',
@@ -113,13 +129,19 @@ class MeshSettings:
 class DataSettings:
   """Which data set, and where it lies."""
 
-  name: str = _one_of('qm9', ('qm9',))
+  # 'text': documents of one's own; behind it published sets, from files downloaded
+  # elsewhere (data/datasets/text says which).
+  name: str = _one_of('qm9', DATASETS)
   directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
-  source: str = ''  # QM9: a CSV or parquet file instead of the qm9pack package.
-  # smiles_qm9, dna or text8; the path of a tokenizer, a file or a directory; or
-  # 'checkpoint': the one that the checkpoint brings along.
+  # QM9: a CSV or parquet file instead of the qm9pack package. Text: a file or a folder
+  # (.txt .md .rst .html .jsonl .parquet); a document is a file, a line or a row.
+  source: str = ''
+  # smiles_qm9, dna or text8; the path of a tokenizer, a file or a directory;
+  # 'checkpoint': the one that the checkpoint brings along; or 'sentencepiece:1024':
+  # that many pieces, learnt from the training texts.
   tokenizer: str = _option('smiles_qm9', 'a name or a path', lambda x: x != '')
   length: int = _at_least(32, 1)  # Tokens per example, padding included.
+  frame: bool = True  # Packed text: rows begin with bos and end with eos, as MDLM's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,6 +402,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f"= {settings.model.architecture!r}; wanted 'causal' with 'llama', 'masked' with "
       "'mdlm'"
     )
+  _check_data(settings.data)
   _check_sample(settings)
   for name in settings.benchmark.strategies:
     sample = dataclasses.replace(settings.sample, strategy=name)
@@ -392,6 +415,25 @@ def resolve(config: ConfigDict | dict) -> Settings:
       'wanted rate 0, or an injection'
     )
   return settings
+
+
+def _check_data(data: DataSettings) -> None:
+  """Refuses a tokenizer that is not one for the data."""
+  choice = data.tokenizer
+  molecules = data.name == 'qm9'
+  if not molecules and choice == 'smiles_qm9':
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted one '
+      "for text: 'sentencepiece:1024', 'checkpoint', or the path of a tokenizer"
+    )
+  if not choice.startswith(TRAINED_TOKENIZER):
+    return
+  size = choice.removeprefix(TRAINED_TOKENIZER)
+  if molecules or not (size.isdecimal() and 300 <= int(size) <= 1_000_000):
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted text '
+      'and a number of pieces from 300, as in sentencepiece:1024'
+    )
 
 
 def _check_compare(settings: Settings) -> None:

@@ -274,7 +274,7 @@ def test_whole_numbers_will_do_for_real_ones():
   ('name', 'choices'),
   [
     ('mode', options.MODES),
-    ('data.name', ('qm9',)),
+    ('data.name', options.DATASETS),
     ('model.architecture', ('mdlm', 'llama')),
     ('method.objective', ('masked', 'causal')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),

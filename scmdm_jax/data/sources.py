@@ -9,9 +9,9 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
+import io
 import pathlib
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 
 import tensorflow_datasets as tfds
@@ -143,8 +143,8 @@ def _prepared_builder(
     with locked(folder):
       for remains in folder.glob('incomplete.*'):
         shutil.rmtree(remains)
-      # TFDS reports on standard output, which belongs to the results.
-      with contextlib.redirect_stdout(sys.stderr):
+      # TFDS tells standard output, which belongs to the results, of downloads.
+      with contextlib.redirect_stdout(io.StringIO()):
         tfds.disable_progress_bar()
         # Does nothing if another process finished while this one waited.
         builder_class(

@@ -114,6 +114,7 @@ def score(
   length: int,
   stride: int,
   batch_size: int,
+  counted: Sequence[np.ndarray] | None = None,
 ) -> Score:
   """Total -log p of `texts` under a causal model, by `windows`.
 
@@ -124,8 +125,15 @@ def score(
     stride: see `windows`.
     batch_size: most windows at a time. All batches have one shape, its length in whole
       64s, so that `compute` rarely compiles anew.
+    counted: which targets count, bool [N - 1] per text; None for all.
   """
-  todo = [window for text in texts for window in windows(text, length, stride)]
+  todo = []
+  for i, text in enumerate(texts):
+    for number, window in enumerate(windows(text, length, stride)):
+      if counted is not None:
+        own = counted[i][number * stride :][: len(window.scored)]
+        window = window._replace(scored=window.scored & own)
+      todo.append(window)
   longest = max((len(window.scored) for window in todo), default=0)
   width = min(-(-longest // 64) * 64, length)
   batch_size = min(batch_size, len(todo))

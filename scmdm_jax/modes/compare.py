@@ -149,7 +149,10 @@ class _Bench:
   def judge_drawn(self, drawn: sample.Drawn) -> dict[str, Any]:
     """All measures of a set of samples."""
     batch = self.settings.evaluate.batch_size
-    return evaluate.judge_samples(drawn, self.tokenizer, self.known, self.judge, batch)
+    domain = data.domain(self.settings.data)
+    return evaluate.judge_samples(
+      domain, drawn, self.tokenizer, self.known, self.judge, batch
+    )
 
   def measure(self, model: evaluate.Model, seed: int, sweep: bool) -> dict[str, Any]:
     """Likelihood, samples at every step count, and a temperature sweep if asked."""
@@ -178,7 +181,7 @@ class _Bench:
       else:
         scores = self.judge_drawn(self.draw(model, seed, temperature=temperature))
       names = ('generative_perplexity', 'entropy', 'valid_rate')
-      point = {name: scores[name] for name in names}
+      point = {name: scores[name] for name in names if name in scores}
       figures['temperature_curve'].append({'temperature': temperature, **point})
     return figures
 
@@ -331,6 +334,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     directory / 'arms' / arms[-1].directory / f'seed_{first}'
   )
   results = {
+    'domain': data.domain(settings.data),
     'title': 'Self-conditioning adaptation against its controls',
     **workdir.metadata(),
     'config': dataclasses.asdict(settings),

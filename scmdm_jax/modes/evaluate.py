@@ -1,7 +1,7 @@
 """`--mode=evaluate`: held-out likelihood three ways, and samples before the judges.
 
 checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
-           -> samples -> molecules, diversity, causal judge --^
+           -> samples -> the measures of the domain, causal judge --^
 """
 
 import functools
@@ -19,6 +19,7 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.judges import text
 from scmdm_jax.judges.autoregressive import causal_nll, score
 from scmdm_jax.judges.diversity import judge_diversity
 from scmdm_jax.judges.molecules import judge_molecules
@@ -211,8 +212,8 @@ def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[lis
     ends = np.flatnonzero(np.isin(sample, frame))
     *closed, last = (tokenizer.decode(part) for part in np.split(sample, ends))
     row = start_of(own)
-    for text in filter(None, closed):
-      row += [*own.encode_text(text).tolist(), *end]
+    for part in filter(None, closed):
+      row += [*own.encode_text(part).tolist(), *end]
     row += own.encode_text(last).tolist() if last else []
     rows.append(row[:limit] if len(row) > 1 else [*row, *end])
   return rows
@@ -240,28 +241,64 @@ def generative_perplexity(
   ).perplexity
 
 
-def judge_samples(
-  drawn: Drawn,
-  tokenizer: Tokenizer,
-  known: Collection[str],
-  judge: Judge | None,
-  batch_size: int,
+def text_perplexity(
+  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+) -> float:
+  """MDLM's generative perplexity of `samples` int [N, L]; protocol in judges/text."""
+  own = judge.tokenizer
+  limit = judge.description.architecture.length
+  frame = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
+  rows = [
+    text.reread(sample, frame, tokenizer.decode, own.encode_text, own.eos_id)[:limit]
+    for sample in samples
+  ]
+  return score(
+    functools.partial(compiled_nll(judge.description), judge.params),
+    rows,
+    length=limit,
+    stride=limit,
+    batch_size=batch_size,
+    counted=[text.counted_targets(row, own.eos_id) for row in rows],
+  ).perplexity
+
+
+def _judge_molecules(
+  drawn: Drawn, tokenizer: Tokenizer, known: Collection[str]
 ) -> dict[str, Any]:
-  """All measures of a set of samples, by name."""
   texts = [tokenizer.decode(tokens) for tokens in drawn.tokens]
   molecules = judge_molecules(texts, known).to_dict()
-  diversity = judge_diversity(drawn.tokens, tokenizer.invisible_ids)
-  perplexity = None
-  if judge is not None:
-    perplexity = generative_perplexity(judge, drawn.tokens, tokenizer, batch_size)
   return {
-    'count': molecules['count'],
     'valid': molecules['valid'],
     'valid_rate': molecules['valid_fraction'],
     'unique_rate': molecules['unique_fraction'],
     'novel_rate': molecules['novel_fraction'],
     'valid_canonical_unique_rate': molecules['canonical_unique'] / molecules['count'],
     'canonical_novel_rate': molecules['canonical_novel_fraction'],
+  }
+
+
+def judge_samples(
+  domain: str,
+  drawn: Drawn,
+  tokenizer: Tokenizer,
+  known: Collection[str],
+  judge: Judge | None,
+  batch_size: int,
+) -> dict[str, Any]:
+  """All measures of a set of samples of a domain, by name."""
+  if domain == 'molecules':
+    measures = _judge_molecules(drawn, tokenizer, known)
+    perplexity_of = generative_perplexity
+  else:
+    measures = text.judge_text(drawn.tokens, tokenizer.invisible_ids)
+    perplexity_of = text_perplexity
+  diversity = judge_diversity(drawn.tokens, tokenizer.invisible_ids)
+  perplexity = None
+  if judge is not None:
+    perplexity = perplexity_of(judge, drawn.tokens, tokenizer, batch_size)
+  return {
+    'count': len(drawn.tokens),
+    **measures,
     'generative_perplexity': perplexity,
     'entropy': diversity.unigram_entropy,
     'entropy_visible': diversity.unigram_entropy_visible,
@@ -298,9 +335,12 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
       settings.sample.self_conditioning,
     ),
   }
+  if data.domain(settings.data) == 'text':
+    figures['perplexity'] = text.perplexities(figures['likelihood'])
   drawn = draw(*model, schedule, settings.sample, key_samples, x_init, mesh)
   write_samples(workdir / 'samples.jsonl', drawn, tokenizer)
   figures['samples'] = judge_samples(
+    data.domain(settings.data),
     drawn,
     tokenizer,
     data.known_texts(settings.data),

@@ -17,10 +17,10 @@ from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.modes import convert
+from scmdm_jax.modes import convert, data
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
-from scmdm_jax.settings import CHECKPOINT_TOKENIZER, Settings
+from scmdm_jax.settings import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
 
 
 class Judge(NamedTuple):
@@ -105,6 +105,9 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
   choice = settings.data.tokenizer
   if choice in tokenizers.NAMES:
     return tokenizers.get_tokenizer(choice)
+  if choice.startswith(TRAINED_TOKENIZER):
+    size = int(choice.removeprefix(TRAINED_TOKENIZER))
+    choice = str(data.trained_tokenizer(settings.data, size))
   own = choice == CHECKPOINT_TOKENIZER
   if own and not settings.checkpoint:
     raise BadInput(

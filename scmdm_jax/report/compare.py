@@ -23,9 +23,10 @@ def write_report(
 
   Args:
     directory: the report's own directory, made if missing.
-    results: plain dicts, lists, texts and numbers with the keys `title`, `command`,
-      `hardware`, `versions`, `config`, `git_sha`, `base`, `control`, `arms`, `seeds`,
-      `runs`, `gallery`, `trajectory`, `temperature_curve`, `cost` and `notes`.
+    results: plain dicts, lists, texts and numbers with the keys `domain` ('molecules'
+      or 'text'), `title`, `command`, `hardware`, `versions`, `config`, `git_sha`,
+      `base`, `control`, `arms`, `seeds`, `runs`, `gallery`, `trajectory`,
+      `temperature_curve`, `cost` and `notes`.
       Measures may be None where a judge was absent. `summary`, `matched_entropy` and
       `matched_entropy_summary` are computed here, whatever `results` says.
 
@@ -79,7 +80,7 @@ def render(report: Mapping[str, Any]) -> str:
       page.Section('matched', 'At matched entropy', sections.matched(report)),
       page.Section('curves', 'Curves', sections.curves(report, styles)),
       page.Section('arms', 'What was compared', sections.arms(report)),
-      page.Section('molecules', 'Sampled molecules', sections.gallery(report)),
+      page.Section('samples', 'Samples', sections.gallery(report)),
       page.Section('trajectory', 'One trajectory', sections.trajectory_of(report)),
       page.Section('cost', 'Cost', sections.cost(report)),
       page.Section('provenance', 'Provenance', sections.provenance(report)),

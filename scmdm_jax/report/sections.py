@@ -1,10 +1,10 @@
 """The sections of the comparison's page, each from the completed report."""
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scmdm_jax.report import figures, molecules, page, summary, table, text, trajectory
+from scmdm_jax.report import figures, page, summary, table, text, trajectory
 
 _FINDINGS = ('valid_rate', 'generative_perplexity', 'carried_elbo')
 _STEPS_FIGURES = ('valid_rate', 'generative_perplexity', 'entropy', 'carried_elbo')
@@ -133,14 +133,31 @@ def arms(report: Report) -> str:
 
 def gallery(report: Report) -> str:
   """Drawn samples per arm: a look, not a measurement."""
+  draw = _texts
+  if report['domain'] == 'molecules':
+    # RDKit is an extra of this domain.
+    from scmdm_jax.report import molecules
+
+    draw = molecules.gallery_html
   parts = [
-    f'<h3>{text.escape(arm)}</h3>{molecules.gallery_html(smiles)}'
-    for arm, smiles in report['gallery'].items()
-    if smiles
+    f'<h3>{text.escape(arm)}</h3>{draw(samples)}'
+    for arm, samples in report['gallery'].items()
+    if samples
   ]
   return ''.join(
     ['<p>Samples as they came, none selected.</p>', *parts] if parts else []
   )
+
+
+def _texts(samples: Sequence[str]) -> str:
+  """Samples of text, folded away one by one; their lines stay lines."""
+  blocks = []
+  for number, sample in enumerate(samples, 1):
+    lines = '<br>'.join(text.escape(line) for line in sample.split('\n'))
+    blocks.append(
+      f'<details><summary>Sample {number}</summary><p>{lines}</p></details>'
+    )
+  return ''.join(blocks)
 
 
 def trajectory_of(report: Report) -> str:
@@ -248,7 +265,7 @@ def _sweep(
   """`{arm: {seed: [(entropy, metric)]}}`, temperatures rising; None left out."""
   sweep: dict[str, dict[int, list]] = {}
   for point in sorted(report['temperature_curve'], key=lambda p: p['temperature']):
-    if point['entropy'] is None or point[metric] is None:
+    if point['entropy'] is None or point.get(metric) is None:
       continue
     if temperature is None or point['temperature'] == temperature:
       seeds = sweep.setdefault(point['arm'], {})

@@ -102,37 +102,37 @@ def at_matched_entropy(
 
   Args:
     curve: points `{arm, seed, temperature, generative_perplexity, entropy,
-      valid_rate}`; perplexity and valid rate may be None.
+      valid_rate}`; perplexity and valid rate may be None; text has no valid rate.
     control: the arm whose sweep is interpolated.
 
   Returns:
     One row per point of the other arms: `{arm, seed, temperature, entropy,
-    log_perplexity_difference, valid_rate_difference}`.
+    log_perplexity_difference, valid_rate_difference}`, the last where there is one.
   """
   log_perplexity, valid_rate = {}, {}
   for seed in {point['seed'] for point in curve if point['arm'] == control}:
     points = [p for p in curve if p['arm'] == control and p['seed'] == seed]
     log_perplexity[seed] = _by_entropy(points, _log_perplexity)
-    valid_rate[seed] = _by_entropy(points, lambda p: p['valid_rate'])
+    valid_rate[seed] = _by_entropy(points, lambda p: p.get('valid_rate'))
   rows = []
   for point in curve:
     if point['arm'] == control:
       continue
     entropy, seed = point['entropy'], point['seed']
-    rows.append(
-      {
-        'arm': point['arm'],
-        'seed': seed,
-        'temperature': point['temperature'],
-        'entropy': entropy,
-        'log_perplexity_difference': _minus(
-          _log_perplexity(point), _interpolate(log_perplexity.get(seed, []), entropy)
-        ),
-        'valid_rate_difference': _minus(
-          point['valid_rate'], _interpolate(valid_rate.get(seed, []), entropy)
-        ),
-      }
-    )
+    row = {
+      'arm': point['arm'],
+      'seed': seed,
+      'temperature': point['temperature'],
+      'entropy': entropy,
+      'log_perplexity_difference': _minus(
+        _log_perplexity(point), _interpolate(log_perplexity.get(seed, []), entropy)
+      ),
+    }
+    if 'valid_rate' in point:
+      row['valid_rate_difference'] = _minus(
+        point['valid_rate'], _interpolate(valid_rate.get(seed, []), entropy)
+      )
+    rows.append(row)
   return rows
 
 
@@ -147,6 +147,8 @@ def summarize_matched(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
   groups: dict[tuple, dict[int, float | None]] = collections.defaultdict(dict)
   for row in rows:
     for metric in ('log_perplexity_difference', 'valid_rate_difference'):
+      if metric not in row:
+        continue
       groups[row['arm'], row['temperature'], metric][row['seed']] = row[metric]
   summary = []
   for (arm, temperature, metric), values in groups.items():

@@ -27,7 +27,9 @@ METRICS = {
   'valid_rate': Metric('valid rate', 'higher'),
   'generative_perplexity': Metric('generative perplexity', 'lower'),
   'entropy': Metric('unigram entropy', ''),
+  'distinct_2': Metric('distinct-2', ''),
   'distinct_4': Metric('distinct-4', ''),
+  'repetition_4': Metric('repeated 4-grams', ''),
   'valid': Metric('valid count', 'higher'),
   'unique_rate': Metric('unique of valid', 'higher'),
   'novel_rate': Metric('novel of valid', 'higher'),
@@ -43,7 +45,9 @@ HEADLINE = ('valid_rate', 'generative_perplexity', 'entropy', 'carried_elbo')
 LIKELIHOOD = ('nelbo_null', 'nelbo_two_pass')
 SETS = (
   'valid',
+  'distinct_2',
   'distinct_4',
+  'repetition_4',
   'unique_rate',
   'novel_rate',
   'valid_canonical_unique_rate',
@@ -132,8 +136,8 @@ def build_all(summary: Sequence[Mapping[str, Any]], control: str) -> list[Table]
 
 def build_matched(matched: Sequence[Mapping[str, Any]]) -> Table:
   """Rows of `summarize_matched`: differences to the control at matched entropy."""
-  metrics = ('log_perplexity', 'valid_rate')
   found = {(r['arm'], r['temperature'], r['metric']): r for r in matched}
+  metrics = list(dict.fromkeys(r['metric'] for r in matched))
   rows = []
   keys = dict.fromkeys((t, arm) for arm, t, _ in found)
   for temperature, arm in sorted(keys, key=lambda key: key[0]):

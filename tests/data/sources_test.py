@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import scmdm_jax
+from scmdm_jax import settings
 from scmdm_jax.data import sources
 from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
 from scmdm_jax.errors import BadInput, DamagedData
@@ -37,6 +38,10 @@ def pristine(tmp_path_factory):
 def prepared(pristine, tmp_path):
   shutil.copytree(pristine, tmp_path, dirs_exist_ok=True)
   return tmp_path
+
+
+def test_the_settings_offer_every_data_set():
+  assert settings.DATASETS == sources.NAMES
 
 
 def test_splits_come_back_in_the_published_order(pristine):
@@ -113,7 +118,7 @@ def test_damaged_files_are_named_with_the_directory_to_delete(prepared, file, da
 
 def test_bad_requests_are_named(pristine, tmp_path):
   data, source = pristine / 'data', pristine / 'qm9.csv'
-  with pytest.raises(BadInput, match=r"'qm8' is not known; choose from \['qm9'\]"):
+  with pytest.raises(BadInput, match=r"'qm8' is not known; .*'qm9', 'text'"):
     sources.prepare('qm8', data)
   with pytest.raises(BadInput, match=r"'valid' .*choose from \['test', 'train'\]"):
     sources.open_split('qm9', data, 'valid', source)

@@ -128,7 +128,7 @@ def test_measures_of_known_samples():
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in texts])
   drawn = sample.Drawn(tokens, None, 7, 0.0)
   judge = Judge(*uniform(JUDGE), TOKENIZER)
-  found = evaluate.judge_samples(drawn, TOKENIZER, {'CCO'}, judge, 2)
+  found = evaluate.judge_samples('molecules', drawn, TOKENIZER, {'CCO'}, judge, 2)
   assert (found['count'], found['valid'], found['evaluations']) == (4, 3, 7)
   assert found['valid_rate'] == 0.75
   assert found['unique_rate'] == pytest.approx(2 / 3)
@@ -136,7 +136,7 @@ def test_measures_of_known_samples():
   assert found['canonical_novel_rate'] == 0
   assert found['valid_canonical_unique_rate'] == 0.25
   assert found['generative_perplexity'] == pytest.approx(35, rel=1e-5)
-  without = evaluate.judge_samples(drawn, TOKENIZER, {'CCO'}, None, 2)
+  without = evaluate.judge_samples('molecules', drawn, TOKENIZER, {'CCO'}, None, 2)
   assert without['generative_perplexity'] is None
 
 

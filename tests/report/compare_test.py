@@ -62,7 +62,7 @@ def test_page_is_self_contained_and_complete(tmp_path, results, parse):
     'matched',
     'curves',
     'arms',
-    'molecules',
+    'samples',
     'trajectory',
     'cost',
     'provenance',
@@ -113,7 +113,7 @@ def test_absent_judges_and_a_single_seed_still_make_a_page(results, parse):
   results.update(gallery={}, trajectory=None, temperature_curve=[], cost={}, notes=[])
   source = compare.render(compare.complete(results))
   parsed = parse(source)
-  assert ('id', 'molecules') not in parsed.attributes
+  assert ('id', 'samples') not in parsed.attributes
   assert 'No difference could be judged' in source
   assert 'strong' not in parsed.tags
 
@@ -160,3 +160,19 @@ def test_measurements_are_saved_even_if_drawing_fails(tmp_path, results):
     compare.write_report(tmp_path, results)
   assert json.loads((tmp_path / 'report.json').read_text())['title'] == 'A comparison'
   assert not (tmp_path / 'index.html').exists()
+
+
+def test_text_is_shown_as_text_without_a_valid_rate(tmp_path, results, parse):
+  hostile = 'one\n<script>alert(1)</script> [MASK]'
+  results |= {'domain': 'text', 'gallery': {'rate 1': [hostile, 'two']}}
+  for run in results['runs']:
+    for sample in run['samples'].values():
+      for name in ('valid', 'valid_rate', 'unique_rate', 'novel_rate'):
+        del sample[name]
+  for point in results['temperature_curve']:
+    del point['valid_rate']
+  source = compare.write_report(tmp_path, results).read_text()
+  shown = ' '.join(parse(source).text)
+  assert '<script>alert(1)</script> [MASK]' in shown
+  assert 'log generative perplexity' in shown
+  assert 'valid rate' not in shown

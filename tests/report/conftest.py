@@ -53,6 +53,7 @@ def results():
     for temperature in (0.8, 1.0, 1.2)
   ]
   return {
+    'domain': 'molecules',
     'title': 'A comparison',
     'command': 'python -m scmdm_jax.main --config=c.py',
     'hardware': 'two cores',
