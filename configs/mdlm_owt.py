@@ -4,8 +4,7 @@ r"""MDLM on OpenWebText, 170 M parameters: the adaptation by 3.25B tokens, plann
   python -m scmdm_jax.main --config=configs/mdlm_owt.py:v6e --workdir=DIR   (v6e:4x4)
 
 The paper's figure is a generative perplexity of 42.89 -> 23.72 at 1000 steps. Sizes and
-batch are MDLM's. The text itself is not a data set of this package yet, so that of
-these options only --mode=plan can be run as they are.
+batch are MDLM's. configs/owt_paper.py is the experiment itself.
 """
 
 import pathlib

@@ -16,12 +16,16 @@ MODES = {
   'llada_8b.py:sample': 'plan',
   'mdlm_owt.py': 'plan',
   'mdlm_owt.py:v6e': 'plan',
+  'owt_paper.py': 'compare',
   'qm9_base.py': 'train',
   'qm9_compare.py': 'compare',
   'qm9_judge.py': 'train',
   'qm9_paper.py': 'compare',
   'qm9_paper.py:pretrain': 'train',
   'quickstart.py': 'compare',
+  'text_small.py': 'compare',
+  'text_small.py:base': 'train',
+  'text_small.py:judge': 'train',
 }
 
 
