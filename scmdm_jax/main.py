@@ -37,12 +37,14 @@ _SHARED = ('train', 'sample', 'evaluate')
 
 def _convert(mode: str, options: Options) -> dict:
   from scmdm_jax.modes import convert
+  from scmdm_jax.parallel import stopping
 
   for name in ('source', 'workdir'):
     if not getattr(options, name):
       raise BadInput(f'--{name}: not given; --mode={mode} wants --source and --workdir')
   do = convert.import_model if mode == 'import' else convert.export_model
-  return {'mode': mode, **do(options.source, options.workdir)}
+  with stopping.unwinding():
+    return {'mode': mode, **do(options.source, options.workdir)}
 
 
 def _verify(options: Options) -> dict:
@@ -135,6 +137,9 @@ def main(argv: list[str]) -> int:
       print(__doc__)
       return 0
     figures = _run(options)
+    if figures is None:
+      return 0
+    print(json.dumps(figures), flush=True)
   except (BadInput, PeerLost) as e:
     print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)
     return e.exit_code
@@ -149,9 +154,6 @@ def main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     print('error: interrupted; the same command resumes', file=sys.stderr)
     return 130
-  if figures is None:
-    return 0
-  print(json.dumps(figures), flush=True)
   return 0 if figures.get('ok', True) else 1
 
 

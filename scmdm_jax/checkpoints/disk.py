@@ -1,6 +1,8 @@
 """Directories that appear whole or not at all, and JSON that cannot do harm."""
 
 import contextlib
+import fcntl
+import glob
 import json
 import os
 import pathlib
@@ -69,7 +71,8 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Yields a temporary sibling of `path` that is renamed to `path` on success.
 
   Everything in it reaches the disk before the rename. On an exception the temporary
-  directory is removed and `path` stays as it was. A directory already at `path` is
+  directory is removed and `path` stays as it was; that of a killed process is removed
+  by the next one. A directory already at `path` is
   moved aside, then deleted: whether it may be replaced is the caller's decision, and
   a kill between the two renames leaves it beside `path`, complete.
 
@@ -82,10 +85,14 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.parent / f'.{path.name}.tmp-{token}'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(path)
     temporary.mkdir()
+    lock = os.open(temporary, os.O_RDONLY)
   except OSError as e:
     raise BadInput(f'{path}: cannot create it ({e.strerror}); give another path') from e
   try:
+    with contextlib.suppress(OSError):  # A file system without locks.
+      fcntl.flock(lock, fcntl.LOCK_EX)
     yield temporary
     for folder, _, names in os.walk(temporary):
       for name in names:
@@ -106,7 +113,20 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
       'nothing was left behind'
     ) from e
   finally:
+    os.close(lock)
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(path: pathlib.Path) -> None:
+  """Deletes what killed processes were writing for `path`: nobody holds its lock."""
+  for old in path.parent.glob(f'.{glob.escape(path.name)}.tmp-*'):
+    with contextlib.suppress(OSError):
+      lock = os.open(old, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+      try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(old)
+      finally:
+        os.close(lock)
 
 
 def _sync(path: pathlib.Path) -> None:

@@ -12,6 +12,8 @@ import sys
 import threading
 from collections.abc import Iterator
 
+from scmdm_jax.errors import Stopped
+
 _asked = threading.Event()
 
 
@@ -42,6 +44,32 @@ def listening() -> Iterator[None]:
     os.close(sender)  # Ends the thread.
     thread.join()
     os.close(receiver)
+
+
+@contextlib.contextmanager
+def unwinding() -> Iterator[None]:
+  """SIGTERM unwinds the block as Ctrl-C does, so that it tidies up; main thread only.
+
+  Raises:
+    Stopped: that happened.
+  """
+  arrived = []
+
+  def interrupt(number: int, frame: object) -> None:
+    arrived.append(number)
+    raise KeyboardInterrupt
+
+  handler = signal.signal(signal.SIGTERM, interrupt)
+  try:
+    yield
+  except KeyboardInterrupt:
+    if not arrived:
+      raise
+    raise Stopped(
+      'stopped by SIGTERM; nothing was left behind, the same command starts anew'
+    ) from None
+  finally:
+    signal.signal(signal.SIGTERM, handler)
 
 
 def _wait(receiver: int) -> None:

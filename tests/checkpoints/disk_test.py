@@ -38,6 +38,21 @@ def test_an_empty_directory_through_a_link(tmp_path):
   assert [p.name for p in (tmp_path / 'real').iterdir()] == ['a']
 
 
+def test_what_a_killed_process_left_is_removed_but_not_what_a_live_one_writes(tmp_path):
+  path = tmp_path / 'x[1]'
+  abandoned, other = tmp_path / '.x[1].tmp-1-ab', tmp_path / '.x[1]y.tmp-1-ab'
+  for directory in (abandoned, other):
+    (directory / 'sub').mkdir(parents=True)
+  with disk.new_directory(path) as temporary:
+    assert not abandoned.exists()
+    with disk.new_directory(path) as second:
+      (second / 'b').touch()
+    assert temporary.exists()
+    (temporary / 'a').touch()
+  assert [p.name for p in path.iterdir()] == ['a']
+  assert sorted(p.name for p in tmp_path.iterdir()) == [other.name, path.name]
+
+
 def test_full_disk_is_one_line_with_the_free_space(tmp_path):
   with (
     pytest.raises(DamagedData, match=r'No space left on device\), \d+ bytes are free'),

@@ -97,3 +97,24 @@ def test_every_block_starts_anew_and_puts_back_what_was(capfd):
   finally:
     signal.signal(signal.SIGTERM, before)
   assert capfd.readouterr().err == MESSAGE
+
+
+def test_a_block_without_questions_is_unwound():
+  process = start("""\
+import signal, time
+from scmdm_jax.errors import Stopped
+try:
+  with stopping.unwinding():
+    try:
+      print('ready', flush=True)
+      time.sleep(60)
+    finally:
+      print('tidied up', flush=True)
+except Stopped as e:
+  print(e)
+assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+""")
+  process.terminate()
+  out, err = process.communicate(timeout=30)
+  assert (process.returncode, err) == (0, '')
+  assert out.startswith('tidied up\nstopped by SIGTERM; nothing was left behind')
