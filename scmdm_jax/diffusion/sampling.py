@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.masking import reveal_probability
 from scmdm_jax.diffusion.network import Network, null_signal
-from scmdm_jax.diffusion.readout import Guidance
+from scmdm_jax.diffusion.readout import Guidance, Reading
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.diffusion.strategies import (
   Ancestral,
@@ -153,36 +153,42 @@ def reverse_step(
     remask = jnp.zeros_like(masked) if choice.remask is None else choice.remask
     return choice.reveal | (masked & last), remask & ~jnp.asarray(last)
 
-  wanted = masked | (revealed & strategy.reads_visible)
-  choice = None
-  if not strategy.measure:
-    choice = choose(view)
-    if not sampler.self_condition:
-      wanted = choice[0]  # A prediction is used for its token only.
-
+  ahead = None if strategy.measure else choose(view)
   hidden, evaluations = _encode(sampler, network, state, plan.sigmas[step])
   # A key per position, so that what is read does not depend on what else is.
   position_keys = jax.vmap(lambda key: _fold_range(key, length))(split[:, 1])
-  reading = readout.read(
-    position_keys,
-    network,
-    hidden,
-    state.x_t,
-    wanted,
-    mask_id=sampler.mask_id,
-    self_condition=sampler.self_condition,
-    measure='log_prob' if strategy.remembers else strategy.measure,
-    shaped=strategy.shaped,
-    temperature=sampler.temperature,
-    top_p=sampler.top_p,
-    noise=sampler.noise,
-    reveal=jnp.where(last, 1.0, reveal_probability(view.alpha_t, view.alpha_s)),
-    guidance=sampler.guidance,
-    chunk=sampler.chunk,
-  )
-  if choice is None:
-    choice = choose(view._replace(measure=reading.measure))
-  reveal, remask = choice
+
+  def read(wanted: jax.Array, self_condition: bool) -> Reading:
+    return readout.read(
+      position_keys,
+      network,
+      hidden,
+      state.x_t,
+      wanted,
+      mask_id=sampler.mask_id,
+      self_condition=self_condition,
+      measure='log_prob' if strategy.remembers else strategy.measure,
+      shaped=strategy.shaped,
+      temperature=sampler.temperature,
+      top_p=sampler.top_p,
+      noise=sampler.noise,
+      reveal=jnp.where(last, 1.0, reveal_probability(view.alpha_t, view.alpha_s)),
+      guidance=sampler.guidance,
+      chunk=sampler.chunk,
+    )
+
+  if ahead is not None and not sampler.self_condition:
+    reading = read(ahead[0], False)  # A prediction is used for its token only.
+  elif ahead is not None and strategy.final and sampler.guidance is None:
+    # Tokens where one is revealed, signals where the mask stays: never both.
+    reading = read(ahead[0], False)._replace(
+      signal=readout.read_prediction(
+        network, network, hidden, masked & ~ahead[0], sampler.mask_id, sampler.chunk
+      )
+    )
+  else:
+    reading = read(masked | (revealed & strategy.reads_visible), sampler.self_condition)
+  reveal, remask = ahead or choose(view._replace(measure=reading.measure))
   x_s = jnp.where(reveal, reading.tokens, state.x_t)
   x_s = jnp.where(remask, sampler.mask_id, x_s)
   signal = state.signal

@@ -101,6 +101,7 @@ class _Strategy:
   reads_visible = False  # Whether the measure is wanted at visible positions, too.
   remembers = False  # Whether it looks at `View.certainty`.
   early_exit = False  # Whether all may be revealed long before the last step.
+  final = False  # Whether it chooses unseen, and what it reveals stays as it is.
 
   def start(
     self, keys: jax.Array, masked: jax.Array, schedule: Schedule, num_steps: int
@@ -118,6 +119,8 @@ class Ancestral(_Strategy):
   (alpha_s - alpha_t) / (1 - alpha_t), so the step of its revealing has the law
   alpha_s - alpha_t: it is drawn before the loop, by one uniform number.
   """
+
+  final = True
 
   def start(self, keys, masked, schedule, num_steps):
     """See `_Strategy.start`."""
@@ -142,6 +145,7 @@ class FirstHitting(_Strategy):
   """
 
   early_exit = True
+  final = True
 
   def start(self, keys, masked, schedule, num_steps):
     """See `_Strategy.start`; the schedule's own time does not matter, only alpha."""

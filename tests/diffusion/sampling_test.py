@@ -232,16 +232,17 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
     alphas=jnp.float32([0.3, 0.6]),
     sigmas=jnp.full((1, 6), -np.log(0.3), jnp.float32),
     to_write=jnp.full(6, 3),
-    reveal_step=jnp.zeros(x_t.shape, jnp.int32),
+    reveal_step=jnp.broadcast_to(jnp.int32([0, 0, 1, 1, 0]), x_t.shape),
   )
   after = quick_jit(
     lambda keys: sampling.reverse_step(
       keys, state, network, sampler, plan, jnp.int32(0), jnp.ones((6, 5), bool), False
     )
   )(keys_of(17, 6))
-  # A visible position keeps what it was told while it was masked.
-  wanted = np.where((x_t == toys.MASK)[..., None], told, signal)
-  np.testing.assert_allclose(after.signal, wanted, atol=1e-5)
+  # One position of three is revealed, for good: nobody will look at its signal.
+  stays = np.asarray(after.x_t) == toys.MASK
+  assert stays.sum() == 12
+  np.testing.assert_allclose(after.signal[stays], told[stays], atol=1e-5)
   assert after.evaluations == 1
 
 
