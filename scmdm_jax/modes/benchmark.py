@@ -24,10 +24,12 @@ import numpy as np
 from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
 from scmdm_jax.errors import BadInput
+from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.modes import models, timing, workdir
-from scmdm_jax.modes.sample import compiled_sampler
+from scmdm_jax.modes.evaluate import generative_perplexity
+from scmdm_jax.modes.sample import compiled_sampler, draw
 from scmdm_jax.modes.train import compiled_step, fresh_state
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import (
@@ -422,6 +424,39 @@ def sweep(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   return curves
 
 
+def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+  """What the timed samplers draw, before the judge: perplexity, and entropy beside it.
+
+  `sample.num_samples` of each, by the key of `--mode=evaluate`.
+  """
+  tokenizer = models.run_tokenizer(settings, directory)
+  description, params = models.load_masked(settings, directory, tokenizer)
+  judge = models.load_judge(settings, directory, tokenizer)
+  assert judge is not None
+  sample, schedule = settings.sample, schedule_of(settings.method)
+  options = {
+    OURS: sample,
+    VANILLA: dataclasses.replace(sample, self_conditioning=False),
+  }
+  for name in settings.benchmark.strategies:
+    options[f'{OURS}, {name}'] = dataclasses.replace(sample, strategy=name)
+  key, _ = jax.random.split(jax.random.key(settings.seed))
+  x_init = np.full(settings.data.length, description.mask_id, np.int32)
+  found = {}
+  for name, choice in options.items():
+    drawn = draw(description, params, schedule, choice, key, x_init, one_device())
+    found[name] = {
+      'generative_perplexity': generative_perplexity(
+        judge, drawn.tokens, tokenizer, settings.evaluate.batch_size
+      ),
+      'entropy': unigram_entropy(drawn.tokens),
+      'noise': choice.noise,
+      'evaluations': drawn.evaluations,
+      'samples': len(drawn.tokens),
+    }
+  return found
+
+
 def _slope(sizes, values) -> float:
   return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
@@ -451,6 +486,12 @@ def table(results: dict[str, Any]) -> str:
     lines.append(
       f'time ~ {name} ^ {curve["exponent"]:.2f} (FLOPs ^ '
       f'{curve["exponent_of_flops"]:.2f}) over {curve["sizes"]}'
+    )
+  for name, figures in results.get('quality', {}).items():
+    lines.append(
+      f'{name}: generative perplexity {figures["generative_perplexity"]:.4g}, entropy '
+      f'{figures["entropy"]:.4g} ({figures["samples"]} samples, noise '
+      f'{figures["noise"]}, {figures["evaluations"]} evaluations)'
     )
   if 'memory' in results:
     memory = results['memory']
@@ -489,6 +530,8 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     results['training'] = measure_training(bench)
   if options.memory_shape[0] and not settings.checkpoint:
     results['memory'] = measure_memory(settings, directory)
+  if settings.judge:
+    results['quality'] = measure_quality(settings, directory)
   results['sweeps'] = sweep(settings, directory)
   # Kilobytes on Linux; of the whole process, what was measured last included.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
