@@ -1,6 +1,6 @@
 r"""What an import costs: peak memory, and time beside copying the same files.
 
-python -m scmdm_jax.benchmarks.import_cost DIRECTORY [BLOCKS]
+python -m scmdm_jax.benchmarks.import_cost DIRECTORY [BLOCKS [ROUNDS]]
 
 Writes a checkpoint of LLaDA-8B's shapes (32 blocks: 16 GB of bfloat16 noise; fewer with
 BLOCKS) to DIRECTORY, in shards as it is published. Then copies its files and imports it
@@ -11,19 +11,17 @@ directory needs room for the source three times over; all of it is deleted.
 import json
 import os
 import pathlib
-import resource
 import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
 from scmdm_jax.checkpoints import layouts, model_config, safetensors_writer
 from scmdm_jax.models.description import DecoderConfig, ModelDescription
-
-ROUNDS = 3
 
 
 def llada(num_blocks: int) -> ModelDescription:
@@ -73,41 +71,56 @@ def _copy(source: pathlib.Path, target: pathlib.Path) -> None:
       os.fsync(file.fileno())
 
 
-def _import(source: pathlib.Path, target: pathlib.Path) -> None:
-  command = [sys.executable, '-m', 'scmdm_jax.main', '--mode=import']
-  command += [f'--source={source}', f'--workdir={target}']
-  subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+# What `getrusage` says of a child includes what its parent held when it was started.
+_IMPORT = """
+import pathlib, sys
+from scmdm_jax.main import main
+source, workdir = sys.argv[1:]
+code = main(['', '--mode=import', '--source=' + source, '--workdir=' + workdir])
+status = pathlib.Path('/proc/self/status').read_text().splitlines()
+(peak,) = [line.split()[1] for line in status if line.startswith('VmHWM')]
+print(1024 * int(peak))
+sys.exit(code)
+"""
 
 
-def _seconds(run, source: pathlib.Path, target: pathlib.Path) -> float:
+def _import(source: pathlib.Path, target: pathlib.Path) -> int:
+  """Returns the peak resident memory in bytes."""
+  command = [sys.executable, '-c', _IMPORT, str(source), str(target)]
+  done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+  return int(done.stdout.splitlines()[-1])
+
+
+def _timed(run, source: pathlib.Path, target: pathlib.Path) -> tuple[float, Any]:
   _forget(source)
   started = time.perf_counter()
-  run(source, target)
+  result = run(source, target)
   spent = time.perf_counter() - started
   _forget(target)
   shutil.rmtree(target)
-  return spent
+  return spent, result
 
 
 def measure(directory: pathlib.Path, num_blocks: int, rounds: int) -> dict:
-  """Runs all of it; the import is the only child process."""
+  """Runs all of it; see the module."""
   source, target = directory / 'source', directory / 'target'
   directory.mkdir(parents=True, exist_ok=True)
   write_source(source, llada(num_blocks))
   try:
     size = sum(path.stat().st_size for path in source.iterdir())
-    copies, again, imports = [], [], []
+    copies, again, imports, peaks = [], [], [], []
     for _ in range(rounds):
-      copies.append(_seconds(_copy, source, target))
-      imports.append(_seconds(_import, source, target))
-      again.append(_seconds(_copy, source, target))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
+      copies.append(_timed(_copy, source, target)[0])
+      spent, peak = _timed(_import, source, target)
+      imports.append(spent)
+      peaks.append(peak)
+      again.append(_timed(_copy, source, target)[0])
   finally:
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
   return {
     'bytes': size,
-    'peak_resident_bytes': peak,
+    'peak_resident_bytes': max(peaks),
     'seconds_copy': copies,
     'seconds_copy_again': again,
     'seconds_import': imports,
@@ -119,4 +132,5 @@ def measure(directory: pathlib.Path, num_blocks: int, rounds: int) -> dict:
 
 if __name__ == '__main__':
   blocks = int(sys.argv[2]) if len(sys.argv) > 2 else 32
-  print(json.dumps(measure(pathlib.Path(sys.argv[1]), blocks, ROUNDS), indent=2))
+  rounds = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+  print(json.dumps(measure(pathlib.Path(sys.argv[1]), blocks, rounds), indent=2))

@@ -108,12 +108,12 @@ class Entry:
   transposed: bool
 
   def from_file(self, value: np.ndarray) -> np.ndarray:
-    """The tensor of a file as our parameter; contiguous, dtype untouched."""
-    return _transpose(value) if self.transposed else np.ascontiguousarray(value)
+    """The tensor of a file as our parameter: a view, dtype untouched."""
+    return value.T if self.transposed else value
 
   def to_file(self, value: np.ndarray) -> np.ndarray:
-    """Inverse of `from_file`: a transpose undoes itself."""
-    return self.from_file(value)
+    """Inverse of `from_file`; contiguous."""
+    return _transpose(value) if self.transposed else np.ascontiguousarray(value)
 
 
 def manifest(description: ModelDescription) -> dict[str, Entry]:
