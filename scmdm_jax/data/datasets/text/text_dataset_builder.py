@@ -1,9 +1,11 @@
 """Documents of text as a TFDS dataset (array_record; TensorFlow is never imported).
 
 Sources are local files (`data/documents`): one's own, or a published set as it can be
-downloaded elsewhere, put back together by `data/detokenize`. The split is
+downloaded elsewhere, put back together by `data/detokenize`; or the directory of a data
+set that TFDS has prepared as array_record, such as its lm1b. The split is
 
-- the files' own, where every file's name says 'train', 'test' or 'validation';
+- that of TFDS, or the files' own, where every file's name says 'train', 'test' or
+  'validation';
 - for OpenWebText without such names the published one: the last 100,000 documents are
   held out (kuleshov-group/mdlm, `train[:-100000]`);
 - for a single document, as text8: its first 90 % and last 5 % of characters (D3PM's
@@ -27,11 +29,13 @@ import tqdm
 
 from scmdm_jax.data import documents
 from scmdm_jax.data.detokenize import detokenize
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, DamagedData
 
 TEXT_COLUMN = 'text'
 _HELD_OUT = 0.05
 _OPENWEBTEXT_HELD_OUT = 100_000
+_PREPARED = 'dataset_info.json'  # What a data set of TFDS is known by.
+_BLOCK = 1000  # Records read at once.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +89,8 @@ def config_of(set_name: str, source: str | pathlib.Path | None) -> TextConfig:
     )
   source = pathlib.Path(source).expanduser().absolute()
   digest = hashlib.sha256()
-  for path in documents.files_of(source):
+  prepared = source / _PREPARED
+  for path in [prepared] if prepared.is_file() else documents.files_of(source):
     state = path.stat()
     digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
   name = f'{set_name}_{digest.hexdigest()[:16]}'
@@ -111,6 +116,11 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     del dl_manager
     config = self.builder_config
     assert isinstance(config, TextConfig)
+    if (config.source / _PREPARED).is_file():
+      return {
+        split: self._generate_examples(split, texts)
+        for split, texts in _prepared_splits(config).items()
+      }
     files = documents.files_of(config.source)
     named = documents.named_splits(files)
     if 'test' in named:
@@ -142,6 +152,49 @@ def _read(config: TextConfig, files: list[pathlib.Path]) -> Iterator[str]:
   """The documents of files, detokenized."""
   for text in documents.read(files, SETS[config.set_name].column):
     yield detokenize(config.set_name, text)
+
+
+def _prepared_splits(config: TextConfig) -> dict[str, Iterator[str]]:
+  """The documents of a data set of TFDS, 'train' and 'test' (or 'validation').
+
+  Raises:
+    BadInput: it has no such splits or column, or another format than array_record.
+    DamagedData: it cannot be read; while iterating, too.
+  """
+  column, where = SETS[config.set_name].column, f'data.source {config.source}'
+  try:
+    builder = tfds.builder_from_directory(config.source)
+    features: Any = builder.info.features
+    file_format: Any = builder.info.file_format
+  except Exception as error:  # Protobuf's, JSON's, TFDS's own.
+    raise DamagedData(f'{where}: not a data set of TFDS; prepare it anew') from error
+  if column not in features:
+    raise BadInput(f'{where}: no feature {column}; found {[*features]}')
+  if file_format != tfds.core.FileFormat.ARRAY_RECORD:
+    raise BadInput(
+      f'{where}: prepared as {file_format.value}; wanted array_record, as '
+      "of tfds.builder(NAME, file_format='array_record')"
+    )
+  splits = {'train': 'train', 'validation': 'test', 'test': 'test'}
+  found = {splits[name]: name for name in splits if name in builder.info.splits}
+  if not found:
+    raise BadInput(f'{where}: has splits {[*builder.info.splits]}; wanted train, test')
+  return {ours: _records(builder, theirs, config) for ours, theirs in found.items()}
+
+
+def _records(
+  builder: tfds.core.DatasetBuilder, split: str, config: TextConfig
+) -> Iterator[str]:
+  count = builder.info.splits[split].num_examples
+  source: Any = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
+  for first in range(0, count, _BLOCK):
+    records = source.__getitems__(range(first, min(first + _BLOCK, count)))
+    # array_record gives None for what lies behind the end of a truncated file.
+    if None in records:
+      raise DamagedData(f'data.source {config.source}: cut short; prepare it anew')
+    for record in records:
+      text = record[SETS[config.set_name].column].decode()
+      yield detokenize(config.set_name, text)
 
 
 def _shown(texts: Iterator[str], what: str) -> Iterator[str]:

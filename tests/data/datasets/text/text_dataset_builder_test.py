@@ -116,3 +116,23 @@ def test_damage_names_the_directory_to_delete(tmp_path):
   path.write_bytes(path.read_bytes()[:50])
   with pytest.raises(DamagedData, match='delete this directory'):
     splits('text', tmp_path, source)
+
+
+def test_a_data_set_that_tfds_prepared_is_a_source(tmp_path, monkeypatch):
+  monkeypatch.setattr(text_dataset_builder, '_BLOCK', 2)
+  texts = [f'It is {word} .' for word in ('one', 'two', 'three', 'four', 'five')]
+  (tmp_path / 'a').mkdir()
+  write_lines(tmp_path / 'a' / 'train.jsonl', texts)
+  write_lines(tmp_path / 'a' / 'test.jsonl', ['So : it is'])
+  prepared = sources.prepare('text', tmp_path / 'theirs', tmp_path / 'a')
+  expected = [[text.replace(' .', '.') for text in texts], ['So: it is']]
+  assert splits('lm1b', tmp_path, prepared) == expected
+  with pytest.raises(BadInput, match=r"no feature article; found \['text'\]"):
+    sources.prepare('arxiv', tmp_path / 'data', prepared)
+  info = prepared / 'dataset_info.json'
+  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+  with pytest.raises(BadInput, match='prepared as tfrecord; wanted array_record'):
+    sources.prepare('lm1b', tmp_path / 'data', prepared)
+  info.write_text('{')
+  with pytest.raises(DamagedData, match='not a data set of TFDS'):
+    sources.prepare('lm1b', tmp_path / 'data', prepared)
