@@ -29,7 +29,7 @@ from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
-from scmdm_jax.errors import BadInput, PeerLost, Stopped
+from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
 
 # Modes that several processes do together.
 _SHARED = ('train', 'sample', 'evaluate')
@@ -151,6 +151,15 @@ def main(argv: list[str]) -> int:
       f'error: {type(e).__name__}: {" ".join(str(e).splitlines())}', file=sys.stderr
     )
     return 3
+  except RuntimeError as e:  # JAX's own are of this type; it is not imported here.
+    if 'RESOURCE_EXHAUSTED' not in str(e):
+      raise
+    print(
+      f'error: out of memory: {first_line(e)}; give a smaller batch_size or length, or '
+      'split the model over more devices',
+      file=sys.stderr,
+    )
+    return 2
   except KeyboardInterrupt:
     print('error: interrupted; the same command resumes', file=sys.stderr)
     return 130

@@ -160,6 +160,17 @@ def test_an_interrupted_run_says_how_to_go_on(program, config, monkeypatch, tmp_
   assert message == 'interrupted; the same command resumes'
 
 
+def test_out_of_memory_is_told_in_one_line(program, config, monkeypatch, tmp_path):
+  def exhausted(*_):
+    # An array of a petabyte and more: nothing is allocated.
+    return jax.numpy.zeros(1 << 50, 'float32')
+
+  monkeypatch.setattr('scmdm_jax.modes.train.run', exhausted)
+  message = program.refusal(f'--config={config}', f'--workdir={tmp_path}/run')
+  assert message.startswith('out of memory: RESOURCE_EXHAUSTED: Out of memory')
+  assert 'give a smaller batch_size' in message
+
+
 def test_an_error_of_several_lines_is_told_in_one(program, config, monkeypatch):
   from scmdm_jax.errors import BadInput
 
