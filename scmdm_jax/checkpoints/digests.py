@@ -96,8 +96,10 @@ def check(
 
 def _files(directory: pathlib.Path, manifest: pathlib.Path) -> list[str]:
   found = []
-  for folder, _, names in os.walk(directory):
-    paths = (pathlib.Path(folder, name) for name in names)
+  for folder, folders, names in os.walk(directory):
+    # A link to a directory is not followed: nothing of ours is one.
+    links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+    paths = (pathlib.Path(folder, name) for name in (*names, *links))
     found += [str(p.relative_to(directory)) for p in paths if p != manifest]
   return sorted(found)
 

@@ -50,6 +50,7 @@ def flip(path, position):
     (lambda d: (d / 'a').write_bytes(b'x' * 99), 'a: 99 bytes, wanted 100'),
     (lambda d: (d / 'sub' / 'b').unlink(), 'missing sub/b'),
     (lambda d: (d / 'sub' / 'c').touch(), 'foreign sub/c'),
+    (lambda d: (d / 'sub' / 'd').symlink_to('/'), 'foreign sub/d'),
   ],
 )
 def test_every_damage_is_named(written, damage, message):
