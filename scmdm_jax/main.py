@@ -107,12 +107,13 @@ def _run(options: Options) -> dict | None:
     unused = ('source', *unused)
   _refuse(options, unused, settings.mode)
 
-  from scmdm_jax.modes import workdir
+  from scmdm_jax.modes import compilation_cache, workdir
   from scmdm_jax.parallel import multihost, stopping
 
   path = options.workdir or settings.workdir
   # One file per verb: modes/train.py runs --mode=train.
   mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
+  compilation_cache.use(settings.compilation_cache)
   with stopping.listening(), multihost.joined():
     multihost.same_everywhere(workdir.identity(path, settings))
     if multihost.count() > 1 and settings.mode not in _SHARED:

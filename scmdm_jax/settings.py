@@ -8,6 +8,7 @@
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -300,6 +301,29 @@ class PlanSettings:
   price_per_hour: float = _at_least(0.0, 0)  # Of one device; 0: not told.
 
 
+def _steps(text: str) -> tuple[int, int] | None:
+  """First and last of FIRST:LAST; None if it is something else."""
+  match = re.fullmatch(r'([1-9]\d*):([1-9]\d*)', text)
+  if match is None or int(match[1]) > int(match[2]):
+    return None
+  return int(match[1]), int(match[2])
+
+
+@dataclasses.dataclass(frozen=True)
+class ProfileSettings:
+  """What is traced for xprof, into `profile/` in the workdir."""
+
+  # Training steps, both included; '' traces none.
+  steps: str = _option(
+    '', "'' or FIRST:LAST, such as 5:8", lambda x: not x or _steps(x) is not None
+  )
+
+  @property
+  def window(self) -> tuple[int, int] | None:
+    """First and last step, if any."""
+    return _steps(self.steps)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The whole of a run, checked."""
@@ -312,6 +336,10 @@ class Settings:
   # Contents of checkpoints with fewer bytes are compared with their digests whenever
   # they are read; 0: never. --mode=verify compares any size.
   verify_below: int = _at_least(2 << 30, 0)
+  # Where compiled programs are kept for later runs: a directory, 'off', or '' for
+  # JAX_COMPILATION_CACHE_DIR or else ~/.cache/scmdm_jax/xla.
+  compilation_cache: str = ''
+  profile: ProfileSettings = ProfileSettings()
   mesh: MeshSettings = MeshSettings()
   data: DataSettings = DataSettings()
   model: ModelSettings = ModelSettings()
@@ -407,6 +435,12 @@ def resolve(config: ConfigDict | dict) -> Settings:
   for name in settings.benchmark.strategies:
     sample = dataclasses.replace(settings.sample, strategy=name)
     _check_sample(dataclasses.replace(settings, sample=sample))
+  window = settings.profile.window
+  if window and (settings.mode != 'train' or window[1] > train.num_steps):
+    raise BadInput(
+      f'profile.steps: found {settings.profile.steps!r}; wanted steps up to '
+      f'train.num_steps = {train.num_steps}, with --mode=train'
+    )
   if settings.mode == 'compare':
     _check_compare(settings)
   if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:

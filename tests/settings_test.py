@@ -471,3 +471,16 @@ def test_strategies_by_name_and_field():
 )
 def test_samplers_that_cannot_run(options, wanted):
   assert wanted in refusal(sampled(**options))
+
+
+@pytest.mark.parametrize('steps', ['5', '8:5', '0:3', '5:', 'a:b', '5:8:9', '5:2000'])
+def test_steps_to_trace_are_checked(steps):
+  with pytest.raises(BadInput, match=r'profile\.steps: found'):
+    resolve({'profile': {'steps': steps}})
+
+
+def test_steps_are_traced_in_training_only():
+  assert resolve({'profile': {'steps': '5:8'}}).profile.window == (5, 8)
+  assert resolve({}).profile.window is None
+  with pytest.raises(BadInput, match='with --mode=train'):
+    resolve({'mode': 'sample', 'profile': {'steps': '5:8'}})

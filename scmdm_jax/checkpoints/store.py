@@ -23,6 +23,7 @@ from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.parallel import multihost
 
 MODEL_JSON = 'model.json'
 MODEL_SUBDIRECTORY = 'model'  # Of a training workdir.
@@ -87,6 +88,8 @@ class ModelWriter:
   def add_tokenizer(self, files: Mapping[str, bytes | pathlib.Path]) -> None:
     """Copies the files of the tokenizer, by their names."""
     folder = self._directory / TOKENIZER
+    if multihost.index() > 0:
+      return
     if files:
       folder.mkdir()
     for name, source in files.items():
@@ -123,6 +126,8 @@ class ModelWriter:
     group = self._empty | _nested(self._group)
     self._written = self._worker.submit(self._save, group)
     self._group, self._bytes, self._empty = {}, 0, {}
+    if multihost.count() > 1:
+      self.wait()  # Processes would meet in another order in the background.
 
   def _save(self, group: dict[str, Any]) -> None:
     path = self._directory / _PARAMS
@@ -145,6 +150,9 @@ def writing_model(
 ) -> Iterator[ModelWriter]:
   """Yields a writer; the directory appears complete, by one rename, after the block.
 
+  Orbax wants all processes of a run to save together: each gives all parameters, whole,
+  in the same order, and the first writes.
+
   Args:
     path: the directory. An older model checkpoint there is replaced.
     description: what the model is.
@@ -158,15 +166,21 @@ def writing_model(
   path = pathlib.Path(path).absolute()
   if not (path / MODEL_JSON).is_file():
     disk.refuse_occupied(path)
-  with disk.new_directory(path) as temporary:
+  with contextlib.ExitStack() as stack:
+    temporary = ''
+    if multihost.index() == 0:
+      temporary = str(stack.enter_context(disk.new_directory(path)))
+    temporary = pathlib.Path(multihost.from_first(temporary))
     with contextlib.closing(ModelWriter(temporary, description)) as writer:
       yield writer
       writer.finish()
-    disk.write_json(
-      temporary / MODEL_JSON,
-      {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
-    )
-    digests.record(temporary, temporary / digests.MANIFEST)
+    if multihost.index() == 0:
+      disk.write_json(
+        temporary / MODEL_JSON,
+        {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
+      )
+      digests.record(temporary, temporary / digests.MANIFEST)
+  multihost.from_first('')  # It is there for all.
 
 
 def save_model(
@@ -192,7 +206,8 @@ def save_model(
   with writing_model(path, description, extra) as writer:
     writer.add_tokenizer(tokenizer or {})
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-      writer.add(tuple(key.key for key in keys), leaf)
+      value = leaf if multihost.count() == 1 else multihost.gathered(leaf)
+      writer.add(tuple(key.key for key in keys), value)
 
 
 class StoredModel(NamedTuple):

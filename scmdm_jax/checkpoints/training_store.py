@@ -18,6 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.checkpoints.store import FORMAT, check_format, placed
 from scmdm_jax.errors import BadInput
+from scmdm_jax.parallel import multihost
 
 _STATE = 'state'
 # What Orbax puts into a step last. Its own `is_orbax_checkpoint` and `latest` say yes
@@ -56,8 +57,7 @@ class TrainingStore:
     except OSError as e:
       raise BadInput(f'{self.directory}: cannot create it ({e.strerror})') from e
     self._verify_below = verify_below
-    self._set_aside_incomplete()
-    self._remove_idle_digests()
+    multihost.first_does('opening the checkpoints', self._tidy)
     # Orbax annotates the policy by a protocol that its own classes do not match.
     policy: Any = ocp.training.preservation_policies.LatestN(keep)
     self._checkpointer = ocp.training.Checkpointer(
@@ -191,8 +191,9 @@ class TrainingStore:
     # A response without a `result()` keeps its thread and event loop for ever: three
     # file descriptors per save.
     response.result()
-    digests.record(self.directory / str(step), self._manifest(step))
-    self._remove_idle_digests()
+    if multihost.index() == 0:
+      digests.record(self.directory / str(step), self._manifest(step))
+      self._remove_idle_digests()
 
   def _manifest(self, step: int) -> pathlib.Path:
     return self.directory / f'{step}{DIGESTS}'
@@ -203,6 +204,11 @@ class TrainingStore:
   def _complete(self, step: int) -> bool:
     path = self.directory / str(step)
     return all((path / name).is_file() for name in _COMMITTED)
+
+  def _tidy(self) -> None:
+    """Clears what a killed process left unfinished."""
+    self._set_aside_incomplete()
+    self._remove_idle_digests()
 
   def _set_aside_incomplete(self) -> None:
     """Renames incomplete steps newer than the last complete one.

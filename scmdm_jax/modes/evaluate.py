@@ -119,7 +119,8 @@ def _mean(compute, params, key, batches, repeats: int) -> float:
     for i, batch in enumerate(batches):
       multihost.leave_if_asked('evaluation')
       key_i = jax.random.fold_in(jax.random.fold_in(key, repeat), i)
-      values = np.asarray(compute(params, key_i, batch.tokens), np.float64)
+      found = multihost.gathered(compute(params, key_i, batch.tokens))
+      values = np.asarray(found, np.float64)
       total += values[batch.real].sum()
       count += int(batch.real.sum())
   return total / count

@@ -19,7 +19,7 @@ from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes import convert, data
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel import rules
+from scmdm_jax.parallel import multihost, rules
 from scmdm_jax.settings import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
 
 
@@ -40,7 +40,7 @@ def mesh_of(settings: Settings, devices: Sequence[Any] | None = None) -> Mesh:
 def place(params: Any, mesh: Mesh, dtype: str) -> Any:
   """`params` in `dtype`, split over the mesh."""
   cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
-  return jax.device_put(cast, rules.shardings(mesh, cast))
+  return multihost.spread(cast, rules.shardings(mesh, cast))
 
 
 def load(
@@ -78,10 +78,14 @@ def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
   if not convert.is_foreign(source):
     return source
   imported = workdir / 'imported' / name
-  if imported.exists():
-    origin = store.open_model(imported, verify_below=0).extra.get('imported_from')
-    if origin != str(source):  # A run that was refused had named another.
-      shutil.rmtree(imported)
+
+  def clear() -> None:
+    if imported.exists():
+      origin = store.open_model(imported, verify_below=0).extra.get('imported_from')
+      if origin != str(source):  # A run that was refused had named another.
+        shutil.rmtree(imported)
+
+  multihost.first_does(f'importing {path}', clear)
   if not imported.exists():
     convert.import_model(str(source), str(imported))
   return imported

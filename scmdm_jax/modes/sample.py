@@ -136,7 +136,7 @@ def draw(
       results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
       # One batch ahead of the device, so that a signal is answered between batches.
       jax.block_until_ready(results[-2:-1])
-    results = jax.device_get(results)
+    results = multihost.gathered(results)
   tokens = np.concatenate([r.tokens for r in results])[: options.num_samples]
   trajectory = None
   if options.trajectory:

@@ -41,6 +41,7 @@ from scmdm_jax.settings import (
   schedule_of,
 )
 from scmdm_jax.training import loop
+from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import (
   OptimizerConfig,
   TrainState,
@@ -186,6 +187,8 @@ def fresh_state(params: Params, optimizer: OptimizerConfig, mesh: Mesh) -> Train
     masters = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
     return initial_state(masters, optimizer)
 
+  if multihost.count() > 1:  # What was loaded is bound to a device of this process.
+    params = multihost.spread(params, rules.shardings(mesh, params))
   where = rules.shardings(mesh, jax.eval_shape(copied, params))
   return jax.jit(copied, out_shardings=where)(params)
 
@@ -224,6 +227,10 @@ def fit(
     ) as checkpoints,
     contextlib.ExitStack() as stack,
   ):
+    trace = None
+    if window := settings.profile.window:
+      trace = Trace(workdir / 'profile', *window)
+      stack.callback(trace.close)
     writer = None
     if multihost.index() == 0:
       writer = MetricWriter(
@@ -245,6 +252,7 @@ def fit(
       writer=writer,
       place=functools.partial(meshes.place_own_rows, mesh),
       stop=multihost.stop_agreed,
+      trace=trace,
     )
   return state.ema
 

@@ -18,9 +18,12 @@ from typing import IO, Any
 import jax
 
 from scmdm_jax.errors import BadInput
+from scmdm_jax.modes import compilation_cache
 from scmdm_jax.parallel import multihost
 from scmdm_jax.settings import Settings
 
+# Options that change nothing in what a run makes: it may move with its directory.
+_FREE = ('workdir', 'compilation_cache', 'profile.')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -46,6 +49,7 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   with lock:
     try:
       yield workdir
+      write_metadata(workdir, {'compilation_cache': compilation_cache.report()})
     except BadInput:
       # A mistake found before anything was made: the corrected command may come here.
       made = {path.name for path in workdir.iterdir()}
@@ -58,6 +62,13 @@ def identity(path: str, settings: Settings) -> dict[str, Any]:
   """What must be the same in all processes of a run, by name."""
   software = {f'version of {name}': found for name, found in versions().items()}
   return {**_flat(dataclasses.asdict(settings)), '--workdir': path, **software}
+
+
+def write_metadata(workdir: pathlib.Path, extra: dict[str, Any]) -> None:
+  """Writes `metadata.json`: `metadata` and `extra`."""
+  temporary = workdir / 'metadata.tmp'
+  temporary.write_text(json.dumps({**metadata(), **extra}, indent=2) + '\n')
+  temporary.rename(workdir / 'metadata.json')
 
 
 def _open(workdir: pathlib.Path, settings: Settings) -> tuple[IO[str], bool]:
@@ -80,7 +91,7 @@ def _open(workdir: pathlib.Path, settings: Settings) -> tuple[IO[str], bool]:
     with _writing(workdir):
       config = {**dataclasses.asdict(settings), 'workdir': str(workdir)}
       _write_config(workdir / 'config.json', config)
-      (workdir / 'metadata.json').write_text(json.dumps(metadata(), indent=2) + '\n')
+      write_metadata(workdir, {})
       _remove_unfinished(workdir)
   except BaseException:
     lock.close()
@@ -131,8 +142,9 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
       raise BadInput(f'{path}: not the options of a run; give another --workdir')
     found = _flat(found)
     for name, value in _flat(wanted).items():
-      # A run may move with its directory.
-      if name != 'workdir' and name in found and found[name] != value:
+      if name.startswith(_FREE):
+        continue
+      if name in found and found[name] != value:
         raise BadInput(
           f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
           'same options or give another --workdir'

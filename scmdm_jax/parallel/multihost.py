@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 from jax._src import distributed  # For its client: the public part has no barriers.
+from jax.experimental import multihost_utils
 
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
 from scmdm_jax.parallel import joining, stopping, watch
@@ -24,6 +26,7 @@ T = TypeVar('T')
 
 _KEPT_ROUNDS = 1000  # A process that is further behind would hang in a collective.
 _rounds = itertools.count()
+_tasks = itertools.count()
 
 
 class CommonMistake(BadInput):
@@ -105,7 +108,7 @@ def first_does(name: str, do: Callable[[], T]) -> T | None:
   """Runs `do` in process 0 while the others wait; its BadInput is everybody's.
 
   Args:
-    name: of what is done, unique within the run.
+    name: of what is done, for messages.
     do: what to do.
 
   Returns:
@@ -113,7 +116,7 @@ def first_does(name: str, do: Callable[[], T]) -> T | None:
   """
   if count() == 1:
     return do()
-  key = f'scmdm/done/{name}'
+  key = f'scmdm/done/{next(_tasks)}'  # All processes come to it in the same order.
   if index() > 0:
     problem = json.loads(_get(key, name))
     if problem:
@@ -127,6 +130,40 @@ def first_does(name: str, do: Callable[[], T]) -> T | None:
     raise CommonMistake(*problem) from e
   _client().key_value_set(key, json.dumps([]))
   return result
+
+
+def from_first(text: str) -> str:
+  """The `text` of process 0, in all processes, once process 0 is here."""
+  if count() == 1:
+    return text
+  key = f'scmdm/done/{next(_tasks)}'
+  if index() > 0:
+    return _get(key, 'word from the first')
+  _client().key_value_set(key, text)
+  return text
+
+
+def gathered(tree: Any) -> Any:
+  """Arrays that are spread over processes as whole NumPy arrays in each of them."""
+
+  def whole(x: Any) -> np.ndarray:
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+      return multihost_utils.process_allgather(x, tiled=True)
+    return np.asarray(x)
+
+  return jax.tree.map(whole, tree) if count() > 1 else jax.device_get(tree)
+
+
+def spread(tree: Any, shardings: Any) -> Any:
+  """Arrays that every process has as a whole, placed over all by `shardings`."""
+  if count() == 1:
+    return jax.device_put(tree, shardings)
+
+  def place(x: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    whole = np.asarray(x)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: whole[index])
+
+  return jax.tree.map(place, tree, shardings)
 
 
 def stop_agreed() -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from scmdm_jax.errors import DamagedData, Stopped
+from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import TrainState
 
 
@@ -106,6 +107,7 @@ def train(
   writer: Writer | None = None,
   place: Callable[[np.ndarray], Any] = np.asarray,
   stop: Callable[[], bool] = lambda: False,
+  trace: Trace | None = None,
 ) -> TrainState:
   """Runs `train_step` to `config.num_steps`, from the store's newest checkpoint if any.
 
@@ -119,6 +121,7 @@ def train(
     writer: None trains silently.
     place: puts a batch where the step wants it.
     stop: asked after every step; True saves it and leaves.
+    trace: told of every step.
 
   Raises:
     Stopped: `stop` said so; the newest checkpoint is of the last step.
@@ -152,7 +155,12 @@ def train(
         writer.write(step, metrics)
 
   for step in range(start or 0, config.num_steps):
-    state, metrics = train_step(state, place(next(batches)), key, rates(step))
+    if trace is not None:
+      trace.begin(step + 1)
+    with jax.profiler.StepTraceAnnotation('train', step_num=step + 1):
+      state, metrics = train_step(state, place(next(batches)), key, rates(step))
+    if trace is not None:
+      trace.end(step + 1, metrics)
     report(pending)
     pending = (step + 1, metrics)
     last = step + 1 == config.num_steps

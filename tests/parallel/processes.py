@@ -18,6 +18,7 @@ def start(count: int, *command: str, **variables: str) -> subprocess.Popen:
       'PYTHONPATH': str(ROOT),
       'JAX_PLATFORMS': 'cpu',
       'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+      'JAX_ENABLE_COMPILATION_CACHE': '0',  # Nothing of a test stays.
       # Compiling would take longer than everything else.
       'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
       **variables,

@@ -1,0 +1,103 @@
+"""The whole program as two processes of two devices each."""
+
+import json
+
+import pytest
+
+from tests import tiny_run
+from tests.parallel import processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+# The program; given a file and a number of lines, process 1 sends itself SIGTERM as
+# soon as the file has them.
+PROGRAM = """\
+import os, pathlib, signal, sys, threading, time
+def interrupt(path, lines):
+  while not path.exists() or path.read_text().count('\\n') < lines:
+    time.sleep(0.01)
+  os.kill(os.getpid(), signal.SIGTERM)
+path, lines, *arguments = sys.argv[1:]
+if lines != '0' and os.environ['SCMDM_PROCESS_ID'] == '1':
+  watcher = (pathlib.Path(path), int(lines))
+  threading.Thread(target=interrupt, args=watcher, daemon=True).start()
+from scmdm_jax.main import main
+from scmdm_jax.parallel import multihost
+code = main(['main.py', *arguments])
+multihost.end(code)
+sys.exit(code)
+"""
+
+
+@pytest.fixture(scope='module')
+def directory(tmp_path_factory):
+  path = tmp_path_factory.mktemp('two')
+  tiny_run.write_config(path)
+  return path
+
+
+def run(directory, mode, name, *options, count=2, stop_at=0):
+  """Exit code, output and errors of a run in `directory/name`."""
+  workdir = directory / name
+  return processes.run(
+    count,
+    '-c',
+    PROGRAM,
+    *(str(workdir / 'metrics.jsonl'), str(stop_at)),
+    *(f'--mode={mode}', f'--config={directory / "tiny.py"}', f'--workdir={workdir}'),
+    *('--config.mesh.data=1', '--config.mesh.fsdp=-1', *options),
+    XLA_FLAGS='--xla_force_host_platform_device_count=2 '
+    '--xla_backend_optimization_level=0',
+  )
+
+
+def saved_steps(workdir):
+  paths = (workdir / 'checkpoints').glob('*/commit_success.txt')
+  return sorted(int(path.parent.name) for path in paths)
+
+
+def test_signal_to_one_saves_one_step_in_both_and_the_same_command_resumes(directory):
+  options = ['--config.train.num_steps=60', '--config.train.save_every=1000']
+  code, out, err = run(directory, 'train', 'run', *options, stop_at=20)
+  assert (code, [line for line in out.splitlines() if '{' in line]) == (75, []), err
+  (step,) = saved_steps(directory / 'run')
+  assert 20 <= step < 60
+  for process in range(2):
+    assert (
+      f'[{process}] training: stopped by SIGTERM, step {step} of 60 is saved' in err
+    )
+
+  code, out, err = run(directory, 'train', 'run', *options)
+  assert code == 0, err
+  (line,) = [line for line in out.splitlines() if '{' in line]
+  assert json.loads(line.removeprefix('[0] '))['steps'] == 60
+  steps = [step for step, *_ in tiny_run.curve(directory / 'run')]
+  assert steps == list(range(1, 61))
+
+  # What two processes have trained, two and one sample alike.
+  options = [
+    f'--config.checkpoint={directory / "run"}',
+    *('--config.sample.num_samples=10', '--config.sample.batch_size=4'),
+    '--config.sample.num_steps=4',
+  ]
+  for count in (1, 2):
+    code, _, err = run(directory, 'sample', f'of {count}', *options, count=count)
+    assert code == 0, err
+  one, two = (directory / f'of {count}' / 'samples.jsonl' for count in (1, 2))
+  assert one.read_text() == two.read_text()
+
+
+def test_other_options_end_both(directory):
+  program = PROGRAM.replace(
+    'code = main',
+    'arguments.append("--config.seed=" + os.environ["SCMDM_PROCESS_ID"])\ncode = main',
+  )
+  config = f'--config={directory / "tiny.py"}'
+  code, out, err = processes.run(
+    2, '-c', program, '', '0', config, f'--workdir={directory / "other"}'
+  )
+  assert (code, out) == (2, '')
+  for process in range(2):
+    line = f'[{process}] error: seed: process 0 was started with 0, process 1 with 1;'
+    assert line in err
+  assert not (directory / 'other').exists()
