@@ -27,8 +27,8 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.modes import models, timing, workdir
-from scmdm_jax.modes.evaluate import generative_perplexity
+from scmdm_jax.modes import data, models, timing, workdir
+from scmdm_jax.modes.evaluate import perplexity_of
 from scmdm_jax.modes.sample import compiled_sampler, draw
 from scmdm_jax.modes.train import compiled_step, fresh_state
 from scmdm_jax.parallel.mesh import one_device
@@ -89,9 +89,9 @@ def _bench(settings: Settings, directory: pathlib.Path, **sizes: int) -> Bench:
   else:
     vocab_size = sizes.pop('vocab_size', settings.benchmark.vocab_size)
     length = sizes.get('length', settings.data.length)
-    data = dataclasses.replace(settings.data, length=length)
+    sized = dataclasses.replace(settings.data, length=length)
     description = new_model(
-      dataclasses.replace(settings, data=data), vocab_size, vocab_size - 1
+      dataclasses.replace(settings, data=sized), vocab_size, vocab_size - 1
     )
     params = _random_params(description, settings.seed)
   if description.injection == 'none':
@@ -446,7 +446,7 @@ def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, An
   for name, choice in options.items():
     drawn = draw(description, params, schedule, choice, key, x_init, one_device())
     found[name] = {
-      'generative_perplexity': generative_perplexity(
+      'generative_perplexity': perplexity_of(data.domain(settings.data))(
         judge, drawn.tokens, tokenizer, settings.evaluate.batch_size
       ),
       'entropy': unigram_entropy(drawn.tokens),

@@ -263,6 +263,11 @@ def text_perplexity(
   ).perplexity
 
 
+def perplexity_of(domain: str) -> Callable[[Judge, np.ndarray, Tokenizer, int], float]:
+  """The protocol of generative perplexity in a domain."""
+  return generative_perplexity if domain == 'molecules' else text_perplexity
+
+
 def _judge_molecules(
   drawn: Drawn, tokenizer: Tokenizer, known: Collection[str]
 ) -> dict[str, Any]:
@@ -289,14 +294,13 @@ def judge_samples(
   """All measures of a set of samples of a domain, by name."""
   if domain == 'molecules':
     measures = _judge_molecules(drawn, tokenizer, known)
-    perplexity_of = generative_perplexity
   else:
     measures = text.judge_text(drawn.tokens, tokenizer.invisible_ids)
-    perplexity_of = text_perplexity
   diversity = judge_diversity(drawn.tokens, tokenizer.invisible_ids)
   perplexity = None
   if judge is not None:
-    perplexity = perplexity_of(judge, drawn.tokens, tokenizer, batch_size)
+    measure = perplexity_of(domain)
+    perplexity = measure(judge, drawn.tokens, tokenizer, batch_size)
   return {
     'count': len(drawn.tokens),
     **measures,
