@@ -25,12 +25,15 @@ import json
 import logging
 import math
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
 
+# Modes that ask now and then whether to stop; SIGTERM simply ends the others.
+_ASK = ('train', 'sample', 'evaluate', 'judge', 'compare', 'benchmark')
 # Modes that several processes do together.
 _SHARED = ('train', 'sample', 'evaluate')
 
@@ -114,7 +117,8 @@ def _run(options: Options) -> dict | None:
   # One file per verb: modes/train.py runs --mode=train.
   mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
   compilation_cache.use(settings.compilation_cache)
-  with stopping.listening(), multihost.joined():
+  asks = settings.mode in _ASK
+  with stopping.listening() if asks else nullcontext(), multihost.joined():
     multihost.same_everywhere(workdir.identity(path, settings))
     if multihost.count() > 1 and settings.mode not in _SHARED:
       raise multihost.CommonMistake(
