@@ -3,6 +3,7 @@
 import pytest
 
 from scmdm_jax import command_line
+from scmdm_jax.settings import MODES
 from tests import tiny_run
 
 IMPORT = 'from scmdm_jax.settings import default_config'
@@ -144,8 +145,7 @@ def test_argument_of_a_config_file(program, config_text, tmp_path):
     (['--config.train.accumulate=3'], 'train.accumulate: found 3; wanted a divisor'),
     (
       ['--mode=imprt'],
-      "--mode: found 'imprt'; wanted one of train, sample, evaluate, compare, "
-      'benchmark, import, export, verify; did you mean import?',
+      f"--mode: found 'imprt'; wanted one of {', '.join(MODES)}; did you mean import?",
     ),
     (['--config.mode=unknown'], "mode: found 'unknown'; wanted one of train, "),
     (['--mode=train', '--source=x'], '--source: given with --mode=train, which takes'),
