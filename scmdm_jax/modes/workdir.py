@@ -23,7 +23,7 @@ from scmdm_jax.parallel import multihost
 from scmdm_jax.settings import Settings
 
 # Options that change nothing in what a run makes: it may move with its directory.
-_FREE = ('workdir', 'compilation_cache', 'profile.')
+_FREE = ('workdir', 'compilation_cache', 'profile.', 'mesh.')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 

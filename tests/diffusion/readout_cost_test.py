@@ -55,6 +55,31 @@ def test_over_wanted(chunk):
     assert found['int'].dtype == plain['int'].dtype
 
 
+@pytest.mark.parametrize('chunk', [1, 4, 10])
+def test_shards_read_the_same(chunk):
+  # 3 shards of 10 positions; a chunk takes as many of each.
+  plain = jax.tree.map(np.asarray, quick_jit(elementwise)(INPUTS))
+  rng = np.random.default_rng(10)
+  wanted = rng.random(INPUTS[1].shape) < np.array([[0.1, 0.1, 0.5, 0.5, 1, 1]]).T
+  seen = []
+
+  def read(inputs):
+    jax.debug.callback(lambda n: seen.append(np.asarray(n)), inputs[1])
+    return elementwise(inputs)
+
+  run = quick_jit(lambda w, x: readout.over_wanted(read, w, x, chunk, shards=3))
+  found = run(wanted, INPUTS)
+  jax.effects_barrier()
+  assert np.array_equal(found['sine'], np.where(wanted[..., None], plain['sine'], 0))
+  assert np.array_equal(found['int'], np.where(wanted, plain['int'], 0))
+  for rows in seen:
+    # A run of rows for each shard, of its own positions alone.
+    for shard, numbers in enumerate(np.split(rows, 3)):
+      assert np.all(numbers // 10 == shard)
+  most = max(int(part.sum()) for part in np.split(wanted, 3))
+  assert len(seen) == math.ceil(most / chunk)
+
+
 def test_work_is_proportional_to_the_number_wanted():
   calls = []
 

@@ -5,10 +5,12 @@ when JAX starts: `python -m tests.parallel.sameness_program ARCHITECTURE`.
 """
 
 import sys
+import tempfile
 
 import jax
 import numpy as np
 
+from scmdm_jax.checkpoints import training_store
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
@@ -48,20 +50,44 @@ def start(description):
   )
 
 
-def adapt(description, params, mesh, rate):
-  """Losses, gradient norms and the state after STEPS steps."""
-  optimizer = OptimizerConfig(accumulate=2 if rate == 1 else 1)
-  method = MethodSettings(rate=rate)
-  step = train.compiled_step(description, method, optimizer, mesh)
-  state = train.fresh_state(params, optimizer, mesh)
-  rng = np.random.default_rng(1)
+OPTIMIZER = OptimizerConfig(accumulate=2)
+
+
+def go_on(description, state, mesh, first, last):
+  """Losses and gradient norms of the steps from `first` to `last`, and the state."""
+  step = train.compiled_step(description, MethodSettings(rate=1.0), OPTIMIZER, mesh)
+  shape = (STEPS, BATCH, LENGTH)
+  data = np.random.default_rng(1).integers(0, VOCAB - 1, shape).astype(np.int32)
   curve = []
-  for _ in range(STEPS):
-    tokens = rng.integers(0, VOCAB - 1, (BATCH, LENGTH)).astype(np.int32)
-    tokens = meshes.place_own_rows(mesh, tokens)
+  for rows in data[first:last]:
+    tokens = meshes.place_own_rows(mesh, rows)
     state, metrics = step(state, tokens, jax.random.key(2), np.float32(1e-3))
     curve.append([float(metrics['loss']), float(metrics['grad_norm'])])
   return np.array(curve), state
+
+
+def adapt(description, params, mesh):
+  """All STEPS steps on one mesh."""
+  state = train.fresh_state(params, OPTIMIZER, mesh)
+  return go_on(description, state, mesh, 0, STEPS)
+
+
+def adapt_on_two(description, params, before, after):
+  """Half of the steps on one mesh, a checkpoint, and the rest on another."""
+  state = train.fresh_state(params, OPTIMIZER, before)
+  curve, state = go_on(description, state, before, 0, STEPS // 2)
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+    train.fresh_state(params, OPTIMIZER, after),
+  )
+  with (
+    tempfile.TemporaryDirectory() as directory,
+    training_store.TrainingStore(directory, keep=1) as checkpoints,
+  ):
+    checkpoints.save(STEPS // 2, state, {}, {})
+    state, *_ = checkpoints.restore(STEPS // 2, abstract)
+  rest, state = go_on(description, state, after, STEPS // 2, STEPS)
+  return np.concatenate([curve, rest]), state
 
 
 def draw(description, params, mesh, strategy):
@@ -97,12 +123,17 @@ def main(architecture):
   description = ModelDescription(arch, VOCAB - 1, '', 'embedding')
   params = start(description)
   alone = meshes.one_device()
-  curve, state = adapt(description, params, alone, 1.0)
+  curve, state = adapt(description, params, alone)
   whole = bytes_per_device(state.params)
   tokens = {s: draw(description, params, alone, s) for s in ('ancestral', 'p2')}
+  last = alone
   for sizes in MESHES[architecture]:
     mesh = meshes.make_mesh(*sizes)
-    found, spread = adapt(description, params, mesh, 1.0)
+    if sizes == (2, 2, 2):
+      found, spread = adapt_on_two(description, params, last, mesh)
+    else:
+      found, spread = adapt(description, params, mesh)
+    last = mesh
     # Float32 sums in another order: 1e-7 each. Adam divides by the root of its second
     # moment, which near a zero gradient turns rounding into a part of the learning
     # rate: 20 steps of 1e-3 in all, of which 1 % is a generous bound. A batch or a
