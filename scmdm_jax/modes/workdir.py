@@ -22,7 +22,8 @@ from scmdm_jax.modes import compilation_cache
 from scmdm_jax.parallel import multihost
 from scmdm_jax.settings import Settings
 
-# Options that change nothing in what a run makes: it may move with its directory.
+# Options that change nothing in what a run makes, but for the order of sums and, at a
+# rate between 0 and 1, for which examples are conditioned: it may move.
 _FREE = ('workdir', 'compilation_cache', 'profile.', 'mesh.')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 

@@ -85,6 +85,7 @@ def adapt_on_two(description, params, before, after):
     training_store.TrainingStore(directory, keep=1) as checkpoints,
   ):
     checkpoints.save(STEPS // 2, state, {}, {})
+    checkpoints.wait()
     state, *_ = checkpoints.restore(STEPS // 2, abstract)
   rest, state = go_on(description, state, after, STEPS // 2, STEPS)
   return np.concatenate([curve, rest]), state
