@@ -26,6 +26,17 @@ time.sleep(60)
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+  """Ctrl-C reaches what is started here, even if the tests run in the background.
+
+  A shell there starts its commands with SIGINT ignored, for good.
+  """
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 def start(count, *command, **variables):
   return subprocess.Popen(
     [SCRIPT, str(count), *command],
