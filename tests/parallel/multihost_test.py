@@ -126,8 +126,10 @@ time.sleep(60)
 @pytest.mark.slow
 @pytest.mark.parametrize('process', [0, 1])
 def test_process_that_hangs_is_named_within_the_limit(process):
+  # They meet first: while the other still joins, it does not watch yet.
   code, said = run(
     f"""\
+multihost.barrier('met')
 if me == {process}:
   os.kill(os.getpid(), signal.SIGSTOP)
 began = time.monotonic()
