@@ -20,6 +20,7 @@ from scmdm_jax.checkpoints import (
   store,
 )
 from scmdm_jax.data import tokenizers
+from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 
@@ -174,23 +175,14 @@ def _with_tokenizer(
   else:
     return description
   ranges = (*description.undefined_ids, *tokenizer.undefined_ids)
+  undefined = {i for start, stop in ranges for i in range(start, stop)}
+  defined = set(range(vocab_size)) - undefined
   return dataclasses.replace(
     description,
     tokenizer=tokenizer.name,
     fingerprint=tokenizer.fingerprint,
-    undefined_ids=_merged(ranges),
+    undefined_ids=undefined_ranges(defined, vocab_size),
   )
-
-
-def _merged(ranges: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
-  """The same ids as sorted ranges that do not touch."""
-  merged: list[tuple[int, int]] = []
-  for start, stop in sorted(ranges):
-    if merged and start <= merged[-1][1]:
-      merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
-    else:
-      merged.append((start, stop))
-  return tuple(merged)
 
 
 def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
