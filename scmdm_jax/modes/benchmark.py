@@ -12,7 +12,6 @@ import math
 import pathlib
 import resource
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +26,7 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.modes import data, models, timing, workdir
+from scmdm_jax.modes import compilation_cache, data, models, timing, workdir
 from scmdm_jax.modes.evaluate import perplexity_of
 from scmdm_jax.modes.sample import compiled_sampler, draw
 from scmdm_jax.modes.train import compiled_step, fresh_state
@@ -204,30 +203,20 @@ def _compiled_facts(run: Any, arguments: tuple) -> dict[str, Any]:
   Before its first call: what JAX holds in memory would be taken for a warm cache.
   """
   compiled: Any = None
-  with tempfile.TemporaryDirectory() as cache:
-    settings = {
-      'jax_compilation_cache_dir': cache,
-      'jax_persistent_cache_min_compile_time_secs': 0,
-      'jax_persistent_cache_min_entry_size_bytes': -1,
-    }
-    before = {name: getattr(jax.config, name) for name in settings}
-    for name, value in settings.items():
-      jax.config.update(name, value)
-    try:
-      spent = []
-      for _ in range(2):
-        jax.clear_caches()
-        lowered = run.lower(*arguments)
-        started = time.perf_counter()
-        compiled = lowered.compile()
-        spent.append(time.perf_counter() - started)
-    finally:
-      for name, value in before.items():
-        jax.config.update(name, value)
+  with compilation_cache.fresh() as found:
+    spent = []
+    for _ in range(2):
+      jax.clear_caches()
+      lowered = run.lower(*arguments)
+      started = time.perf_counter()
+      compiled = lowered.compile()
+      spent.append(time.perf_counter() - started)
+    programs_found = found()
   memory = compiled.memory_analysis()
   return {
     'compile_seconds_cold': spent[0],
     'compile_seconds_warm': spent[1],
+    'programs_found_in_warm_cache': programs_found,
     'temporary_bytes': memory.temp_size_in_bytes,
     'argument_bytes': memory.argument_size_in_bytes,
   }

@@ -4,14 +4,18 @@ JAX runs what it finds there: whoever can write to the directory runs code in th
 process. So it must belong to the user, and nobody else may write to it.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import platform
 import stat
+import tempfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from scmdm_jax.errors import BadInput
 
@@ -33,10 +37,7 @@ def use(choice: str) -> None:
   Raises:
     BadInput: others may write to the directory, or it cannot be made.
   """
-  global _listening
-  if not _listening:
-    jax.monitoring.register_event_listener(_count)
-    _listening = True
+  _listen()
   _counts.update(dict.fromkeys(_counts, 0))
   if choice == OFF:
     jax.config.update('jax_compilation_cache_dir', None)
@@ -44,6 +45,44 @@ def use(choice: str) -> None:
     _keep_in(pathlib.Path(os.path.expanduser(choice)))
   elif not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     _keep_in(pathlib.Path.home() / '.cache' / 'scmdm_jax' / 'xla')
+
+
+@contextlib.contextmanager
+def fresh() -> Iterator[Callable[[], int]]:
+  """An empty cache, while the context lasts, for every program however small.
+
+  Yields:
+    How many programs were found in it so far.
+  """
+  _listen()
+  with tempfile.TemporaryDirectory() as directory:
+    settings = {
+      'jax_enable_compilation_cache': True,
+      'jax_compilation_cache_dir': directory,
+      'jax_persistent_cache_min_compile_time_secs': 0,
+      'jax_persistent_cache_min_entry_size_bytes': -1,
+    }
+    before = {name: _value(name) for name in settings}
+    hits = _counts[_HITS]
+    try:
+      _set(settings)
+      yield lambda: _counts[_HITS] - hits
+    finally:
+      _set(before)
+
+
+def _set(settings: dict[str, Any]) -> None:
+  """Sets JAX's options; it reads the directory only once until it is told again."""
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  jax_cache.reset_cache()
+
+
+def _listen() -> None:
+  global _listening
+  if not _listening:
+    jax.monitoring.register_event_listener(_count)
+    _listening = True
 
 
 def report() -> dict[str, Any]:

@@ -62,8 +62,10 @@ def test_rates_follow_from_times_and_counts(results):
     assert row['ratio']['low'] <= row['ratio']['median'] <= row['ratio']['high']
   ours = rows['self-conditioned']
   assert ours['compilations'] == 1
-  # No compilation takes a hundredth of a second.
-  assert 0.01 < ours['compile_seconds_warm'] < ours['compile_seconds_cold']
+  # No compilation takes a hundredth of a second; reading its result may.
+  assert ours['compile_seconds_cold'] > 0.01
+  assert ours['compile_seconds_warm'] > 0
+  assert ours['programs_found_in_warm_cache'] == 1
   assert rows['straightforward scan']['ratio']['median'] == 1
   again = rows['straightforward scan, again']['ratio']['median']
   assert results['samplers']['quiet'] == (abs(again - 1) <= 0.05)

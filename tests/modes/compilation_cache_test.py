@@ -51,6 +51,21 @@ def test_directory_that_cannot_be_made_is_named(tmp_path):
     compilation_cache.use(str(tmp_path / 'file' / 'cache'))
 
 
+def test_fresh_cache_starts_empty_each_time_and_is_found_again():
+  def double(x):
+    return x + x
+
+  for _ in range(2):
+    with compilation_cache.fresh() as found:
+      counts = []
+      for _ in range(2):
+        jax.clear_caches()
+        jax.jit(double).lower(1.0).compile()
+        counts.append(found())
+      assert counts == [0, 1]
+  assert jax.config.jax_compilation_cache_dir is None
+
+
 def test_it_may_be_switched_off(tmp_path, monkeypatch):
   compilation_cache.use(str(tmp_path))
   compilation_cache.use('off')
