@@ -33,20 +33,20 @@ from scmdm_jax.training.step import OptimizerConfig
 CHECKPOINT_TOKENIZER = 'checkpoint'
 TRAINED_TOKENIZER = 'sentencepiece:'
 
-# Molecules, and texts.
-DATASETS = (
-  'qm9',
-  'text',
-  'openwebtext',
-  'lm1b',
-  'text8',
-  'wikitext',
-  'ptb',
-  'lambada',
-  'ag_news',
-  'pubmed',
-  'arxiv',
-)
+# Data set -> the domain that reads and judges it (modes/domains).
+DATASETS = {
+  'qm9': 'molecules',
+  'text': 'text',
+  'openwebtext': 'text',
+  'lm1b': 'text',
+  'text8': 'text',
+  'wikitext': 'text',
+  'ptb': 'text',
+  'lambada': 'text',
+  'ag_news': 'text',
+  'pubmed': 'text',
+  'arxiv': 'text',
+}
 
 MODES = (
   'train',
@@ -132,7 +132,7 @@ class DataSettings:
 
   # 'text': documents of one's own; behind it published sets, from files downloaded
   # elsewhere (data/datasets/text says which).
-  name: str = _one_of('qm9', DATASETS)
+  name: str = _one_of('qm9', tuple(DATASETS))
   directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
   # QM9: a CSV or parquet file instead of the qm9pack package. Text: a file or a folder
   # (.txt .md .rst .html .jsonl .parquet); a document is a file, a line or a row.
@@ -213,7 +213,7 @@ class SampleSettings:
   noise: str = _one_of('high', NOISES)
   # Above 0: blocks of so many positions, finished from left to right in equal steps.
   block_length: int = _at_least(0, 0)
-  # Above 0: how much more the prompt counts; costs a second evaluation per step.
+  # Above 0: how much more the prompt or class counts; a second evaluation per step.
   guidance: float = _within(0.0, 0, 1e6)
   shared_signal: bool = False  # Guidance: both evaluations see the guided prediction.
   keep_signal: bool = True  # A position that is masked again keeps its prediction.
@@ -223,6 +223,8 @@ class SampleSettings:
   # ends with `$`. With tokens that are pieces of words: `<mask>` or `<mask:12>`, and
   # `<end>`.
   prompt: str = ''
+  # The class of every sample, where the data have classes; -1: each in turn.
+  label: int = _at_least(-1, -1)
   trajectory: bool = False  # Also write the tokens after every step.
 
 
@@ -595,11 +597,6 @@ def _check_sample(settings: Settings) -> None:
     raise BadInput(
       f'sample.num_steps: found {sample.num_steps}; first_hitting writes one token per '
       f'step, wanted at least {length}'
-    )
-  if sample.guidance and not sample.prompt:
-    raise BadInput(
-      f'sample.guidance: found {sample.guidance:g} without sample.prompt; wanted a '
-      'prompt to be guided by, or 0'
     )
   if isinstance(strategy, strategies.Joint) and sample.temperature == 0:
     raise BadInput(

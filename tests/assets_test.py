@@ -15,8 +15,8 @@ from scmdm_jax.diffusion.likelihood import carried_elbo
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.modes.convert import export_model, import_model
-from scmdm_jax.modes.evaluate import generative_perplexity
 from scmdm_jax.modes.models import Judge
+from scmdm_jax.modes.perplexity import generative_perplexity
 from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'

@@ -26,9 +26,8 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.modes import compilation_cache, data, models, timing, workdir
-from scmdm_jax.modes.evaluate import perplexity_of
-from scmdm_jax.modes.sample import compiled_sampler, draw
+from scmdm_jax.modes import compilation_cache, domains, models, timing, workdir
+from scmdm_jax.modes.sample import compiled_sampler, draw, starting_rows
 from scmdm_jax.modes.train import compiled_step, fresh_state
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import (
@@ -414,14 +413,13 @@ def sweep(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
 
 
 def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
-  """What the timed samplers draw, before the judge: perplexity, and entropy beside it.
+  """Measures of what the timed samplers draw, and entropy beside them.
 
   `sample.num_samples` of each, by the key of `--mode=evaluate`.
   """
   tokenizer = models.run_tokenizer(settings, directory)
   description, params = models.load_masked(settings, directory, tokenizer)
-  judge = models.load_judge(settings, directory, tokenizer)
-  assert judge is not None
+  measure = domains.of(settings.data).judging(settings, directory, tokenizer)
   sample, schedule = settings.sample, schedule_of(settings.method)
   options = {
     OURS: sample,
@@ -430,14 +428,12 @@ def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, An
   for name in settings.benchmark.strategies:
     options[f'{OURS}, {name}'] = dataclasses.replace(sample, strategy=name)
   key, _ = jax.random.split(jax.random.key(settings.seed))
-  x_init = np.full(settings.data.length, description.mask_id, np.int32)
+  x_init = starting_rows(settings, tokenizer)
   found = {}
   for name, choice in options.items():
     drawn = draw(description, params, schedule, choice, key, x_init, one_device())
     found[name] = {
-      'generative_perplexity': perplexity_of(data.domain(settings.data))(
-        judge, drawn.tokens, tokenizer, settings.evaluate.batch_size
-      ),
+      **measure(drawn.tokens),
       'entropy': unigram_entropy(drawn.tokens),
       'noise': choice.noise,
       'evaluations': drawn.evaluations,
@@ -477,10 +473,11 @@ def table(results: dict[str, Any]) -> str:
       f'{curve["exponent_of_flops"]:.2f}) over {curve["sizes"]}'
     )
   for name, figures in results.get('quality', {}).items():
+    told = {k: v for k, v in figures.items() if isinstance(v, float)}
+    measured = ', '.join(f'{k.replace("_", " ")} {v:.4g}' for k, v in told.items())
     lines.append(
-      f'{name}: generative perplexity {figures["generative_perplexity"]:.4g}, entropy '
-      f'{figures["entropy"]:.4g} ({figures["samples"]} samples, noise '
-      f'{figures["noise"]}, {figures["evaluations"]} evaluations)'
+      f'{name}: {measured} ({figures["samples"]} samples, noise {figures["noise"]}, '
+      f'{figures["evaluations"]} evaluations)'
     )
   if 'memory' in results:
     memory = results['memory']

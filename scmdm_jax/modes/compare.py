@@ -23,7 +23,7 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
-from scmdm_jax.modes import data, evaluate, models, sample, timing, train, workdir
+from scmdm_jax.modes import domains, evaluate, models, sample, timing, train, workdir
 from scmdm_jax.modes.models import mesh_of
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
@@ -105,11 +105,11 @@ class _Bench:
   settings: Settings
   base: evaluate.Model
   base_origin: dict[str, Any]
-  judge: models.Judge | None
+  domain: domains.Domain
+  measure_samples: domains.Measure
   tokenizer: Tokenizer
   train_rows: Rows
   test_rows: Rows
-  known: frozenset[str]
 
   def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> evaluate.Model:
     """Trains an arm from the base, resuming in `directory`."""
@@ -141,18 +141,14 @@ class _Bench:
     """Samples under the seed's own keys, the same for every arm."""
     options = dataclasses.replace(self.settings.sample, **changes)
     key = jax.random.fold_in(jax.random.key(seed), 2)
-    x_init = sample.starting_tokens(self.settings, self.tokenizer)
+    x_init = sample.starting_rows(self.settings, self.tokenizer, options.num_samples)
     schedule = schedule_of(self.settings.method)
     mesh = mesh_of(self.settings)
     return sample.draw(*model, schedule, options, key, x_init, mesh)
 
   def judge_drawn(self, drawn: sample.Drawn) -> dict[str, Any]:
     """All measures of a set of samples."""
-    batch = self.settings.evaluate.batch_size
-    domain = data.domain(self.settings.data)
-    return evaluate.judge_samples(
-      domain, drawn, self.tokenizer, self.known, self.judge, batch
-    )
+    return evaluate.judge_samples(self.measure_samples, drawn, self.tokenizer)
 
   def measure(self, model: evaluate.Model, seed: int, sweep: bool) -> dict[str, Any]:
     """Likelihood, samples at every step count, and a temperature sweep if asked."""
@@ -180,7 +176,7 @@ class _Bench:
         scores = figures['samples'][str(self.settings.sample.num_steps)]
       else:
         scores = self.judge_drawn(self.draw(model, seed, temperature=temperature))
-      names = ('generative_perplexity', 'entropy', 'valid_rate')
+      names = ('entropy', *self.domain.swept)
       point = {name: scores[name] for name in names if name in scores}
       figures['temperature_curve'].append({'temperature': temperature, **point})
     return figures
@@ -261,8 +257,8 @@ def trajectory(
   """One sample, step by step, for the report."""
   drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None
-  start = sample.starting_tokens(bench.settings, bench.tokenizer)
-  rows = [start, *drawn.trajectory[:, 0]]
+  start = sample.starting_rows(bench.settings, bench.tokenizer, 1)
+  rows = [*start, *drawn.trajectory[:, 0]]
   return {
     'arm': arm.name,
     'num_steps': bench.settings.sample.num_steps,
@@ -296,22 +292,23 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
 
   started = time.time()
   tokenizer = models.run_tokenizer(settings, directory)
-  sample.starting_tokens(settings, tokenizer)  # A wrong prompt shows itself first.
+  sample.starting_rows(settings, tokenizer, 1)  # A wrong prompt shows itself first.
   base = models.load_masked(settings, directory, tokenizer)
   if base[0].injection != 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
       'vanilla model, so that the controls are'
     )
+  domain = domains.of(settings.data)
   bench = _Bench(
     settings=settings,
     base=base,
     base_origin=models.base_origin(settings, directory),
-    judge=models.load_judge(settings, directory, tokenizer),
+    domain=domain,
+    measure_samples=domain.judging(settings, directory, tokenizer),
     tokenizer=tokenizer,
-    train_rows=data.read_rows(settings.data, tokenizer, 'train'),
-    test_rows=data.read_rows(settings.data, tokenizer, 'test'),
-    known=data.known_texts(settings.data),
+    train_rows=domain.read_rows(settings.data, tokenizer, 'train'),
+    test_rows=domain.read_rows(settings.data, tokenizer, 'test'),
   )
   if len(bench.train_rows) < settings.train.batch_size:
     raise BadInput(
@@ -334,7 +331,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     directory / 'arms' / arms[-1].directory / f'seed_{first}'
   )
   results = {
-    'domain': data.domain(settings.data),
+    'domain': domain.name,
     'title': 'Self-conditioning adaptation against its controls',
     **workdir.metadata(),
     'config': dataclasses.asdict(settings),

@@ -170,7 +170,7 @@ def _with_tokenizer(
     tokenizer = tokenizers.from_files(
       files, mask_id=description.mask_id, vocab_size=vocab_size, where=where
     )
-  elif description.tokenizer in tokenizers.NAMES:
+  elif tokenizers.is_built_in(description.tokenizer):
     tokenizer = tokenizers.get_tokenizer(description.tokenizer)
   else:
     return description

@@ -19,8 +19,8 @@ import numpy as np
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.autoregressive import score
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.modes.evaluate import scorer, start_of
 from scmdm_jax.modes.models import Judge, load_judge, run_tokenizer
+from scmdm_jax.modes.perplexity import scorer, start_of
 from scmdm_jax.settings import Settings
 
 

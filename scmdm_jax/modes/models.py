@@ -107,7 +107,7 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     DamagedData: its files are malformed.
   """
   choice = settings.data.tokenizer
-  if choice in tokenizers.NAMES:
+  if tokenizers.is_built_in(choice):
     return tokenizers.get_tokenizer(choice)
   if choice.startswith(TRAINED_TOKENIZER):
     size = int(choice.removeprefix(TRAINED_TOKENIZER))
@@ -152,7 +152,7 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
       vocab_size=description.architecture.vocab_size,
       where=str(model.directory / store.TOKENIZER),
     )
-  if description.tokenizer in tokenizers.NAMES:
+  if tokenizers.is_built_in(description.tokenizer):
     return tokenizers.get_tokenizer(description.tokenizer)
   return None
 

@@ -22,6 +22,7 @@ from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.modes import domains
 from scmdm_jax.modes.models import load_masked, mesh_of, place, run_tokenizer
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import multihost
@@ -91,6 +92,7 @@ def _static(description: ModelDescription, options: SampleSettings) -> SampleSet
     batch_size=1,
     temperature=1.0,
     prompt='',
+    label=-1,
     trajectory=False,
   )
 
@@ -111,10 +113,10 @@ def draw(
   x_init: np.ndarray,
   mesh: Mesh,
 ) -> Drawn:
-  """Draws `options.num_samples` samples that start from `x_init` int32 [L].
+  """Draws a sample from every row of `x_init` int32 [N, L].
 
-  Sample i depends on `fold_in(key, i)` only, so neither the batch size nor the mesh
-  changes it; a last partial batch is filled up and cut.
+  Sample i depends on its row and `fold_in(key, i)` only, so neither the batch size nor
+  the mesh changes it; a last partial batch is filled up and cut.
 
   Raises:
     Stopped: by SIGTERM, between two batches.
@@ -125,28 +127,58 @@ def draw(
   )
   params = place(params, mesh, options.dtype)
   shards = meshes.batch_shards(mesh)
-  batch = -(-min(options.batch_size, options.num_samples) // shards) * shards
-  start = meshes.place_rows(mesh, np.tile(np.int32(x_init), (batch, 1)))
+  count = len(x_init)
+  batch = -(-min(options.batch_size, count) // shards) * shards
   results = []
   # 64-bit types are for the noise alone; everything else names its dtype.
   with jax.enable_x64(options.noise == 'float64'):
-    for first in range(0, options.num_samples, batch):
+    for first in range(0, count, batch):
       multihost.leave_if_asked('sampling')
-      keys = _compiled_keys(mesh)(key, np.arange(first, first + batch, dtype=np.int32))
+      numbers = np.arange(first, first + batch, dtype=np.int32)
+      keys = _compiled_keys(mesh)(key, numbers)
+      start = meshes.place_rows(mesh, x_init[np.minimum(numbers, count - 1)])
       results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
       # One batch ahead of the device, so that a signal is answered between batches.
       jax.block_until_ready(results[-2:-1])
     results = multihost.gathered(results)
-  tokens = np.concatenate([r.tokens for r in results])[: options.num_samples]
+  tokens = np.concatenate([r.tokens for r in results])[:count]
   trajectory = None
   if options.trajectory:
     steps = np.concatenate([r.trajectory for r in results], axis=1)
-    trajectory = steps[:, : options.num_samples]
+    trajectory = steps[:, :count]
   evaluations = max(int(r.evaluations) for r in results)
   return Drawn(tokens, trajectory, evaluations, time.time() - started)
 
 
-def starting_tokens(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
+def starting_rows(
+  settings: Settings, tokenizer: Tokenizer, count: int | None = None
+) -> np.ndarray:
+  """What every sample starts from, int32 [count, L]; None: `sample.num_samples`.
+
+  The prompt with its masked positions; or else all masked, but that the rows of a
+  tokenizer with classes begin with `sample.label`, or with every class in turn.
+  """
+  options = settings.sample
+  row = _starting_row(settings, tokenizer)
+  rows = np.tile(row, (options.num_samples if count is None else count, 1))
+  classes = tokenizer.class_ids
+  if options.label >= len(classes):
+    raise BadInput(
+      f'sample.label: found {options.label}; {tokenizer.name} has {len(classes)} '
+      'classes, wanted one of them, counted from 0, or -1'
+    )
+  if classes and not options.prompt:
+    turns = np.arange(len(rows)) if options.label < 0 else options.label
+    rows[:, 0] = np.array(classes, np.int32)[turns % len(classes)]
+  if options.guidance and (rows == tokenizer.mask_id).all():
+    raise BadInput(
+      f'sample.guidance: found {options.guidance:g} without sample.prompt or classes; '
+      'wanted a prompt to be guided by, or 0'
+    )
+  return rows
+
+
+def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
   """int32 [L]: all masked, or the prompt with its masked positions."""
   prompt = settings.sample.prompt
   if tokenizer.mask_id is None:
@@ -176,10 +208,17 @@ def _records(drawn: Drawn, tokenizer: Tokenizer) -> list[dict[str, Any]]:
   return records
 
 
-def write_samples(path: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer) -> None:
-  """One JSON object per sample: index, text, tokens; the file appears complete."""
+def write_samples(
+  directory: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer, domain: domains.Domain
+) -> None:
+  """`samples.jsonl`, and what the domain writes beside it.
+
+  One JSON object per sample: index, text, tokens; the file appears complete.
+  """
   if multihost.index() > 0:
     return
+  domain.write(directory, drawn.tokens, tokenizer)
+  path = directory / 'samples.jsonl'
   temporary = path.with_suffix('.tmp')
   with temporary.open('w') as file:
     for record in _records(drawn, tokenizer):
@@ -190,12 +229,12 @@ def write_samples(path: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer) -> Non
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `samples.jsonl` and returns the main figures."""
   tokenizer = run_tokenizer(settings, workdir)
-  x_init = starting_tokens(settings, tokenizer)
+  x_init = starting_rows(settings, tokenizer)
   description, params = load_masked(settings, workdir, tokenizer)
   key = jax.random.key(settings.seed)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
-  write_samples(workdir / 'samples.jsonl', drawn, tokenizer)
+  write_samples(workdir, drawn, tokenizer, domains.of(settings.data))
   return {
     'mode': 'sample',
     'samples': str(workdir / 'samples.jsonl'),

@@ -29,7 +29,7 @@ from scmdm_jax.judges.autoregressive import causal_nll
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.modes import data, models
+from scmdm_jax.modes import domains, models
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import multihost, rules
 from scmdm_jax.settings import (
@@ -286,7 +286,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
   tokenizer = models.run_tokenizer(settings, workdir)
-  rows = data.read_rows(settings.data, tokenizer, 'train')
+  rows = domains.of(settings.data).read_rows(settings.data, tokenizer, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
   description, params = starting_point(settings, tokenizer, workdir, key)
   base = models.base_origin(settings, workdir)

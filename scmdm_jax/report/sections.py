@@ -6,8 +6,8 @@ from typing import Any
 
 from scmdm_jax.report import figures, page, summary, table, text, trajectory
 
-_FINDINGS = ('valid_rate', 'generative_perplexity', 'carried_elbo')
-_STEPS_FIGURES = ('valid_rate', 'generative_perplexity', 'entropy', 'carried_elbo')
+_FINDINGS = (*table.QUALITY, 'carried_elbo')
+_STEPS_FIGURES = table.HEADLINE
 
 Report = Mapping[str, Any]
 
@@ -91,7 +91,7 @@ def curves(report: Report, styles: figures.Styles) -> str:
       label = table.metric(metric).label
       svg = figures.steps_figure(series, label, styles, f'steps-{metric}')
       parts.append(page.figure_html(svg, f'{spread} {_provenance(report)}'))
-  for metric in ('generative_perplexity', 'valid_rate'):
+  for metric in table.QUALITY:
     drawn = _sweep(report, metric)
     if drawn:
       rings = _sweep(report, metric, temperature=1.0)
@@ -222,7 +222,8 @@ def _findings(report: Report) -> str:
     f'{", ".join(steps)}</li>'
     for (arm, metric, verdict), steps in verdicts.items()
   )
-  names = ', '.join(table.metric(metric).label for metric in _FINDINGS)
+  measured = {row['metric'] for row in judged}
+  names = ', '.join(table.metric(m).label for m in _FINDINGS if m in measured)
   return (
     f'<p>Of {len(judged)} differences of the conditioned arms ({names}; all T), '
     f'{len(beyond)} are beyond {table.BEYOND:g} standard errors'

@@ -16,6 +16,8 @@ from scipy import special
 
 # Not measures of quality: the sample size and the cost, constant by design.
 _NOT_MEASURES = ('count', 'evaluations')
+# Of a point of the temperature sweep: where it lies.
+_COORDINATES = ('arm', 'seed', 'temperature', 'entropy')
 
 
 def standard_error(values: Sequence[float]) -> float | None:
@@ -96,24 +98,25 @@ def at_matched_entropy(
 
   A colder sampler has a lower generative perplexity and a lower entropy, so raw
   perplexities flatter cold samplers. Here the control's temperature sweep of the
-  same seed, ordered by entropy (ties averaged), is interpolated linearly, log
-  perplexity and valid rate each, at the entropy of the arm's point. Outside the
-  control's range the difference is None: nothing is extrapolated.
+  same seed, ordered by entropy (ties averaged), is interpolated linearly, measure by
+  measure (of the perplexity its logarithm), at the entropy of the arm's point. Outside
+  the control's range the difference is None: nothing is extrapolated.
 
   Args:
-    curve: points `{arm, seed, temperature, generative_perplexity, entropy,
-      valid_rate}`; perplexity and valid rate may be None; text has no valid rate.
+    curve: points `{arm, seed, temperature, entropy, ...}`, the rest being measures,
+      which may be None.
     control: the arm whose sweep is interpolated.
 
   Returns:
     One row per point of the other arms: `{arm, seed, temperature, entropy,
-    log_perplexity_difference, valid_rate_difference}`, the last where there is one.
+    NAME_difference, ...}`, one for each of its measures; that of
+    `generative_perplexity` is called `log_perplexity_difference`.
   """
-  log_perplexity, valid_rate = {}, {}
+  knots: dict[tuple[int, str], list[tuple[float, float]]] = {}
   for seed in {point['seed'] for point in curve if point['arm'] == control}:
     points = [p for p in curve if p['arm'] == control and p['seed'] == seed]
-    log_perplexity[seed] = _by_entropy(points, _log_perplexity)
-    valid_rate[seed] = _by_entropy(points, lambda p: p.get('valid_rate'))
+    for name in dict.fromkeys(name for p in points for name in _swept(p)):
+      knots[seed, name] = _by_entropy(points, lambda p, name=name: _swept(p).get(name))
   rows = []
   for point in curve:
     if point['arm'] == control:
@@ -124,14 +127,10 @@ def at_matched_entropy(
       'seed': seed,
       'temperature': point['temperature'],
       'entropy': entropy,
-      'log_perplexity_difference': _minus(
-        _log_perplexity(point), _interpolate(log_perplexity.get(seed, []), entropy)
-      ),
     }
-    if 'valid_rate' in point:
-      row['valid_rate_difference'] = _minus(
-        point['valid_rate'], _interpolate(valid_rate.get(seed, []), entropy)
-      )
+    for name, value in _swept(point).items():
+      there = _interpolate(knots.get((seed, name), []), entropy)
+      row[f'{name}_difference'] = _minus(value, there)
     rows.append(row)
   return rows
 
@@ -146,10 +145,9 @@ def summarize_matched(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
   """
   groups: dict[tuple, dict[int, float | None]] = collections.defaultdict(dict)
   for row in rows:
-    for metric in ('log_perplexity_difference', 'valid_rate_difference'):
-      if metric not in row:
-        continue
-      groups[row['arm'], row['temperature'], metric][row['seed']] = row[metric]
+    for name, value in row.items():
+      if name.endswith('_difference'):
+        groups[row['arm'], row['temperature'], name][row['seed']] = value
   summary = []
   for (arm, temperature, metric), values in groups.items():
     known = {seed: value for seed, value in values.items() if value is not None}
@@ -202,9 +200,14 @@ def _is_number(value: Any) -> TypeGuard[float]:
   )
 
 
-def _log_perplexity(point: Mapping[str, Any]) -> float | None:
-  value = point['generative_perplexity']
-  return math.log(value) if _is_number(value) and value > 0 else None
+def _swept(point: Mapping[str, Any]) -> dict[str, float | None]:
+  """The measures of a point of the temperature sweep; of the perplexity its log."""
+  measures = {name: value for name, value in point.items() if name not in _COORDINATES}
+  if 'generative_perplexity' in measures:
+    value = measures.pop('generative_perplexity')
+    positive = _is_number(value) and value > 0
+    measures = {'log_perplexity': math.log(value) if positive else None, **measures}
+  return measures
 
 
 def _minus(left: float | None, right: float | None) -> float | None:

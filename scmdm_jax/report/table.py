@@ -30,6 +30,14 @@ METRICS = {
   'distinct_2': Metric('distinct-2', ''),
   'distinct_4': Metric('distinct-4', ''),
   'repetition_4': Metric('repeated 4-grams', ''),
+  'frechet_distance': Metric('Frechet distance', 'lower'),
+  'class_accuracy': Metric('class accuracy', 'higher'),
+  'js_distance_3': Metric('3-mer JS distance', 'lower'),
+  'js_distance_6': Metric('6-mer JS distance', 'lower'),
+  'gc_error': Metric('GC error', 'lower'),
+  'macro_f1': Metric('macro F1', 'higher'),
+  'auroc': Metric('discriminator AUROC', 'lower'),
+  'stray_rate': Metric('stray tokens', 'lower'),
   'valid': Metric('valid count', 'higher'),
   'unique_rate': Metric('unique of valid', 'higher'),
   'novel_rate': Metric('novel of valid', 'higher'),
@@ -41,9 +49,21 @@ METRICS = {
 }
 
 # Columns that are read together on the page.
-HEADLINE = ('valid_rate', 'generative_perplexity', 'entropy', 'carried_elbo')
+QUALITY = (
+  'valid_rate',
+  'generative_perplexity',
+  'frechet_distance',
+  'class_accuracy',
+  'js_distance_6',
+  'macro_f1',
+)
+HEADLINE = (*QUALITY, 'entropy', 'carried_elbo')
 LIKELIHOOD = ('nelbo_null', 'nelbo_two_pass')
 SETS = (
+  'js_distance_3',
+  'gc_error',
+  'auroc',
+  'stray_rate',
   'valid',
   'distinct_2',
   'distinct_4',
@@ -54,7 +74,7 @@ SETS = (
 )
 GROUPS = (HEADLINE, LIKELIHOOD, SETS)
 # In a terminal: two columns hold in 90 characters.
-TERMINAL_GROUPS = (HEADLINE[:2], HEADLINE[2:], LIKELIHOOD)
+TERMINAL_GROUPS = (QUALITY, HEADLINE[len(QUALITY) :], LIKELIHOOD)
 
 
 @dataclasses.dataclass(frozen=True)

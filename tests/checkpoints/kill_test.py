@@ -30,6 +30,13 @@ def unfinished(directory):
   return list(directory.glob('*.orbax-checkpoint-tmp'))
 
 
+def has_come(moment, directory):
+  try:
+    return directory.exists() and MOMENTS[moment](directory)
+  except FileNotFoundError:  # The child renamed what was being listed.
+    return False
+
+
 # The temporary directory of a step turns into the step by one rename.
 MOMENTS = {
   'first save': unfinished,
@@ -48,7 +55,7 @@ def test_last_committed_step_survives(tmp_path, moment):
   child = subprocess.Popen([sys.executable, '-c', CHILD, str(directory)], cwd=ROOT)
   deadline = time.monotonic() + 60
   try:
-    while not (directory.exists() and MOMENTS[moment](directory)):
+    while not has_come(moment, directory):
       assert child.poll() is None, 'the child died by itself'
       assert time.monotonic() < deadline
       time.sleep(0.0005)

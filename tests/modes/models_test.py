@@ -10,7 +10,7 @@ from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.modes import models, sample, train
+from scmdm_jax.modes import domains, models, sample, train
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import DataSettings, MethodSettings, ModelSettings, Settings
 from tests.checkpoints import manifests
@@ -121,14 +121,14 @@ def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
     description,
     params,
     sample.schedule_of(options.method),
-    dataclasses.replace(options.sample, num_samples=64, num_steps=2),
+    dataclasses.replace(options.sample, num_steps=2),
     jax.random.key(0),
-    sample.starting_tokens(options, tokenizer),
+    sample.starting_rows(options, tokenizer, 64),
     one_device(),
   )
   assert drawn.tokens.max() < COUNT
   assert tokenizer.mask_id not in drawn.tokens
-  sample.write_samples(tmp_path / 'samples.jsonl', drawn, tokenizer)
+  sample.write_samples(tmp_path, drawn, tokenizer, domains.of(options.data))
   record = json.loads((tmp_path / 'samples.jsonl').read_text().splitlines()[0])
   assert record['text'] == tokenizer.decode(drawn.tokens[0])
 
@@ -201,4 +201,4 @@ def test_a_tokenizer_without_a_mask_cannot_sample(folder, tmp_path):
   options = settings(str(folder), method=MethodSettings(objective='causal'))
   tokenizer = models.run_tokenizer(options, tmp_path)
   with pytest.raises(BadInput, match='has no mask; wanted that of a masked'):
-    sample.starting_tokens(options, tokenizer)
+    sample.starting_rows(options, tokenizer)

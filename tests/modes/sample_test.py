@@ -5,14 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from scmdm_jax.data.tokenizers import get_tokenizer
+from scmdm_jax.data.tokenizers import SmilesTokenizer, get_tokenizer
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.modes import sample
+from scmdm_jax.modes import domains, sample
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.settings import SampleSettings, Settings
+from scmdm_jax.settings import DataSettings, SampleSettings, Settings
 from tests.compiling import quick_jit
 
 TOKENIZER = get_tokenizer('smiles_qm9')
@@ -22,7 +22,7 @@ DESCRIPTION = ModelDescription(
 OPTIONS = SampleSettings(num_samples=5, batch_size=5, num_steps=4, temperature=2.0)
 KEY = jax.random.key(3)
 MESH = one_device()
-MASKED = np.full(12, TOKENIZER.mask_id, np.int32)
+MASKED = np.full((5, 12), TOKENIZER.mask_id, np.int32)
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -87,11 +87,11 @@ def test_prompt_stays(params):
     data=dataclasses.replace(settings.data, length=12),
     sample=dataclasses.replace(OPTIONS, prompt='C_=O$'),
   )
-  x_init = sample.starting_tokens(settings, TOKENIZER)
-  free = x_init == TOKENIZER.mask_id
+  x_init = sample.starting_rows(settings, TOKENIZER)
+  free = x_init[0] == TOKENIZER.mask_id
   assert free.sum() == 1
   tokens = draw(params, x_init).tokens
-  np.testing.assert_array_equal(tokens[:, ~free], np.tile(x_init[~free], (5, 1)))
+  np.testing.assert_array_equal(tokens[:, ~free], x_init[:, ~free])
   assert not (tokens == TOKENIZER.mask_id).any()
 
 
@@ -111,7 +111,7 @@ PROMPT = np.where(np.arange(12) % 4 == 0, 7, TOKENIZER.mask_id).astype(np.int32)
   ids=str,
 )
 def test_every_kind_of_sampler_writes_all_and_keeps_the_prompt(params, options):
-  drawn = draw(params, PROMPT, **options)
+  drawn = draw(params, np.tile(PROMPT, (5, 1)), **options)
   fixed = TOKENIZER.mask_id != PROMPT
   np.testing.assert_array_equal(drawn.tokens[:, fixed], np.tile(PROMPT[fixed], (5, 1)))
   assert not (drawn.tokens == TOKENIZER.mask_id).any()
@@ -126,7 +126,7 @@ def test_every_kind_of_sampler_writes_all_and_keeps_the_prompt(params, options):
 
 def test_written_samples(params, tmp_path):
   drawn = draw(params, trajectory=True)
-  sample.write_samples(tmp_path / 'samples.jsonl', drawn, TOKENIZER)
+  sample.write_samples(tmp_path, drawn, TOKENIZER, domains.of(DataSettings()))
   lines = (tmp_path / 'samples.jsonl').read_text().splitlines()
   records = [json.loads(line) for line in lines]
   assert [r['index'] for r in records] == list(range(5))
@@ -143,4 +143,49 @@ def test_prompt_with_nothing_to_write_is_refused():
   settings = Settings()
   options = dataclasses.replace(settings.sample, prompt='CCO$')
   with pytest.raises(BadInput, match=r"prompt: 'CCO\$' leaves nothing to write"):
-    sample.starting_tokens(dataclasses.replace(settings, sample=options), TOKENIZER)
+    sample.starting_rows(dataclasses.replace(settings, sample=options), TOKENIZER)
+
+
+class WithClasses(SmilesTokenizer):
+  """Three of the atoms taken for classes."""
+
+  class_ids = (7, 8, 9)
+
+
+def starting_rows(count=None, tokenizer=TOKENIZER, **options):
+  settings = Settings()
+  changed = dataclasses.replace(settings.sample, num_samples=5, **options)
+  settings = dataclasses.replace(settings, sample=changed)
+  return sample.starting_rows(settings, tokenizer, count)
+
+
+def test_rows_begin_with_every_class_in_turn_or_with_one():
+  mask = TOKENIZER.mask_id
+  rows = starting_rows(tokenizer=WithClasses())
+  assert rows[:, 0].tolist() == [7, 8, 9, 7, 8]
+  assert (rows[:, 1:] == mask).all()
+  assert starting_rows(2, WithClasses(), label=1)[:, 0].tolist() == [8, 8]
+  assert (starting_rows() == mask).all()
+  rows = starting_rows(tokenizer=WithClasses(), prompt='C_')
+  assert len(np.unique(rows[:, 0])) == 1  # The prompt says how a row begins.
+
+
+def test_guidance_wants_something_to_be_guided_by():
+  assert starting_rows(tokenizer=WithClasses(), guidance=1.0).shape[0] == 5
+  with pytest.raises(BadInput, match=r'guidance: found 1 without sample.prompt or cla'):
+    starting_rows(guidance=1.0)
+
+
+def test_class_that_is_not_there_is_refused():
+  with pytest.raises(BadInput, match=r'label: found 3; smiles_qm9 has 3 classes'):
+    starting_rows(tokenizer=WithClasses(), label=3)
+  with pytest.raises(BadInput, match=r'label: found 0; smiles_qm9 has 0 classes'):
+    starting_rows(label=0)
+
+
+def test_every_sample_starts_from_its_own_row(params):
+  x_init = MASKED.copy()
+  x_init[:, 0] = [7, 8, 9, 7, 8]
+  whole = draw(params, x_init).tokens
+  np.testing.assert_array_equal(whole[:, 0], x_init[:, 0])
+  np.testing.assert_array_equal(draw(params, x_init, batch_size=2).tokens, whole)

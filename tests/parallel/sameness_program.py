@@ -96,8 +96,8 @@ def draw(description, params, mesh, strategy):
   options = SampleSettings(
     num_samples=12, batch_size=12, num_steps=8, strategy=strategy
   )
-  x_init = np.full(LENGTH, VOCAB - 1, np.int32)
-  x_init[3] = 5
+  x_init = np.full((12, LENGTH), VOCAB - 1, np.int32)
+  x_init[:, 3] = 5
   key = jax.random.key(3)
   drawn = sample.draw(description, params, LogLinear(), options, key, x_init, mesh)
   return drawn.tokens

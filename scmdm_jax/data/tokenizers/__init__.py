@@ -27,6 +27,7 @@ __all__ = [
   'from_files',
   'from_files_for_new_model',
   'get_tokenizer',
+  'is_built_in',
 ]
 
 _BUILT_IN = {
@@ -35,6 +36,11 @@ _BUILT_IN = {
   TEXT8.name: lambda: TEXT8,
 }
 NAMES = tuple(_BUILT_IN)
+
+
+def is_built_in(name: str) -> bool:
+  """Whether `get_tokenizer` knows it."""
+  return name in _BUILT_IN
 
 
 def get_tokenizer(name: str) -> Tokenizer:

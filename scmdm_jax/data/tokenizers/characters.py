@@ -68,6 +68,11 @@ class CharacterTokenizer:
     return {}
 
   @property
+  def class_ids(self) -> tuple[int, ...]:
+    """None."""
+    return ()
+
+  @property
   def invisible_ids(self) -> tuple[int, ...]:
     """The id of `[PAD]`."""
     return (self.pad_id,)

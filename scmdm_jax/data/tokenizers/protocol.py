@@ -60,6 +60,11 @@ class Tokenizer(Protocol):
     ...
 
   @property
+  def class_ids(self) -> tuple[int, ...]:
+    """Ids of classes, one of which begins every row; none where there are none."""
+    ...
+
+  @property
   def invisible_ids(self) -> tuple[int, ...]:
     """Ids that `decode` leaves out of the text."""
     ...

@@ -34,6 +34,7 @@ class SmilesTokenizer:
   vocab_size = len(tokens)
   undefined_ids: Ranges = ()
   files: Mapping[str, bytes] = MappingProxyType({})
+  class_ids: tuple[int, ...] = ()
   invisible_ids = (bos_id, eos_id, pad_id)
 
   # A bracket atom, a two-letter atom and a two-digit ring number are one piece each;

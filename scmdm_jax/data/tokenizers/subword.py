@@ -77,6 +77,11 @@ class SubwordTokenizer:
     return len(self.tokens)
 
   @property
+  def class_ids(self) -> tuple[int, ...]:
+    """None."""
+    return ()
+
+  @property
   def invisible_ids(self) -> tuple[int, ...]:
     """Start, end and padding."""
     ids = {self.bos_id, self.eos_id, self.pad_id}
