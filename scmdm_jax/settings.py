@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from scmdm_jax.diffusion import strategies
@@ -21,6 +22,7 @@ from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedul
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import (
   INJECTIONS,
+  ConvConfig,
   DecoderConfig,
   DiTConfig,
   ModelDescription,
@@ -149,20 +151,28 @@ class DataSettings:
 class ModelSettings:
   """A new model's sizes; unused when `checkpoint` names a model to start from."""
 
-  architecture: str = _one_of('mdlm', ('mdlm', 'llama'))
+  architecture: str = _one_of('mdlm', ('mdlm', 'llama', 'conv'))
   hidden_dim: int = _above(96, 0)
   num_blocks: int = _above(3, 0)
   num_heads: int = _above(4, 0)
   mlp_ratio: int = _above(4, 0)  # Width of the MLP over hidden_dim.
   cond_dim: int = _above(32, 0)  # mdlm: width of the adaLN conditioning.
   time_conditioning: bool = False  # mdlm: the noise level is an input (UDLM).
+  embedding_dim: int = _above(16, 0)  # conv: width of what is read of a token.
+  kernel_size: int = _above(5, 0)  # conv: positions that a convolution sees.
+
+
+# Objective -> architecture of a new model.
+_ARCHITECTURE_OF = {'masked': 'mdlm', 'causal': 'llama', 'classify': 'conv'}
 
 
 @dataclasses.dataclass(frozen=True)
 class MethodSettings:
   """The objective, its masking schedule and self-conditioning."""
 
-  objective: str = _one_of('masked', ('masked', 'causal'))
+  # 'causal' and 'classify' make judges, of the architectures 'llama' and 'conv'; a
+  # classifier learns which class token began a row.
+  objective: str = _one_of('masked', tuple(_ARCHITECTURE_OF))
   schedule: str = _one_of('log_linear', ('log_linear', 'cosine', 'polynomial'))
   eps: float = _option(1e-3, 'a number from 0, below 1', lambda x: 0 <= x < 1)
   power: float = _above(2.0, 0)  # Of the polynomial schedule.
@@ -425,12 +435,17 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'train.final_learning_rate: found {train.final_learning_rate}; wanted at most '
       f'train.learning_rate = {train.learning_rate}'
     )
-  causal = settings.method.objective == 'causal'
-  if not settings.checkpoint and causal != (settings.model.architecture == 'llama'):
+  objective = settings.method.objective
+  fitting = _ARCHITECTURE_OF[objective]
+  if not settings.checkpoint and settings.model.architecture != fitting:
     raise BadInput(
-      f'method.objective: found {settings.method.objective!r} with model.architecture '
-      f"= {settings.model.architecture!r}; wanted 'causal' with 'llama', 'masked' with "
-      "'mdlm'"
+      f'method.objective: found {objective!r} with model.architecture = '
+      f'{settings.model.architecture!r}; wanted {fitting!r} with it'
+    )
+  if objective == 'classify' and settings.mode in ('plan', 'benchmark'):
+    raise BadInput(
+      f'method.objective: found {objective!r} with --mode={settings.mode}, which is of '
+      "diffusion models; wanted 'masked'"
     )
   _check_data(settings.data)
   _check_sample(settings)
@@ -445,7 +460,8 @@ def resolve(config: ConfigDict | dict) -> Settings:
     )
   if settings.mode == 'compare':
     _check_compare(settings)
-  if settings.method.injection == 'none' and settings.method.rate > 0 and not causal:
+  unsignalled = settings.method.injection == 'none' and settings.method.rate > 0
+  if unsignalled and objective == 'masked':
     raise BadInput(
       f"method.rate: found {settings.method.rate} with method.injection = 'none'; "
       'wanted rate 0, or an injection'
@@ -638,12 +654,15 @@ def loop_of(train: TrainSettings) -> LoopConfig:
 
 
 def new_model(
-  settings: Settings, vocab_size: int, mask_id: int | None
+  settings: Settings,
+  vocab_size: int,
+  mask_id: int | None,
+  class_ids: tuple[int, ...] = (),
 ) -> ModelDescription:
   """The description of a model trained from scratch, but for its tokenizer.
 
   Raises:
-    BadInput: sizes that do not fit each other.
+    BadInput: sizes that do not fit each other, or a classifier without classes.
   """
   model, causal = settings.model, settings.method.objective == 'causal'
   if model.architecture == 'mdlm':
@@ -657,6 +676,22 @@ def new_model(
       mlp_ratio=model.mlp_ratio,
       time_conditioning=model.time_conditioning,
     )
+  elif model.architecture == 'conv':
+    if len(class_ids) < 2 or np.any(np.diff(class_ids) != 1):
+      raise BadInput(
+        f'method.objective: found {settings.method.objective!r}, but data.tokenizer = '
+        f'{settings.data.tokenizer!r} has no classes; wanted data with classes'
+      )
+    architecture = ConvConfig(
+      vocab_size=vocab_size,
+      length=settings.data.length,
+      hidden_dim=model.hidden_dim,
+      num_blocks=model.num_blocks,
+      embedding_dim=model.embedding_dim,
+      kernel_size=model.kernel_size,
+      first_class=class_ids[0],
+      num_classes=len(class_ids),
+    )
   else:
     architecture = DecoderConfig(
       vocab_size=vocab_size,
@@ -668,12 +703,13 @@ def new_model(
       mlp_dim=model.mlp_ratio * model.hidden_dim,
       causal=causal,
     )
+  masked = model.architecture == 'mdlm'
   try:
     return ModelDescription(
       architecture,
-      mask_id=None if causal else mask_id,
+      mask_id=mask_id if masked else None,
       tokenizer='',
-      injection='none' if causal else settings.method.injection,
+      injection=settings.method.injection if masked else 'none',
     )
   except ValueError as e:
     raise BadInput(f'model: {e}') from e

@@ -5,7 +5,8 @@ One table per family of files serves import, export and the accounting of both:
 * 'mdlm': kuleshov-group's MDLM and UDLM;
 * 'llama', 'qwen2', 'dream': Hugging Face's names for the Llama family;
 * 'llada': GSAI-ML's LLaDA, a Llama with names of its own;
-* 'gpt2': Hugging Face's GPT-2.
+* 'gpt2': Hugging Face's GPT-2;
+* 'conv': our own classifier, kernels [..., in, out] as they are here.
 
 Self-conditioning parameters, which no other project has, travel in the same file under
 their own dotted names (`self_conditioning.projection.kernel`), stored as they are: not
@@ -20,7 +21,12 @@ import numpy as np
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, GPT2Config, ModelDescription
+from scmdm_jax.models.description import (
+  ConvConfig,
+  DiTConfig,
+  GPT2Config,
+  ModelDescription,
+)
 
 SELF_CONDITIONING = 'self_conditioning'
 
@@ -81,6 +87,14 @@ _GPT2 = {
   'h_*/mlp/c_proj': 'h.*.mlp.c_proj',
   'ln_f': 'ln_f',
 }
+_CONV = {
+  'embed': 'embed',
+  'stages_*/down': 'stages.*.down',
+  'stages_*/norm': 'stages.*.norm',
+  'stages_*/mix': 'stages.*.mix',
+  'norm_final': 'norm_final',
+  'head': 'head',
+}
 _TABLES = {
   'mdlm': _MDLM,
   'llama': _LLAMA,
@@ -88,10 +102,11 @@ _TABLES = {
   'dream': _LLAMA,
   'llada': _LLADA,
   'gpt2': _GPT2,
+  'conv': _CONV,
 }
 # A PyTorch linear weight is [out, in], our kernels are [in, out]; GPT-2's Conv1D
-# stores them as we do.
-_TRANSPOSED = frozenset(_TABLES) - {'gpt2'}
+# stores them as we do, and so do our own files.
+_TRANSPOSED = frozenset(_TABLES) - {'gpt2', 'conv'}
 # Files that hold more than the bare GPT-2 put this before its names.
 _GPT2_PREFIX = 'transformer.'
 # Rows that are transposed at a time: 4 times as fast as all at once, which touches a
@@ -226,7 +241,7 @@ def _ignored(description: ModelDescription) -> dict[str, tuple[int, ...]]:
       ignored[f'h.{i}.attn.bias'] = (1, 1, arch.length, arch.length)
       ignored[f'h.{i}.attn.masked_bias'] = ()
     ignored['lm_head.weight'] = (arch.vocab_size, arch.hidden_dim)
-  else:
+  elif not isinstance(arch, ConvConfig):
     half = (_head_size(description) // 2,)
     ignored['model.rotary_emb.inv_freq'] = half
     for i in range(arch.num_blocks):
@@ -239,6 +254,7 @@ def _ignored(description: ModelDescription) -> dict[str, tuple[int, ...]]:
 
 def _head_size(description: ModelDescription) -> int:
   arch = description.architecture
+  assert not isinstance(arch, ConvConfig)
   return arch.hidden_dim // arch.num_heads
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scmdm_jax.checkpoints import layouts
-from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.description import ConvConfig, ModelDescription
 
 # The cache of Hugging Face's hub; nothing else in a path tells whose model it was.
 _HUB = re.compile(r'(?:^|/)models--([\w.-]+?)--([\w.-]+)(?:/|$)')
@@ -73,6 +73,8 @@ def license_of(readme: str) -> str:
 
 
 def _title(description: ModelDescription) -> str:
+  if description.objective == 'classify':
+    return 'A classifier of sequences and images (conv layout)'
   if description.mask_id is None and description.architecture.causal:
     return f'A causal language model ({description.layout} layout)'
   conditioned = description.injection != 'none'
@@ -85,7 +87,8 @@ def _title(description: ModelDescription) -> str:
 
 
 def _front_matter(description: ModelDescription, origin: Mapping[str, Any]) -> str:
-  tags = ['text-generation' if description.mask_id is None else 'masked-diffusion']
+  kinds = {'masked': 'masked-diffusion', 'causal': 'text-generation'}
+  tags = [kinds.get(description.objective, 'classification')]
   tags.append(description.layout)
   if description.injection != 'none':
     tags.append('self-conditioning')
@@ -111,10 +114,14 @@ def _hub_name(origin: Mapping[str, Any]) -> str:
 def _architecture(description: ModelDescription) -> str:
   arch = description.architecture
   shapes = [entry.shape for entry in layouts.manifest(description).values()]
+  parts = f'{arch.num_blocks} blocks, width {arch.hidden_dim}, '
+  if isinstance(arch, ConvConfig):
+    parts += f'{arch.num_classes} classes'
+  else:
+    parts += f'{arch.num_heads} heads'
   lines = [
-    f'* {sum(map(math.prod, shapes)):,} parameters; {arch.num_blocks} blocks, width '
-    f'{arch.hidden_dim}, {arch.num_heads} heads; {arch.vocab_size:,} tokens, length '
-    f'{arch.length:,}'
+    f'* {sum(map(math.prod, shapes)):,} parameters; {parts}; {arch.vocab_size:,} '
+    f'tokens, length {arch.length:,}'
   ]
   if description.mask_id is not None:
     lines.append(f'* Mask: token {description.mask_id}')

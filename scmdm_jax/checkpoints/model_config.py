@@ -11,7 +11,7 @@ from typing import Any
 
 from scmdm_jax.checkpoints.model_kinds import KINDS, REQUIRED, Kind, Same
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
 
 
 def description_from_config(config: dict[str, Any], path: str) -> ModelDescription:
@@ -50,12 +50,13 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       f'{path}: embedding_size is {arch.vocab_size}; wanted at least the vocab_size, '
       f'{config["vocab_size"]}'
     )
-  head_dim = arch.hidden_dim // arch.num_heads
-  if config.get('head_dim', head_dim) != head_dim:
-    raise BadInput(
-      f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number of '
-      f'heads, {head_dim}, is computed'
-    )
+  if not isinstance(arch, ConvConfig):
+    head_dim = arch.hidden_dim // arch.num_heads
+    if config.get('head_dim', head_dim) != head_dim:
+      raise BadInput(
+        f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number '
+        f'of heads, {head_dim}, is computed'
+      )
   if name in ('llada', 'Dream') and 'mask_token_id' not in config:
     raise BadInput(f'{path}: no mask_token_id; wanted the id of the mask token')
   default_mask = arch.vocab_size - 1 if name == 'mdlm' else None
@@ -105,7 +106,11 @@ def config_from_description(
   config = {
     'architectures': [kind.class_name],
     'model_type': name,
-    **{theirs: getattr(arch, ours) for theirs, ours, _, _ in kind.fields},
+    **{
+      theirs: getattr(arch, ours)
+      for theirs, ours, _, _ in kind.fields
+      if getattr(arch, ours) != ()  # No grid: a file like any other MDLM's.
+    },
     **kind.fixed,
   }
   if isinstance(arch, DiTConfig):
@@ -188,6 +193,10 @@ def _value(config: dict[str, Any], name: str, of: type, default: Any, path: str)
     if type(value) not in (int, float) or not 0 < value < 3e38:
       raise BadInput(f'{path}: {name} is {value!r}; wanted a positive number')
     value = float(value)
+  elif of is tuple:
+    if not isinstance(value, list | tuple):
+      raise BadInput(f'{path}: {name} is {value!r}; wanted a list of numbers')
+    value = tuple(value)
   elif not isinstance(value, of):
     raise BadInput(f'{path}: {name} is {value!r}; wanted a {of.__name__}')
   return value

@@ -2,7 +2,12 @@
 
 from typing import Any, NamedTuple
 
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, GPT2Config
+from scmdm_jax.models.description import (
+  ConvConfig,
+  DecoderConfig,
+  DiTConfig,
+  GPT2Config,
+)
 
 REQUIRED = object()
 
@@ -145,6 +150,24 @@ _GPT2 = Kind(
   },
   {},
 )
+_CONV = Kind(
+  'conv',
+  'ConvClassifier',
+  ConvConfig,
+  (
+    ('vocab_size', 'vocab_size', int, REQUIRED),
+    ('length', 'length', int, REQUIRED),
+    ('hidden_dim', 'hidden_dim', int, REQUIRED),
+    ('n_blocks', 'num_blocks', int, REQUIRED),
+    ('embedding_dim', 'embedding_dim', int, REQUIRED),
+    ('kernel_size', 'kernel_size', int, REQUIRED),
+    ('first_class', 'first_class', int, 0),
+    ('n_classes', 'num_classes', int, REQUIRED),
+    ('grid', 'grid', tuple, ()),
+  ),
+  {},
+  {},
+)
 KINDS = {
   'mdlm': _MDLM,
   'udlm': _MDLM._replace(class_name='UDLM'),
@@ -153,4 +176,5 @@ KINDS = {
   'Dream': _DREAM,
   'llada': _LLADA,
   'gpt2': _GPT2,
+  'conv': _CONV,
 }

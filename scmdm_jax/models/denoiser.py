@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from scmdm_jax.models.conv import Conv
 from scmdm_jax.models.decoder import Decoder
 from scmdm_jax.models.description import (
+  ConvConfig,
   DecoderConfig,
   DiTConfig,
   GPT2Config,
@@ -22,7 +24,12 @@ from scmdm_jax.models.injection import expected_row, make_injection
 
 Params = dict[str, Any]
 
-_BACKBONES = {DiTConfig: DiT, DecoderConfig: Decoder, GPT2Config: GPT2}
+_BACKBONES = {
+  DiTConfig: DiT,
+  DecoderConfig: Decoder,
+  GPT2Config: GPT2,
+  ConvConfig: Conv,
+}
 _TABLES = {DiTConfig: 'vocab_embed', DecoderConfig: 'embed_tokens', GPT2Config: 'wte'}
 # Far below any score, and its exponential is an exact zero.
 _BANNED = -1e30
@@ -88,9 +95,11 @@ def _apply(
 def init_params(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh float32 parameters of backbone and injection; the key is consumed."""
   key_backbone, key_injection = jax.random.split(key)
-  tokens = jnp.zeros((1, 2), jnp.int32)
+  inputs = (jnp.zeros((1, 2), jnp.int32), jnp.zeros((1,)))
+  if description.objective == 'classify':
+    inputs = (jnp.zeros((1, description.architecture.length), jnp.int32),)
   return {
-    'backbone': _init(_backbone(description), key_backbone, tokens, jnp.zeros((1,))),
+    'backbone': _init(_backbone(description), key_backbone, *inputs),
     'self_conditioning': init_self_conditioning(key_injection, description),
   }
 
@@ -125,9 +134,11 @@ def bind(
     execution: see `Execution`; None: on one device, nothing recomputed.
 
   Raises:
-    ValueError: classes for a model without.
+    ValueError: classes for a model without, or a classifier (`conv.bind` binds it).
   """
   arch = description.architecture
+  if description.objective == 'classify':
+    raise ValueError('a classifier is no denoiser; wanted conv.bind')
   conditioning = () if classes is None else (classes,)
   if conditioning and not getattr(arch, 'num_classes', 0):
     raise ValueError('classes are given, but the model has none; wanted None')

@@ -1,6 +1,7 @@
 """What a model is, as plain data: enough to rebuild it from its weights alone."""
 
 import dataclasses
+import math
 from typing import Any
 
 INJECTIONS = ('none', 'embedding', 'mlp', 'table', 'gate')
@@ -64,7 +65,31 @@ class GPT2Config:
     return True
 
 
-Architecture = DiTConfig | DecoderConfig | GPT2Config
+@dataclasses.dataclass(frozen=True)
+class ConvConfig:
+  """Sizes of a convolutional classifier of rows that begin with their class."""
+
+  vocab_size: int
+  length: int  # Tokens of a row, its class among them.
+  hidden_dim: int  # Features.
+  num_blocks: int  # Stages, each of which halves the positions.
+  embedding_dim: int
+  kernel_size: int
+  first_class: int  # Id of class 0; the ids of the others follow.
+  num_classes: int
+  # Channels, height and width of what follows the class; (): it is a sequence.
+  grid: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'grid', tuple(self.grid))
+
+  @property
+  def causal(self) -> bool:
+    """Whether a position sees only what stands before it: never."""
+    return False
+
+
+Architecture = DiTConfig | DecoderConfig | GPT2Config | ConvConfig
 
 # Layout (names of the tensors in safetensors files) and the architecture it stores.
 LAYOUTS: dict[str, type] = {
@@ -74,6 +99,7 @@ LAYOUTS: dict[str, type] = {
   'dream': DecoderConfig,
   'llada': DecoderConfig,
   'gpt2': GPT2Config,
+  'conv': ConvConfig,
 }
 
 
@@ -81,11 +107,14 @@ def _check_sizes(architecture: Architecture) -> None:
   """Every size a whole number from 1; a file may say anything."""
   for field in dataclasses.fields(architecture):
     size = getattr(architecture, field.name)
-    low = 0 if field.name == 'num_classes' else 1
+    low = 0 if field.name in ('num_classes', 'first_class') else 1
     if field.type is int and not (type(size) is int and low <= size < 2**31):
       raise ValueError(f'{field.name} is {size!r}; wanted a whole number from {low}')
   if architecture.num_blocks > 10_000:
     raise ValueError(f'num_blocks is {architecture.num_blocks}; wanted up to 10000')
+  if isinstance(architecture, ConvConfig):
+    _check_classes(architecture)
+    return
   groups = getattr(architecture, 'num_kv_heads', 1)
   if architecture.num_heads % groups:
     raise ValueError(
@@ -104,12 +133,29 @@ def _check_sizes(architecture: Architecture) -> None:
     )
 
 
+def _check_classes(architecture: ConvConfig) -> None:
+  """Classes inside the vocabulary, and an image that fills the rows."""
+  grid, length = architecture.grid, architecture.length
+  last = architecture.first_class + architecture.num_classes
+  if architecture.num_classes < 2 or last > architecture.vocab_size:
+    raise ValueError(
+      f'classes have ids {architecture.first_class} to {last - 1}; wanted at least '
+      f'two, inside the vocabulary of {architecture.vocab_size}'
+    )
+  sizes = all(type(size) is int and size > 0 for size in grid)
+  if grid and (len(grid) != 3 or not sizes or 1 + math.prod(grid) != length):
+    raise ValueError(
+      f'grid is {grid}; wanted channels, height and width, whose product is one less '
+      f'than the length, {length}'
+    )
+
+
 @dataclasses.dataclass(frozen=True)
 class ModelDescription:
   """An architecture, its vocabulary and how the previous prediction enters it."""
 
   architecture: Architecture
-  mask_id: int | None  # None: not a diffusion model (a causal judge).
+  mask_id: int | None  # None: not a diffusion model (a judge).
   # What `scmdm_jax.data.tokenizers` knows it by: a name, or the name of the file that
   # lies in the checkpoint's `tokenizer/`; '' if unknown.
   tokenizer: str
@@ -148,6 +194,13 @@ class ModelDescription:
           f'undefined_ids has [{start}, {stop}); wanted ranges inside the vocabulary '
           f'of {arch.vocab_size}'
         )
+
+  @property
+  def objective(self) -> str:
+    """What it is trained for: 'masked', 'causal' or 'classify'."""
+    if isinstance(self.architecture, ConvConfig):
+      return 'classify'
+    return 'causal' if self.mask_id is None else 'masked'
 
   def to_dict(self) -> dict[str, Any]:
     """Plain JSON data; inverse of `from_dict`."""

@@ -175,7 +175,8 @@ def load_masked(
       'samplers do not undo; wanted a masked diffusion model'
     )
   if description.mask_id is None:
-    raise BadInput(f'{where}: a causal model; wanted a masked diffusion model')
+    kind = 'classifier' if description.objective == 'classify' else 'causal model'
+    raise BadInput(f'{where}: a {kind}; wanted a masked diffusion model')
   return fitted(description, tokenizer, settings, where), params
 
 
@@ -192,6 +193,8 @@ def load_judge(
   where = f'judge {settings.judge}'
   if description.mask_id is not None:
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
+  if description.objective == 'classify':
+    raise BadInput(f'{where}: a classifier; wanted a causal model')
   if not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
   model = store.open_model(_imported(settings.judge, workdir, 'judge'), verify_below=0)

@@ -48,6 +48,8 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
     description = model_config.description_from_config(config, str(source))
   else:
     description = store.open_model(source, verify_below=0).description
+  if description.objective == 'classify':
+    raise BadInput(f'{path}: a classifier; wanted a model of tokens')
   wanted = settings.method.injection
   masked = description.mask_id is not None
   if masked and description.injection == 'none' and settings.method.rate > 0:

@@ -26,10 +26,11 @@ from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.autoregressive import causal_nll
-from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.judges.classifier import class_nll
+from scmdm_jax.models import conv, denoiser
+from scmdm_jax.models.description import ConvConfig, ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.modes import domains, models
+from scmdm_jax.modes import classifiers, domains, models
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import multihost, rules
 from scmdm_jax.settings import (
@@ -56,9 +57,11 @@ Params = dict[str, Any]
 def make_loss(
   description: ModelDescription, method: MethodSettings, execution: Execution
 ):
-  """The loss of a step: next token for a causal model, the two-pass NELBO otherwise."""
+  """The loss of a step: of the next token, of the class, or the two-pass NELBO."""
   if method.objective == 'causal':
     return functools.partial(_causal_loss, description, execution)
+  if method.objective == 'classify':
+    return functools.partial(_class_loss, description, execution)
   return functools.partial(_masked_loss, description, method, execution)
 
 
@@ -72,6 +75,20 @@ def _causal_loss(
   del key
   network = denoiser.bind(params, description, execution=execution)
   return causal_nll(network, execution.pin(tokens)).mean()
+
+
+def _class_loss(
+  description: ModelDescription,
+  execution: Execution,
+  key: jax.Array,
+  params: Params,
+  tokens: jax.Array,
+) -> jax.Array:
+  del key
+  arch = description.architecture
+  assert isinstance(arch, ConvConfig)
+  classifier = conv.bind(params, description, execution)
+  return class_nll(classifier.logits, execution.pin(tokens), arch.first_class).mean()
 
 
 def _masked_loss(
@@ -120,7 +137,7 @@ def starting_point(
       settings, method=_without_idle_injection(settings.method)
     )
     description = dataclasses.replace(
-      new_model(settings, tokenizer.vocab_size, tokenizer.mask_id),
+      new_model(settings, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.class_ids),
       tokenizer=tokenizer.name,
       fingerprint=tokenizer.fingerprint,
       undefined_ids=tokenizer.undefined_ids,
@@ -131,11 +148,10 @@ def starting_point(
   description, params = models.load(settings.checkpoint, workdir, 'checkpoint')
   where = f'checkpoint {settings.checkpoint}'
   description = models.fitted(description, tokenizer, settings, where)
-  if (description.mask_id is None) != (settings.method.objective == 'causal'):
-    kind = 'causal' if description.mask_id is None else 'masked'
+  if description.objective != settings.method.objective:
     raise BadInput(
-      f'method.objective: found {settings.method.objective!r}; wanted {kind!r}, as '
-      f'{where} is'
+      f'method.objective: found {settings.method.objective!r}; wanted '
+      f'{description.objective!r}, as {where} is'
     )
   if settings.method.objective == 'causal' and not description.architecture.causal:
     raise BadInput(
@@ -164,7 +180,7 @@ def add_injection(
     BadInput: the model has another injection than `method` asks for.
   """
   wanted = _without_idle_injection(method).injection
-  if method.objective == 'causal' or wanted in ('none', description.injection):
+  if method.objective != 'masked' or wanted in ('none', description.injection):
     return description, params
   if description.injection != 'none':
     raise BadInput(
@@ -298,6 +314,14 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     origin(settings, base),
     tokenizer.files,
   )
+  figures = {}
+  if description.objective == 'classify':
+    figures = classifiers.heldout_figures(
+      multihost.gathered(trained),
+      description,
+      domains.of(settings.data).read_rows(settings.data, tokenizer, 'test'),
+      settings.evaluate.batch_size,
+    )
   return {
     'mode': 'train',
     'model': str(workdir / store.MODEL_SUBDIRECTORY),
@@ -307,4 +331,5 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     * settings.train.batch_size
     * settings.data.length,
     'seconds': round(time.time() - started, 1),
+    **figures,
   }

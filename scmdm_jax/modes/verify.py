@@ -82,6 +82,8 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
   arrays = _read_reference(pathlib.Path(os.path.expanduser(reference)))
   with tempfile.TemporaryDirectory() as scratch:
     description, params = models.load(source, pathlib.Path(scratch), 'source')
+  if description.objective == 'classify':
+    raise BadInput(f'--source {source}: a classifier; wanted a model of tokens')
   ids, wanted = arrays['input_ids'], arrays['logits']
   vocab_size = description.architecture.vocab_size
   shape = (*ids.shape, vocab_size)

@@ -51,6 +51,13 @@ _GPT2 = (
   (r'h_\d+/mlp/c_proj/kernel', P('tensor', 'fsdp')),
   (r'h_\d+/mlp/c_proj/bias', P()),
 )
+# A judge: small, and whole on every device.
+_CONV = (
+  ('embed/embedding', P()),
+  (r'stages_\d+/(down|mix)/(kernel|bias)', P()),
+  (r'(stages_\d+/norm|norm_final)/scale', P()),
+  ('head/(kernel|bias)', P()),
+)
 _INJECTIONS = (
   ('projection/kernel', P('fsdp', None)),
   ('norm/scale|gate', P()),
@@ -59,7 +66,7 @@ _INJECTIONS = (
   ('table', P('tensor', 'fsdp')),
 )
 RULES = (
-  *((f'backbone/({path})', spec) for path, spec in (*_DIT, *_DECODER, *_GPT2)),
+  *((f'backbone/({path})', spec) for path, spec in (*_DIT, *_DECODER, *_GPT2, *_CONV)),
   *((f'self_conditioning/({path})', spec) for path, spec in _INJECTIONS),
 )
 _VOCABULARY = (

@@ -1,0 +1,30 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scmdm_jax.judges.classifier import accuracy, class_nll, macro_f1
+
+
+def test_nll_of_known_scores():
+  scores = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32)) + 3
+  rows = np.array([[8, 0, 1], [9, 1, 1]], np.int32)
+  found = class_nll(lambda tokens: jnp.asarray(scores[: len(tokens)]), rows, 7)
+  np.testing.assert_allclose(found, [math.log(4), math.log(1 / 0.8)], rtol=1e-6)
+
+
+def test_macro_f1_by_hand():
+  wanted = np.array([0, 0, 0, 1, 1, 2])
+  found = np.array([0, 0, 1, 1, 1, 0])
+  # Class 0: tp 2, fp 1, fn 1; class 1: tp 2, fp 1, fn 0; class 2: tp 0.
+  f1 = (2 * 2 / 6 + 2 * 2 / 5 + 0) / 3
+  assert macro_f1(wanted, found) == pytest.approx(f1)
+  assert accuracy(wanted, found) == pytest.approx(4 / 6)
+
+
+def test_macro_f1_of_guessing_one_class():
+  # By the formula 2 / (C + 1) for the one class, 0 for the others: 4 equal classes.
+  wanted = np.repeat(np.arange(4), 10)
+  assert macro_f1(wanted, np.zeros(40, int)) == pytest.approx(2 / 5 / 4)
+  assert macro_f1(wanted, wanted) == 1.0
