@@ -136,6 +136,12 @@ def test_numbers_must_be_finite(name, value):
 
 @pytest.mark.parametrize('name', NUMBERS)
 def test_no_option_may_be_negative(name):
+  if name == 'sample.label':
+    assert value_at(resolve(with_option(name, -1)), name) == -1  # Each in turn.
+    assert refusal(with_option(name, -2)) == (
+      f'{name}: found -2; wanted a number of at least -1'
+    )
+    return
   if name.startswith('mesh.'):
     assert value_at(resolve(with_option(name, -1)), name) == -1  # The rest.
     assert refusal(with_option(name, -2)) == (
@@ -153,6 +159,7 @@ ZERO_ALLOWED = {
   'seed',
   'sample.block_length',
   'sample.guidance',
+  'sample.label',
   'method.eps',
   'method.rate',
   'train.final_learning_rate',
