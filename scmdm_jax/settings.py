@@ -246,6 +246,9 @@ class EvaluateSettings:
   batch_size: int = _above(64, 0)
   repeats: int = _above(4, 0)  # Times and masks drawn per example for the NELBO.
   judge_length: int = _above(1024, 0)  # --mode=judge: most tokens it reads at once.
+  # Above 0: MAUVE of samples of text with the judge's features, over so many starts of
+  # k-means, against as many held-out rows.
+  mauve_seeds: int = _at_least(0, 0)
   carried_steps: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
 
 
@@ -448,6 +451,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
       "diffusion models; wanted 'masked'"
     )
   _check_data(settings.data)
+  _check_mauve(settings)
   _check_sample(settings)
   for name in settings.benchmark.strategies:
     sample = dataclasses.replace(settings.sample, strategy=name)
@@ -485,6 +489,16 @@ def _check_data(data: DataSettings) -> None:
     raise BadInput(
       f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted text '
       'and a number of pieces from 300, as in sentencepiece:1024'
+    )
+
+
+def _check_mauve(settings: Settings) -> None:
+  """Refuses MAUVE of what is not text, or without anybody to read it."""
+  seeds, domain = settings.evaluate.mauve_seeds, DATASETS[settings.data.name]
+  if seeds and (domain != 'text' or not settings.judge):
+    raise BadInput(
+      f'evaluate.mauve_seeds: found {seeds} with data.name = {settings.data.name!r} '
+      f'and judge = {settings.judge!r}; wanted text and a judge that reads it, or 0'
     )
 
 

@@ -168,6 +168,7 @@ ZERO_ALLOWED = {
   'train.ema_decay',
   'sample.temperature',
   'compare.benchmark_pairs',
+  'evaluate.mauve_seeds',
   'plan.hbm_gib',
   'plan.tries',
   'plan.price_per_hour',
@@ -490,3 +491,19 @@ def test_steps_are_traced_in_training_only():
   assert resolve({}).profile.window is None
   with pytest.raises(BadInput, match='with --mode=train'):
     resolve({'mode': 'sample', 'profile': {'steps': '5:8'}})
+
+
+@pytest.mark.parametrize('name', ['text', 'qm9'])
+def test_mauve_wants_text_and_a_judge(name):
+  config = with_option('evaluate.mauve_seeds', 3)
+  tokenizer = {'text': 'sentencepiece:320', 'qm9': 'smiles_qm9'}[name]
+  config['data'] = {'name': name, 'tokenizer': tokenizer}
+  for judge in ('', 'somewhere'):
+    config['judge'] = judge
+    if name == 'text' and judge:
+      assert resolve(config).evaluate.mauve_seeds == 3
+    else:
+      assert refusal(config) == (
+        f'evaluate.mauve_seeds: found 3 with data.name = {name!r} and judge = '
+        f'{judge!r}; wanted text and a judge that reads it, or 0'
+      )

@@ -1,4 +1,4 @@
-"""Generative perplexity: samples as a causal judge reads them, domain by domain."""
+"""Samples as a causal judge reads them: generative perplexity, and features of text."""
 
 import functools
 from collections.abc import Callable
@@ -9,6 +9,7 @@ import numpy as np
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.judges import text
 from scmdm_jax.judges.autoregressive import causal_nll, score
+from scmdm_jax.judges.mauve import last_hidden
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes.models import Judge
@@ -21,6 +22,16 @@ def compiled_nll(description: ModelDescription):
 
   def compute(params, tokens):
     return causal_nll(denoiser.bind(params, description), tokens)
+
+  return jax.jit(compute)
+
+
+@functools.cache
+def compiled_features(description: ModelDescription):
+  """`last_hidden` of a judge: (parameters, int32 [B, L], int32 [B]) -> [B, D]."""
+
+  def compute(params, tokens, last):
+    return last_hidden(denoiser.bind(params, description), tokens, last)
 
   return jax.jit(compute)
 
@@ -108,18 +119,52 @@ def text_perplexity(
   judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
   """MDLM's generative perplexity of `samples` int [N, L]; protocol in judges/text."""
-  own = judge.tokenizer
   limit = judge.description.architecture.length
-  frame = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
-  rows = [
-    text.reread(sample, frame, tokenizer.decode, own.encode_text, own.eos_id)[:limit]
-    for sample in samples
-  ]
+  rows = _texts(judge, samples, tokenizer)
   return score(
     scorer(judge),
     rows,
     length=limit,
     stride=limit,
     batch_size=batch_size,
-    counted=[text.counted_targets(row, own.eos_id) for row in rows],
+    counted=[text.counted_targets(row, judge.tokenizer.eos_id) for row in rows],
   ).perplexity
+
+
+def text_features(
+  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+) -> np.ndarray:
+  """What MAUVE compares, float32 [N, D], one vector for each of `samples` int [N, L].
+
+  A sample is read as in `text_perplexity`. Its vector is the judge's hidden state at
+  the last token that is not an end; of a sample of nothing but ends, at the first.
+  """
+  rows = _texts(judge, samples, tokenizer)
+  limit = judge.description.architecture.length
+  width = min(-(-max(len(row) for row in rows) // 64) * 64, limit)
+  last = np.zeros(len(rows), np.int32)
+  tokens = np.zeros((len(rows), width), np.int32)
+  for i, row in enumerate(rows):
+    tokens[i, : len(row)] = row
+    inside = np.flatnonzero(row != judge.tokenizer.eos_id)
+    last[i] = inside[-1] if inside.size else 0
+  compute = compiled_features(judge.description)
+  found = []
+  # The last batch repeats its last row, so that all have one shape.
+  for first in range(0, len(rows), batch_size):
+    multihost.leave_if_asked('judging')
+    chosen = np.minimum(np.arange(first, first + batch_size), len(rows) - 1)
+    hidden = compute(judge.params, tokens[chosen], last[chosen])
+    found.append(np.asarray(hidden)[: len(rows) - first])
+  return np.concatenate(found)
+
+
+def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
+  """Samples in the judge's tokens, as MDLM's protocol wants; see judges/text."""
+  own = judge.tokenizer
+  limit = judge.description.architecture.length
+  frame = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
+  return [
+    text.reread(sample, frame, tokenizer.decode, own.encode_text, own.eos_id)[:limit]
+    for sample in samples
+  ]

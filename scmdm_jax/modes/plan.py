@@ -39,7 +39,9 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
     tokenizer = models.run_tokenizer(settings, workdir)
     return new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
   source = pathlib.Path(path).expanduser()
-  if source.is_dir() and (source / 'config.json').is_file():
+  # The config.json of a training's workdir holds its options; the model lies below.
+  ours = (source / store.MODEL_SUBDIRECTORY / store.MODEL_JSON).is_file()
+  if not ours and (source / 'config.json').is_file():
     source = source / 'config.json'
   if source.suffix == '.json':
     if not source.is_file():

@@ -30,6 +30,8 @@ METRICS = {
   'distinct_2': Metric('distinct-2', ''),
   'distinct_4': Metric('distinct-4', ''),
   'repetition_4': Metric('repeated 4-grams', ''),
+  'mauve': Metric('MAUVE', 'higher'),
+  'mauve_smoothed': Metric('MAUVE, smoothed', 'higher'),
   'frechet_distance': Metric('Frechet distance', 'lower'),
   'class_accuracy': Metric('class accuracy', 'higher'),
   'js_distance_3': Metric('3-mer JS distance', 'lower'),
@@ -52,6 +54,7 @@ METRICS = {
 QUALITY = (
   'valid_rate',
   'generative_perplexity',
+  'mauve',
   'frechet_distance',
   'class_accuracy',
   'js_distance_6',
@@ -60,6 +63,7 @@ QUALITY = (
 HEADLINE = (*QUALITY, 'entropy', 'carried_elbo')
 LIKELIHOOD = ('nelbo_null', 'nelbo_two_pass')
 SETS = (
+  'mauve_smoothed',
   'js_distance_3',
   'gc_error',
   'auroc',

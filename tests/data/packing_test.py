@@ -97,6 +97,17 @@ def test_order_is_shuffled_and_resumed_exactly(tmp_path):
   assert expected[0] != [rows[i].tolist() for i in range(3)]
 
 
+def test_an_id_outside_the_vocabulary_is_named_with_its_record(tmp_path, monkeypatch):
+  size = PIECES.vocab_size
+  monkeypatch.setattr(
+    type(PIECES), 'encode_text', lambda _, text: np.array([1, size - (text != 'b')])
+  )
+  with pytest.raises(
+    BadInput, match=rf'record 1: token id {size} is not in \[0, {size}'
+  ):
+    packed_rows(documents(['a', 'b', 'a']), PIECES, 4, tmp_path)
+
+
 def test_too_little_text_and_damage_are_named(tmp_path):
   with pytest.raises(BadInput, match=r'data\.length: found 900; wanted at most'):
     packed_rows(documents(), PIECES, 900, tmp_path)

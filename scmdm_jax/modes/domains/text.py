@@ -1,6 +1,7 @@
 """Text: documents packed into rows; samples are read by a causal judge."""
 
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,13 @@ import numpy as np
 from scmdm_jax.data import packing, sources
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.errors import BadInput
 from scmdm_jax.judges import text as judges
+from scmdm_jax.judges.mauve import judge_mauve
 from scmdm_jax.modes import data
 from scmdm_jax.modes.domains.protocol import Domain, Measure
 from scmdm_jax.modes.models import Judge, load_judge
-from scmdm_jax.modes.perplexity import text_perplexity
+from scmdm_jax.modes.perplexity import text_features, text_perplexity
 from scmdm_jax.settings import DataSettings, Settings
 
 
@@ -29,30 +32,52 @@ def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
 
 
 def measures(
-  samples: np.ndarray, tokenizer: Tokenizer, judge: Judge | None, batch_size: int
+  samples: np.ndarray,
+  tokenizer: Tokenizer,
+  judge: Judge | None,
+  batch_size: int,
+  real: np.ndarray | None = None,
+  seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
-  """Diversity within samples (judges/text) and generative perplexity.
+  """Diversity within samples (judges/text), generative perplexity, and MAUVE if asked.
 
   Args:
     samples: int32 [N, L].
     tokenizer: of the run.
     judge: a causal model; None leaves the perplexity None.
     batch_size: of the judge.
+    real: float [M, D], `text_features` of real rows: MAUVE's reference, with as many of
+      them as there are samples; None leaves MAUVE out.
+    seeds: of its k-means.
   """
-  perplexity = None
+  found: dict[str, Any] = judges.judge_text(samples, tokenizer.invisible_ids)
+  found['generative_perplexity'] = None
   if judge is not None:
-    perplexity = text_perplexity(judge, samples, tokenizer, batch_size)
-  return {
-    **judges.judge_text(samples, tokenizer.invisible_ids),
-    'generative_perplexity': perplexity,
-  }
+    found['generative_perplexity'] = text_perplexity(
+      judge, samples, tokenizer, batch_size
+    )
+    if real is not None:
+      features = text_features(judge, samples, tokenizer, batch_size)
+      found |= judge_mauve(features, real[: len(features)], seeds).to_dict()
+  return found
 
 
 def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
-  """`measures` with its judge read."""
+  """`measures` with its judge and reference read."""
   judge = load_judge(settings, workdir, tokenizer)
-  batch = settings.evaluate.batch_size
-  return lambda samples: measures(samples, tokenizer, judge, batch)
+  batch, seeds = settings.evaluate.batch_size, range(settings.evaluate.mauve_seeds)
+  real = None
+  if judge is not None and seeds:
+    rows = read_rows(settings.data, tokenizer, 'test')
+    count = min(settings.sample.num_samples, len(rows))
+    if count < 2:
+      raise BadInput(
+        f'evaluate.mauve_seeds: found {len(seeds)} with {len(rows)} held-out rows and '
+        f'{settings.sample.num_samples} samples; wanted at least 2 of each'
+      )
+    used = np.stack([rows[i] for i in range(count)])
+    real = text_features(judge, used, tokenizer, batch)
+  return lambda samples: measures(samples, tokenizer, judge, batch, real, seeds)
 
 
 DOMAIN = Domain(
