@@ -120,10 +120,11 @@ class _Bench:
     )
     description, params = _start(self.settings, self.base, arm.rate, seed)
     name = f'{arm.name}, seed {seed}'
+    state = train.fresh_state(params, optimizer_of(options), mesh_of(settings))
     trained = train.fit(
       settings,
       description,
-      params,
+      state,
       self.train_rows,
       directory,
       name,

@@ -1,6 +1,7 @@
 """A model from a path, with its tokenizer; other formats are imported first."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 import shutil
@@ -38,7 +39,7 @@ def mesh_of(settings: Settings, devices: Sequence[Any] | None = None) -> Mesh:
 
 
 def place(params: Any, mesh: Mesh, dtype: str) -> Any:
-  """`params` in `dtype`, split over the mesh."""
+  """`params` in `dtype`, split over the mesh; what is so already stays where it is."""
   cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
   return multihost.spread(cast, rules.shardings(mesh, cast))
 
@@ -48,15 +49,24 @@ def load(
   workdir: pathlib.Path,
   name: str,
   verify_below: int = digests.VERIFY_BELOW,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
 ) -> tuple[ModelDescription, Any]:
   """The model at `path`; another format is imported into `workdir/imported/name` once.
 
+  With a mesh, no process reads more of it than its devices hold, and no device ever
+  holds more than its part; without, all of it goes to one device of each process.
+
   Raises:
-    BadInput: no model there; see `store.load_model` and `convert.import_model`.
+    BadInput: no model there, or a size that the mesh does not divide; see
+      `store.load_model` and `convert.import_model`.
     DamagedData: its files are truncated or altered, or a parameter is not finite.
   """
   found = _imported(path, workdir, name)
-  description, params = store.load_model(found, verify_below=verify_below)
+  place = None if mesh is None else functools.partial(rules.placed, mesh)
+  description, params = store.load_model(
+    found, dtype=dtype, place=place, verify_below=verify_below
+  )
   finite = jax.device_get(_finite(params))
   for keys, whole in jax.tree_util.tree_leaves_with_path(finite):
     if not whole:
@@ -158,15 +168,22 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
 
 
 def load_masked(
-  settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
+  settings: Settings,
+  workdir: pathlib.Path,
+  tokenizer: Tokenizer,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
 ) -> tuple[ModelDescription, Any]:
-  """The masked diffusion model named by `checkpoint`, checked against the data."""
+  """The masked diffusion model named by `checkpoint`, checked against the data.
+
+  See `load` for where its parameters are.
+  """
   if not settings.checkpoint:
     raise BadInput(
       f'checkpoint: not given; --mode={settings.mode} wants the path of a model'
     )
   description, params = load(
-    settings.checkpoint, workdir, 'checkpoint', settings.verify_below
+    settings.checkpoint, workdir, 'checkpoint', settings.verify_below, mesh, dtype
   )
   where = f'checkpoint {settings.checkpoint}'
   if description.noise == 'uniform':

@@ -59,19 +59,10 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   return description
 
 
-def _abstract(tree: Any, mesh: Mesh, dtype: str = '') -> Any:
-  """Shapes of `tree`, placed on the mesh."""
-
-  def place(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype, sharding=sharding)
-
-  return jax.tree.map(place, tree, rules.shardings(mesh, tree))
-
-
 def _state(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
   params = denoiser.abstract_params(description)
   start = functools.partial(initial_state, config=optimizer_of(settings.train))
-  return _abstract(jax.eval_shape(start, params), mesh)
+  return rules.placed(mesh, jax.eval_shape(start, params))
 
 
 def _bytes(tree: Any) -> int:
@@ -115,7 +106,7 @@ def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> A
   )
   shape = (sample.batch_size, length)
   return run.lower(
-    _abstract(denoiser.abstract_params(description), mesh, sample.dtype),
+    rules.placed(mesh, denoiser.abstract_params(description), sample.dtype),
     jax.ShapeDtypeStruct(shape[:1], key, sharding=rows),
     jax.ShapeDtypeStruct(shape, np.int32, sharding=rows),
     number,
@@ -128,7 +119,7 @@ def _kept(
   """Bytes per device of what stays from step to step."""
   if settings.plan.job == 'sample':
     params = denoiser.abstract_params(description)
-    return {'weights': _bytes(_abstract(params, mesh, settings.sample.dtype))}
+    return {'weights': _bytes(rules.placed(mesh, params, settings.sample.dtype))}
   state = _state(settings, description, mesh)
   return {
     'weights': _bytes(state.params),

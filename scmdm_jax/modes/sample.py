@@ -230,9 +230,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `samples.jsonl` and returns the main figures."""
   tokenizer = run_tokenizer(settings, workdir)
   x_init = starting_rows(settings, tokenizer)
-  description, params = load_masked(settings, workdir, tokenizer)
-  key = jax.random.key(settings.seed)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
+  description, params = load_masked(
+    settings, workdir, tokenizer, mesh, settings.sample.dtype
+  )
+  key = jax.random.key(settings.seed)
   drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
   write_samples(workdir, drawn, tokenizer, domains.of(settings.data))
   return {

@@ -129,9 +129,16 @@ def compiled_step(
 
 
 def starting_point(
-  settings: Settings, tokenizer: Tokenizer, workdir: pathlib.Path, key: jax.Array
+  settings: Settings,
+  tokenizer: Tokenizer,
+  workdir: pathlib.Path,
+  key: jax.Array,
+  mesh: Mesh,
 ) -> tuple[ModelDescription, Params]:
-  """The description and parameters a run begins with; the key is consumed."""
+  """The description and parameters a run begins with, spread over the mesh.
+
+  The key is consumed.
+  """
   if not settings.checkpoint:
     settings = dataclasses.replace(
       settings, method=_without_idle_injection(settings.method)
@@ -142,10 +149,12 @@ def starting_point(
       fingerprint=tokenizer.fingerprint,
       undefined_ids=tokenizer.undefined_ids,
     )
-    return description, jax.jit(denoiser.init_params, static_argnums=1)(
-      key, description
-    )
-  description, params = models.load(settings.checkpoint, workdir, 'checkpoint')
+    where = rules.shardings(mesh, denoiser.abstract_params(description))
+    start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
+    return description, start(key, description)
+  description, params = models.load(
+    settings.checkpoint, workdir, 'checkpoint', settings.verify_below, mesh
+  )
   where = f'checkpoint {settings.checkpoint}'
   description = models.fitted(description, tokenizer, settings, where)
   if description.objective != settings.method.objective:
@@ -192,32 +201,50 @@ def add_injection(
   return description, {**params, 'self_conditioning': fresh}
 
 
-def fresh_state(params: Params, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
+def fresh_state(
+  params: Params, optimizer: OptimizerConfig, mesh: Mesh, donate: bool = False
+) -> TrainState:
   """The state at step 0, on float32 copies of `params`: the loop donates its state.
 
   Placed as what a step returns and a checkpoint restores is: of a mixed state the
   second step would be compiled anew.
+
+  Args:
+    params: spread over the mesh, or whole in every process.
+    optimizer: see `OptimizerConfig`.
+    mesh: of the run.
+    donate: whether the state may take the place of `params` that are float32 and
+      spread; they are gone then.
   """
 
   def copied(params: Params) -> TrainState:
     masters = jax.tree.map(lambda p: jnp.array(p, jnp.float32, copy=True), params)
     return initial_state(masters, optimizer)
 
-  if multihost.count() > 1:  # What was loaded is bound to a device of this process.
-    params = multihost.spread(params, rules.shardings(mesh, params))
+  # What is new, or of another mesh, is bound to other devices.
+  params = multihost.spread(params, rules.shardings(mesh, params))
   where = rules.shardings(mesh, jax.eval_shape(copied, params))
-  return jax.jit(copied, out_shardings=where)(params)
+  given = (0,) if donate else ()
+  return jax.jit(copied, out_shardings=where, donate_argnums=given)(params)
 
 
 def fit(
   settings: Settings,
   description: ModelDescription,
-  params: Params,
+  state: TrainState,
   rows: Rows,
   workdir: pathlib.Path,
   name: str = 'train',
 ) -> Params:
-  """Trains `params` (not changed) and returns the average; resumes in `workdir`.
+  """Trains and returns the average of the parameters; resumes in `workdir`.
+
+  Args:
+    settings: of the run.
+    description: what is trained.
+    state: at step 0, of `fresh_state` on the run's mesh; donated.
+    rows: what it is trained on.
+    workdir: where checkpoints and metrics go.
+    name: of the run, for whom it is shown to.
 
   Raises:
     Stopped: by SIGTERM, after saving.
@@ -257,7 +284,7 @@ def fit(
       )
       stack.callback(writer.close)
     state = loop.train(
-      fresh_state(params, optimizer, mesh),
+      state,
       compiled_step(
         description, settings.method, optimizer, mesh, options.remat, options.dtype
       ),
@@ -304,9 +331,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   tokenizer = models.run_tokenizer(settings, workdir)
   rows = domains.of(settings.data).read_rows(settings.data, tokenizer, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
-  description, params = starting_point(settings, tokenizer, workdir, key)
+  mesh = models.mesh_of(settings)
+  description, params = starting_point(settings, tokenizer, workdir, key, mesh)
   base = models.base_origin(settings, workdir)
-  trained = fit(settings, description, params, rows, workdir)
+  state = fresh_state(params, optimizer_of(settings.train), mesh, donate=True)
+  trained = fit(settings, description, state, rows, workdir)
   store.save_model(
     workdir / store.MODEL_SUBDIRECTORY,
     description,

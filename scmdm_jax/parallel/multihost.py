@@ -155,11 +155,16 @@ def gathered(tree: Any) -> Any:
 
 
 def spread(tree: Any, shardings: Any) -> Any:
-  """Arrays that every process has as a whole, placed over all by `shardings`."""
+  """Arrays that every process has as a whole, placed over all by `shardings`.
+
+  Arrays that are placed so already are returned as they are.
+  """
   if count() == 1:
     return jax.device_put(tree, shardings)
 
   def place(x: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
+    if sharding.is_equivalent_to(getattr(x, 'sharding', None), x.ndim):
+      return x
     whole = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, lambda index: whole[index])
 

@@ -113,6 +113,19 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
   return jax.tree_util.tree_map_with_path(place, tree)
 
 
+def placed(mesh: Mesh, tree: Any, dtype: str = '') -> Any:
+  """The shapes of `tree`, in `dtype` if one is given, with their `shardings`.
+
+  Raises:
+    As `shardings`.
+  """
+
+  def place(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(leaf.shape, dtype or leaf.dtype, sharding=sharding)
+
+  return jax.tree.map(place, tree, shardings(mesh, tree))
+
+
 def gather_vocabulary(mesh: Mesh, params: Any) -> Any:
   """Embeddings, heads and tables of `params` split over `tensor` alone."""
 

@@ -133,6 +133,7 @@ def train(
     abstract = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
+    jax.tree.map(lambda x: x.delete(), state)  # There may be no room for two.
     try:
       state, data_state, _ = store.restore(start, abstract)
     except DamagedData as e:

@@ -183,7 +183,7 @@ def test_a_new_model_remembers_its_tokenizer(folder, tmp_path):
   )
   tokenizer = models.run_tokenizer(options, tmp_path)
   description, params = train.starting_point(
-    options, tokenizer, tmp_path, jax.random.key(0)
+    options, tokenizer, tmp_path, jax.random.key(0), one_device()
   )
   assert description.architecture.vocab_size == COUNT
   assert description.mask_id == IDS['[MASK]']

@@ -126,7 +126,7 @@ def test_the_model_is_the_average_of_the_last_checkpoint(base):
 def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   settings = settings_with(checkpoint=str(base), method__rate=1.0)
   tokenizer = get_tokenizer('smiles_qm9')
-  description, params = train.starting_point(settings, tokenizer, tmp_path, KEY)
+  description, params = train.starting_point(settings, tokenizer, tmp_path, KEY, MESH)
   assert description.injection == 'embedding'
   _, old = store.load_model(base)
   for mine, theirs in zip(
@@ -147,11 +147,11 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   assert extra['base_license'] == 'unknown'
   # What has been adapted keeps its injection, and no other may take its place.
   again = settings_with(checkpoint=str(tmp_path / 'run'), method__rate=0.0)
-  description, _ = train.starting_point(again, tokenizer, tmp_path, KEY)
+  description, _ = train.starting_point(again, tokenizer, tmp_path, KEY, MESH)
   assert description.injection == 'embedding'
   other = settings_with(checkpoint=str(tmp_path / 'run'), method__injection='gate')
   with pytest.raises(BadInput) as caught:
-    train.starting_point(other, tokenizer, tmp_path, KEY)
+    train.starting_point(other, tokenizer, tmp_path, KEY, MESH)
   assert str(caught.value) == (
     "method.injection: found 'gate', but the checkpoint has 'embedding'; wanted the "
     'same'
