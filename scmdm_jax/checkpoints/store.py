@@ -31,7 +31,7 @@ TOKENIZER = 'tokenizer'
 FORMAT = 1
 
 _PARAMS = 'params'
-# Parameters collected before they are written together.
+# Parameters collected before they are written together, and read at a time.
 _GROUP_BYTES = 128 << 20
 # Of one stored piece of an array: a process that needs a slice reads little else.
 _CHUNK_BYTES = 1 << 20
@@ -303,8 +303,14 @@ def load_model(
   if dtype is not None:
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
   wanted = placed(wanted if place is None else place(wanted))
-  with disk.reading(model.directory / _PARAMS):
-    return model.description, ocp.load(str(model.directory / _PARAMS), wanted)
+  context = ocp.Context()
+  # Orbax has all arrays on their way at once otherwise, and a second copy of them.
+  largest = max(4 * leaf.size for leaf in jax.tree.leaves(wanted))
+  context.memory.read_concurrent_bytes = max(largest, _GROUP_BYTES)
+  with disk.reading(model.directory / _PARAMS), context:
+    params = ocp.load(str(model.directory / _PARAMS), wanted)
+  _give_back_memory()
+  return model.description, params
 
 
 def find_model(path: str | pathlib.Path) -> pathlib.Path:

@@ -67,7 +67,7 @@ def load(
   description, params = store.load_model(
     found, dtype=dtype, place=place, verify_below=verify_below
   )
-  finite = jax.device_get(_finite(params))
+  finite = jax.device_get(jax.tree.map(_finite, params))
   for keys, whole in jax.tree_util.tree_leaves_with_path(finite):
     if not whole:
       raise DamagedData(
@@ -78,9 +78,9 @@ def load(
 
 
 @jax.jit
-def _finite(params: Any) -> Any:
-  """Whether all of a parameter is finite, for every one; NaN would be sampled from."""
-  return jax.tree.map(lambda x: jnp.isfinite(x).all(), params)
+def _finite(parameter: jax.Array) -> jax.Array:
+  """Whether all of it is, each device looking at its part; NaN would be drawn from."""
+  return jnp.isfinite(parameter).all()
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
