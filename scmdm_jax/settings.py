@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from scmdm_jax.data.image_rows import SHAPES, grid_of
+from scmdm_jax.data.tokenizers import pixels
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.diffusion.readout import MEASURES
@@ -48,6 +50,7 @@ DATASETS = {
   'ag_news': 'text',
   'pubmed': 'text',
   'arxiv': 'text',
+  **dict.fromkeys(SHAPES, 'images'),
 }
 
 MODES = (
@@ -138,13 +141,18 @@ class DataSettings:
   directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
   # QM9: a CSV or parquet file instead of the qm9pack package. Text: a file or a folder
   # (.txt .md .rst .html .jsonl .parquet); a document is a file, a line or a row.
+  # Images: the folder of the published files (data/datasets/images says which).
   source: str = ''
-  # smiles_qm9, dna or text8; the path of a tokenizer, a file or a directory;
+  # smiles_qm9, dna or text8; for images pixels:16, that many levels of a value, of 2 to
+  # 256 (as published); the path of a tokenizer, a file or a directory;
   # 'checkpoint': the one that the checkpoint brings along; or 'sentencepiece:1024':
   # that many pieces, learnt from the training texts.
   tokenizer: str = _option('smiles_qm9', 'a name or a path', lambda x: x != '')
   length: int = _at_least(32, 1)  # Tokens per example, padding included.
   frame: bool = True  # Packed text: rows begin with bos and end with eos, as MDLM's.
+  # Images: height and width, averaged down to; 0: as they are.
+  side: int = _at_least(0, 0)
+  flip: bool = False  # Images: every epoch has each training image mirrored, too.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -473,9 +481,37 @@ def resolve(config: ConfigDict | dict) -> Settings:
   return settings
 
 
+def grid_of_rows(data: DataSettings) -> tuple[int, ...]:
+  """Channels, height and width of the image in a row; () where there is none."""
+  return grid_of(data.name, data.side) if data.name in SHAPES else ()
+
+
 def _check_data(data: DataSettings) -> None:
-  """Refuses a tokenizer that is not one for the data."""
+  """Refuses a tokenizer that is not one for the data, and rows of another length."""
   choice = data.tokenizer
+  if data.name in SHAPES:
+    grid = grid_of_rows(data)
+    if data.length != 1 + math.prod(grid):
+      raise BadInput(
+        f'data.length: found {data.length}; wanted {1 + math.prod(grid)}, a class and '
+        f'{" x ".join(map(str, grid))} values'
+      )
+    if choice != CHECKPOINT_TOKENIZER and not pixels.is_name(choice):
+      raise BadInput(
+        f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
+        "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16"
+      )
+    return
+  if data.side or data.flip:
+    raise BadInput(
+      f'data: found side {data.side}, flip {data.flip} with name = {data.name!r}; '
+      f'wanted 0 and False, or images: {", ".join(SHAPES)}'
+    )
+  if pixels.is_name(choice):
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
+      f'images only: {", ".join(SHAPES)}'
+    )
   molecules = data.name == 'qm9'
   if not molecules and choice == 'smiles_qm9':
     raise BadInput(
@@ -689,6 +725,7 @@ def new_model(
       cond_dim=model.cond_dim,
       mlp_ratio=model.mlp_ratio,
       time_conditioning=model.time_conditioning,
+      grid=grid_of_rows(settings.data),
     )
   elif model.architecture == 'conv':
     if len(class_ids) < 2 or np.any(np.diff(class_ids) != 1):

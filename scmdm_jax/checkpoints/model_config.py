@@ -1,9 +1,9 @@
 """`config.json` of the safetensors layouts to and from a model description.
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
-project has none, `mlp_ratio`, `causal`, `tokenizer`, `self_conditioning`) have defaults
-that make other projects' files mean what they mean there. A field that is null counts
-as absent. What changes the numbers and is not computed here is refused by name.
+project has none, `mlp_ratio`, `causal`, `grid`, `tokenizer`, `self_conditioning`) have
+defaults that make other projects' files mean what they mean there. A field that is null
+counts as absent. What changes the numbers and is not computed here is refused by name.
 """
 
 import dataclasses

@@ -1,8 +1,9 @@
 """Prepares datasets on disk once and reads their texts back.
 
 Texts are read in bulk: random access to single array_record entries costs about 150 us
-each through TFDS, reading a thousand at once 16 us. Molecules are held in memory, a few
-megabytes; documents are not, and pass by once, on their way to `packing`.
+each through TFDS, reading a thousand at once 16 us. Molecules and images are held in
+memory, at most some 180 megabytes; documents are not, and pass by once, on their way to
+`packing`.
 """
 
 import contextlib
@@ -13,18 +14,24 @@ import io
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from scmdm_jax.data.datasets.images import images_dataset_builder
+from scmdm_jax.data.datasets.images.image_files import Images
+from scmdm_jax.data.datasets.images.images_dataset_builder import LabelledImages
 from scmdm_jax.data.datasets.qm9 import qm9_dataset_builder
 from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
 from scmdm_jax.data.datasets.text import text_dataset_builder
 from scmdm_jax.data.datasets.text.text_dataset_builder import Text
 from scmdm_jax.errors import BadInput, DamagedData
 
-# Every data set by name: QM9, and the sets of texts.
-NAMES = (Qm9.name, *text_dataset_builder.SETS)
+# Every data set by name: QM9, the sets of texts, the sets of images.
+NAMES = (Qm9.name, *text_dataset_builder.SETS, *images_dataset_builder.SETS)
 _BLOCK = 1000  # Records read at once.
+_Builder = Qm9 | Text | LabelledImages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +64,8 @@ def prepare(
   Args:
     name: one of `NAMES`.
     data_dir: where prepared datasets live; created if need be.
-    source_path: local source file or folder: for QM9 instead of the package, for texts
-      what there is; see the builders.
+    source_path: local source file or folder: for QM9 and images instead of the package,
+      for texts what there is; see the builders.
 
   Returns:
     The directory of the prepared dataset.
@@ -112,6 +119,31 @@ def open_documents(
   )
 
 
+def open_images(
+  name: str,
+  data_dir: str | pathlib.Path,
+  split: str,
+  source_path: str | pathlib.Path | None = None,
+) -> Images:
+  """As `open_split`, of a set of images."""
+  builder = _prepared_builder(name, data_dir, source_path)
+  _check_split(builder, name, split)
+  shape: Any = builder.info.features
+  pixels = np.empty(
+    (
+      builder.info.splits[split].num_examples,
+      *shape[images_dataset_builder.IMAGE].shape,
+    ),
+    np.uint8,
+  )
+  labels = np.empty(len(pixels), np.uint8)
+  for i, record in enumerate(_records(builder, split)):
+    with _damage_named(builder.data_dir):
+      pixels[i] = record[images_dataset_builder.IMAGE]
+      labels[i] = record[images_dataset_builder.LABEL]
+  return Images(pixels, labels)
+
+
 def all_texts(
   name: str,
   data_dir: str | pathlib.Path,
@@ -127,11 +159,14 @@ def all_texts(
 
 def _prepared_builder(
   name: str, data_dir: str | pathlib.Path, source_path: str | pathlib.Path | None
-) -> Qm9 | Text:
+) -> _Builder:
   if name not in NAMES:
     raise BadInput(f'dataset: {name!r} is not known; choose from {list(NAMES)}')
   if name in text_dataset_builder.SETS:
     builder_class, config = Text, text_dataset_builder.config_of(name, source_path)
+  elif name in images_dataset_builder.SETS:
+    builder_class = LabelledImages
+    config = images_dataset_builder.config_of(name, source_path)
   else:
     builder_class, config = Qm9, Qm9.BUILDER_CONFIGS[0]
     if source_path is not None:
@@ -157,7 +192,7 @@ def _prepared_builder(
   return builder
 
 
-def _check_split(builder: Qm9 | Text, name: str, split: str) -> None:
+def _check_split(builder: _Builder, name: str, split: str) -> None:
   if split not in builder.info.splits:
     raise BadInput(
       f'split: {split!r} is not in dataset {name}; choose from '
@@ -165,8 +200,15 @@ def _check_split(builder: Qm9 | Text, name: str, split: str) -> None:
     )
 
 
-def _read(builder: Qm9 | Text, split: str) -> Iterator[str]:
+def _read(builder: _Builder, split: str) -> Iterator[str]:
   of = text_dataset_builder if isinstance(builder, Text) else qm9_dataset_builder
+  for record in _records(builder, split):
+    with _damage_named(builder.data_dir):
+      text = record[of.TEXT_COLUMN].decode()
+    yield text
+
+
+def _records(builder: _Builder, split: str) -> Iterator[dict[str, Any]]:
   with _damage_named(builder.data_dir):
     count = builder.info.splits[split].num_examples
     # TFDS's decorator hides the method's parameters from type checkers.
@@ -175,12 +217,11 @@ def _read(builder: Qm9 | Text, split: str) -> Iterator[str]:
     with _damage_named(builder.data_dir):
       block = range(first, min(first + _BLOCK, count))
       records = source.__getitems__(block)
-      texts = [record[of.TEXT_COLUMN] for record in records]
       # array_record gives None for what lies behind the end of a truncated file.
-      if None in texts:
-        raise ValueError(f'{texts.count(None)} of {count} records are missing')
-      texts = [text.decode() for text in texts]
-    yield from texts
+      missing = sum(value is None for r in records for value in r.values())
+      if missing:
+        raise ValueError(f'{missing} of {count} records are missing')
+    yield from records
 
 
 @contextlib.contextmanager

@@ -21,6 +21,12 @@ class DiTConfig:
   mlp_ratio: int = 4
   time_conditioning: bool = False  # False: the network sees sigma = 0 always.
   num_classes: int = 0  # Above 0: a class is an input; class `num_classes` is "none".
+  # Channels, height and width of what stands behind the first token, in this order: its
+  # positions are those of an image. (): positions are those of a text.
+  grid: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'grid', tuple(self.grid))
 
   @property
   def causal(self) -> bool:
@@ -134,19 +140,33 @@ def _check_sizes(architecture: Architecture) -> None:
 
 
 def _check_classes(architecture: ConvConfig) -> None:
-  """Classes inside the vocabulary, and an image that fills the rows."""
-  grid, length = architecture.grid, architecture.length
+  """Classes inside the vocabulary."""
   last = architecture.first_class + architecture.num_classes
   if architecture.num_classes < 2 or last > architecture.vocab_size:
     raise ValueError(
       f'classes have ids {architecture.first_class} to {last - 1}; wanted at least '
       f'two, inside the vocabulary of {architecture.vocab_size}'
     )
+
+
+def _check_grid(architecture: DiTConfig | ConvConfig) -> None:
+  """Three sizes that fill the length, and a head that can turn with each."""
+  grid, length = architecture.grid, architecture.length
+  if not grid:
+    return
   sizes = all(type(size) is int and size > 0 for size in grid)
-  if grid and (len(grid) != 3 or not sizes or 1 + math.prod(grid) != length):
+  if len(grid) != 3 or not sizes or 1 + math.prod(grid) != length:
     raise ValueError(
       f'grid is {grid}; wanted channels, height and width, whose product is one less '
       f'than the length, {length}'
+    )
+  if isinstance(architecture, ConvConfig):
+    return
+  if architecture.hidden_dim // architecture.num_heads < 8:
+    raise ValueError(
+      f'grid is {grid}, and hidden_dim {architecture.hidden_dim} over num_heads '
+      f'{architecture.num_heads} is below 8; wanted wider heads, which turn by three '
+      'coordinates'
     )
 
 
@@ -169,6 +189,8 @@ class ModelDescription:
   def __post_init__(self):
     arch = self.architecture
     _check_sizes(arch)
+    if isinstance(arch, DiTConfig | ConvConfig):
+      _check_grid(arch)
     if not self.layout:
       layout = next(k for k, v in LAYOUTS.items() if type(arch) is v)
       object.__setattr__(self, 'layout', layout)

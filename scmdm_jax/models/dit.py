@@ -1,7 +1,8 @@
 """The diffusion transformer of MDLM (arXiv 2406.07524; DiT, arXiv 2212.09748) and UDLM.
 
 Parameter names map one to one onto MDLM's safetensors layout: `blocks.0.mlp.2.weight`
-there is `blocks_0/mlp_2/kernel` here. Compute follows the dtype of the embeddings; the
+there is `blocks_0/mlp_2/kernel` here. With a `grid` its positions are those of an image
+(ours; no parameter more). Compute follows the dtype of the embeddings; the
 noise level, norm statistics, rotations, softmax and logits are float32. Legend: `B`
 batch, `L` length, `V` vocabulary with the mask, `D` width, `C` conditioning width.
 """
@@ -15,7 +16,7 @@ from flax import linen as nn
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import DiTConfig
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.rotary import rotate
+from scmdm_jax.models.rotary import grid_angles, rotate, turn
 
 _FREQUENCIES = 256
 _ROTARY_BASE = 10000.0
@@ -91,7 +92,11 @@ class Block(nn.Module):
     heads = self.config.num_heads
     qkv = _per_token(self.attn_qkv, x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
+    if self.config.grid:
+      angles = grid_angles(self.config.grid, dim // heads)[:length]
+      q, k = turn(q, angles), turn(k, angles)
+    else:
+      q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
     mixed = attend(q, k, v, real=real)
     return _per_token(self.attn_out, mixed.reshape(batch, length, dim))
 

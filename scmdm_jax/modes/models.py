@@ -21,7 +21,12 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.modes import convert, data
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import multihost, rules
-from scmdm_jax.settings import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
+from scmdm_jax.settings import (
+  CHECKPOINT_TOKENIZER,
+  TRAINED_TOKENIZER,
+  Settings,
+  grid_of_rows,
+)
 
 
 class Judge(NamedTuple):
@@ -238,6 +243,13 @@ def fitted(
     raise BadInput(
       f'data.length: found {settings.data.length}; wanted at most '
       f'{description.architecture.length}, the length of {where}'
+    )
+  grid = getattr(description.architecture, 'grid', ())
+  if grid and grid != grid_of_rows(settings.data):
+    raise BadInput(
+      f'{where}: its images have {" x ".join(map(str, grid))} values; wanted '
+      f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as data.name = '
+      f'{settings.data.name!r} with side {settings.data.side} has'
     )
   return _padded(description, tokenizer)
 

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from scmdm_jax.data.tokenizers import huggingface, sentencepiece, subword
+from scmdm_jax.data.tokenizers import huggingface, pixels, sentencepiece, subword
 from scmdm_jax.data.tokenizers.characters import DNA, TEXT8, CharacterTokenizer
 from scmdm_jax.data.tokenizers.files import (
   Files,
@@ -10,6 +10,7 @@ from scmdm_jax.data.tokenizers.files import (
   definition_file,
   read_bytes,
 )
+from scmdm_jax.data.tokenizers.pixels import PixelTokenizer
 from scmdm_jax.data.tokenizers.protocol import Tokenizer
 from scmdm_jax.data.tokenizers.smiles import SmilesTokenizer
 from scmdm_jax.data.tokenizers.subword import Definition, SubwordTokenizer
@@ -19,6 +20,7 @@ __all__ = [
   'NAMES',
   'CharacterTokenizer',
   'Files',
+  'PixelTokenizer',
   'SmilesTokenizer',
   'SubwordTokenizer',
   'Tokenizer',
@@ -35,12 +37,12 @@ _BUILT_IN = {
   DNA.name: lambda: DNA,
   TEXT8.name: lambda: TEXT8,
 }
-NAMES = tuple(_BUILT_IN)
+NAMES = (*_BUILT_IN, 'pixels:LEVELS')
 
 
 def is_built_in(name: str) -> bool:
   """Whether `get_tokenizer` knows it."""
-  return name in _BUILT_IN
+  return name in _BUILT_IN or pixels.is_name(name)
 
 
 def get_tokenizer(name: str) -> Tokenizer:
@@ -49,8 +51,10 @@ def get_tokenizer(name: str) -> Tokenizer:
   Raises:
     BadInput: no such tokenizer.
   """
-  if name not in _BUILT_IN:
+  if not is_built_in(name):
     raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(NAMES)}')
+  if pixels.is_name(name):
+    return PixelTokenizer(int(name.removeprefix(pixels.PREFIX)))
   return _BUILT_IN[name]()
 
 
