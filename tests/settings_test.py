@@ -155,6 +155,7 @@ def test_no_option_may_be_negative(name):
 
 # Where zero means something: no warm-up, no decay, greedy sampling, ...
 ZERO_ALLOWED = {
+  'data.side',
   'verify_below',
   'seed',
   'sample.block_length',
@@ -314,6 +315,30 @@ def test_unknown_choices_list_the_known_ones(name, choices):
       {'method.injection': 'none', 'method.rate': 0.5},
       "method.rate: found 0.5 with method.injection = 'none'; wanted rate 0, or an "
       'injection',
+    ),
+    (
+      {'data.side': 14},
+      "data: found side 14, flip False with name = 'qm9'; wanted 0 and False, or "
+      'images: fashion_mnist, cifar10, emoji',
+    ),
+    (
+      {'data.tokenizer': 'pixels:16'},
+      "data.tokenizer: found 'pixels:16' with data.name = 'qm9'; wanted it for images "
+      'only: fashion_mnist, cifar10, emoji',
+    ),
+    (
+      {'data.name': 'cifar10', 'data.side': 8, 'data.length': 192},
+      'data.length: found 192; wanted 193, a class and 3 x 8 x 8 values',
+    ),
+    (
+      {'data.name': 'cifar10', 'data.length': 3073},
+      "data.tokenizer: found 'smiles_qm9' with data.name = 'cifar10'; wanted "
+      "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16",
+    ),
+    (
+      {'data.name': 'cifar10', 'data.side': 12},
+      'data.side: found 12; wanted 0 or a divisor of 32, the side of the images of '
+      'cifar10',
     ),
     (
       {'method.objective': 'causal'},

@@ -67,8 +67,10 @@ def dequantize(values: np.ndarray, levels: int) -> np.ndarray:
 
   `quantize` leads back to the same levels.
   """
-  top = levels - 1
-  return ((values.astype(np.uint32) * 510 + top) // (2 * top)).astype(np.uint8)
+  values, top = values.astype(np.uint32), levels - 1
+  rounded = (values * 510 + top) // (2 * top)
+  first = -(-256 * values.astype(np.int64) // levels)  # That has the level.
+  return np.maximum(rounded, first).astype(np.uint8)
 
 
 def to_rows(

@@ -291,3 +291,26 @@ def test_all_missing_sizes_come_at_once():
   config = {k: v for k, v in MDLM_CONFIG.items() if k not in ('cond_dim', 'n_heads')}
   with pytest.raises(BadInput, match='no n_heads, cond_dim; wanted all of vocab_size'):
     description_from_config(config, 'c')
+
+
+GRID = dataclasses.replace(DIT, length=13, grid=(3, 2, 2))
+
+
+def test_positions_of_an_image_are_written_and_read():
+  description = ModelDescription(GRID, 10, '')
+  config = json.loads(json.dumps(config_from_description(description, 'float32')))
+  assert config['grid'] == [3, 2, 2]
+  assert description_from_config(config, 'p') == description
+  assert ModelDescription.from_dict(json.loads(json.dumps(description.to_dict()))) == (
+    description
+  )
+  # A text's file is what it always was.
+  text = config_from_description(ModelDescription(DIT, 10, ''), 'float32')
+  assert 'grid' not in text
+
+
+@pytest.mark.parametrize('grid', [[3, 2], [3, 2, 3], [0, 2, 2], [3.0, 2, 2], 'abc', 7])
+def test_positions_that_do_not_fill_the_length_are_refused(grid):
+  config = config_from_description(ModelDescription(GRID, 10, ''), 'float32')
+  with pytest.raises(BadInput, match=r'grid is .*; wanted'):
+    description_from_config(config | {'grid': grid}, 'p')

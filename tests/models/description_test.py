@@ -52,7 +52,8 @@ def describe(arch=DIT, mask_id=34, tokenizer='smiles', injection='embedding'):
 def test_round_trip_through_json(description, layout):
   data = json.loads(json.dumps(description.to_dict()))
   assert data['layout'] == description.layout == layout
-  assert data['architecture'] == dataclasses.asdict(description.architecture)
+  sizes = json.loads(json.dumps(dataclasses.asdict(description.architecture)))
+  assert data['architecture'] == sizes
   found = ModelDescription.from_dict(data)
   assert found == description
   assert type(found.architecture) is type(description.architecture)

@@ -97,6 +97,22 @@ def test_order_matters(blind):
   assert np.abs(found - blind(TOKENS, SIGMA)).max() > 0.01
 
 
+def test_with_a_grid_rows_and_columns_matter():
+  def model(grid):
+    config = DiTConfig(VOCAB, 7, DIM, num_blocks=2, num_heads=2, cond_dim=8, grid=grid)
+    description = ModelDescription(config, mask_id=8, tokenizer='')
+    params = parameters.random_params(description, seed=1, scale=0.3)['backbone']
+    module = DiT(config)
+    return quick_jit(lambda x: module.apply({'params': params}, x, SIGMA[:1]))
+
+  tokens = np.random.default_rng(4).integers(0, VOCAB, (1, 7)).astype(np.int32)
+  logits = {
+    grid: np.asarray(model(grid)(tokens)) for grid in ((), (1, 2, 3), (1, 3, 2))
+  }
+  assert np.abs(logits[()] - logits[1, 2, 3]).max() > 0.01
+  assert np.abs(logits[1, 3, 2] - logits[1, 2, 3]).max() > 0.01
+
+
 def test_fresh_blocks_are_the_identity():
   # MDLM's zeros: every block starts closed, the head at equal scores.
   model = DiT(CONFIG)

@@ -2,8 +2,9 @@
 
 import ml_dtypes
 import numpy as np
+import pytest
 
-from scmdm_jax.models.rotary import rotate
+from scmdm_jax.models.rotary import grid_angles, rotate, turn
 
 BATCH, LENGTH, HEADS, SIZE = 2, 7, 3, 8
 
@@ -49,3 +50,35 @@ def test_bfloat16_turns_by_exact_angles():
   wanted = np.asarray(rotate(x.astype(np.float32), 10000.0))
   # Only the result is rounded; position 999 itself would be off by up to 1 radian.
   np.testing.assert_allclose(found.astype(np.float32), wanted, rtol=2**-8, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  # Pairs that turn with row, column and channel.
+  ('grid', 'size', 'counts'),
+  [((1, 2, 3), 8, (2, 2, 0)), ((3, 2, 2), 32, (6, 6, 4)), ((1, 3, 2), 10, (2, 2, 1))],
+)
+def test_an_image_turns_by_row_and_column(grid, size, counts):
+  channels, height, width = grid
+  places = [(0, 0, 0)] + [
+    (row + 1, column + 1, channel)
+    for channel in range(channels)
+    for row in range(height)
+    for column in range(width)
+  ]
+  x = np.random.default_rng(3).standard_normal((1, len(places), 2, size))
+  x = x.astype(np.float32)
+  wanted = x.copy()
+  for position, place in enumerate(places):
+    pair = 0
+    for coordinate, count in zip(place, counts, strict=True):
+      for j in range(count):
+        angle = coordinate / 100 ** (j / count)
+        cos, sin = np.cos(angle), np.sin(angle)
+        first, second = x[0, position, :, pair], x[0, position, :, pair + size // 2]
+        wanted[0, position, :, pair] = first * cos - second * sin
+        wanted[0, position, :, pair + size // 2] = second * cos + first * sin
+        pair += 1
+    assert pair == size // 2
+  found = np.asarray(turn(x, grid_angles(grid, size)))
+  # Cosines of float32 angles up to 4.
+  np.testing.assert_allclose(found, wanted, atol=2e-6)

@@ -74,9 +74,9 @@ def _idx(path: pathlib.Path, rank: int) -> np.ndarray:
       f'{path}: begins with {content[:4].hex(" ")}; wanted {magic.hex(" ")}, an IDX '
       f'file of {rank} dimensions; replace the file'
     )
-  shape = np.frombuffer(content[4:start], '>u4').tolist()
+  shape = [int.from_bytes(content[i : i + 4], 'big') for i in range(4, start, 4)]
   size = math.prod(shape)
-  if len(shape) < rank or len(content) != start + size:
+  if len(content) != start + size:
     raise DamagedData(
       f'{path}: {len(content)} bytes; wanted {start + size} for the shape {shape} that '
       'it names; replace the file'
