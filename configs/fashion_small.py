@@ -27,4 +27,14 @@ def get_config(stage='compare'):
   config.train.save_every = 250
   if stage == 'base':
     config.method.rate = 0.0
+  elif stage == 'classifier':
+    config.method.rate = 0.0
+    config.method.objective = 'classify'
+    config.model.architecture = 'conv'
+    config.model.hidden_dim = 48
+    config.model.kernel_size = 3
+    config.model.num_blocks = 3
+    config.train.batch_size = 128
+    config.train.num_steps = 1500
+    config.train.ema_decay = 0.99
   return config

@@ -742,6 +742,7 @@ def new_model(
       kernel_size=model.kernel_size,
       first_class=class_ids[0],
       num_classes=len(class_ids),
+      grid=grid_of_rows(settings.data),
     )
   else:
     architecture = DecoderConfig(

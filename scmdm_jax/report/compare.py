@@ -23,9 +23,9 @@ def write_report(
 
   Args:
     directory: the report's own directory, made if missing.
-    results: plain dicts, lists, texts and numbers with the keys `domain` ('molecules'
-      or 'text'), `title`, `command`, `hardware`, `versions`, `config`, `git_sha`,
-      `base`, `control`, `arms`, `seeds`, `runs`, `gallery`, `trajectory`,
+    results: plain dicts, lists, texts and numbers with the keys `domain` ('molecules',
+      'text', 'images'), `title`, `command`, `hardware`, `versions`, `config`,
+      `git_sha`, `base`, `control`, `arms`, `seeds`, `runs`, `gallery`, `trajectory`,
       `temperature_curve`, `cost` and `notes`.
       Measures may be None where a judge was absent. `summary`, `matched_entropy` and
       `matched_entropy_summary` are computed here, whatever `results` says.

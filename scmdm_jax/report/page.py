@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from scmdm_jax.report import text
 
 # A second line of defence behind escaping: the page may load and run nothing.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _STYLESHEET = """
 :root { color-scheme: light dark; --ink: #1b1f24; --paper: #fff; --soft: #5c6670;
@@ -51,6 +51,9 @@ figure { margin: 0; break-inside: avoid; }
   grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
 .molecule { border: 1px solid var(--line); padding: .4rem; text-align: center; }
 .molecule svg { width: 100%; height: auto; }
+.pictures { display: grid; gap: .6rem;
+  grid-template-columns: repeat(auto-fill, minmax(4.5rem, 1fr)); }
+.pictures img { width: 100%; image-rendering: pixelated; display: block; }
 .invalid { display: grid; place-items: center; aspect-ratio: 170/130;
   color: var(--soft); border: 1px dashed var(--soft); }
 table.trajectory { font-family: ui-monospace, monospace; font-size: .8rem; }

@@ -1,5 +1,6 @@
 """The sections of the comparison's page, each from the completed report."""
 
+import functools
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -139,6 +140,10 @@ def gallery(report: Report) -> str:
     from scmdm_jax.report import molecules
 
     draw = molecules.gallery_html
+  elif report['domain'] == 'images':
+    from scmdm_jax.report import images
+
+    draw = functools.partial(images.gallery_html, levels=_levels(report))
   parts = [
     f'<h3>{text.escape(arm)}</h3>{draw(samples)}'
     for arm, samples in report['gallery'].items()
@@ -166,9 +171,17 @@ def trajectory_of(report: Report) -> str:
   if not shown or not shown['tokens']:
     return ''
   rates = {arm['name']: arm['rate'] for arm in report['arms']}
-  return trajectory.trajectory_html(
-    shown, conditioned=bool(rates.get(shown['arm'], 0.0))
-  )
+  conditioned = bool(rates.get(shown['arm'], 0.0))
+  if report['domain'] == 'images':
+    from scmdm_jax.report import images
+
+    return images.film_html(shown, _levels(report), conditioned=conditioned)
+  return trajectory.trajectory_html(shown, conditioned=conditioned)
+
+
+def _levels(report: Report) -> int:
+  """Levels of a value of an image, as its tokenizer's name tells."""
+  return int(report['config']['data']['tokenizer'].removeprefix('pixels:'))
 
 
 def cost(report: Report) -> str:

@@ -74,16 +74,20 @@ def _signal(step: int, conditioned: bool) -> str:
 
 def _explanation(trajectory: Mapping[str, Any], conditioned: bool) -> str:
   arm = text.escape(trajectory['arm'])
-  carried = (
+  return (
+    f'Arm <b>{arm}</b>, {text.escape(trajectory["num_steps"])} steps. Every row is the '
+    'whole sequence after a step. <span class="mask">·</span> is a masked position, '
+    '<span class="new"><b>framed</b></span> a token written in this step; a token '
+    f'once written stays. {carried(conditioned)}'
+  )
+
+
+def carried(conditioned: bool) -> str:
+  """What the sampler carries from step to step, for a caption."""
+  return (
     'Carried from step to step is the previous prediction of the clean sequence, as '
     'one vector per position (the expectation of its token embedding), seen where the '
     'sequence is still masked; the first step sees an exact zero.'
     if conditioned
     else 'No signal is carried: each step sees the tokens only.'
-  )
-  return (
-    f'Arm <b>{arm}</b>, {text.escape(trajectory["num_steps"])} steps. Every row is the '
-    'whole sequence after a step. <span class="mask">·</span> is a masked position, '
-    '<span class="new"><b>framed</b></span> a token written in this step; a token '
-    f'once written stays. {carried}'
   )
