@@ -2,9 +2,15 @@ r"""Self-conditioning on images, on two cores: Fashion-MNIST at 14 x 14 in 16 gr
 
   run() { launch/local.sh python -m scmdm_jax.main "$@"; }
   run --config=configs/fashion_small.py:base --workdir=runs/fashion_base
+  run --config=configs/fashion_small.py:classifier --workdir=runs/fashion_classifier
+  run --config=configs/fashion_small.py --workdir=runs/fashion_compare
 
-The images come from a Debian package (MIT): apt-get install dataset-fashion-mnist.
+The images come from a Debian package (MIT): apt-get install dataset-fashion-mnist. The
+comparison starts from the base and the classifier in scmdm_jax/assets, which the first
+two commands made.
 """
+
+import importlib.resources
 
 from scmdm_jax.settings import default_config
 
@@ -36,5 +42,28 @@ def get_config(stage='compare'):
     config.model.num_blocks = 3
     config.train.batch_size = 128
     config.train.num_steps = 1500
+    config.train.warmup_steps = 150
     config.train.ema_decay = 0.99
+  else:
+    assets = importlib.resources.files('scmdm_jax') / 'assets'
+    config.checkpoint = str(assets / 'fashion_base')
+    config.judge = str(assets / 'fashion_classifier')
+    config.train.learning_rate = 3e-4
+    config.train.injection_rate_factor = 10.0  # As in qm9_compare.py.
+    config.train.batch_size = 16
+    config.train.num_steps = 250
+    config.train.warmup_steps = 25
+    config.train.log_every = 10
+    config.sample.num_samples = 200
+    config.sample.batch_size = 50
+    config.sample.num_steps = 32
+    config.evaluate.num_examples = 64
+    config.evaluate.batch_size = 64
+    config.evaluate.repeats = 2
+    config.evaluate.carried_steps = (32,)
+    config.compare.rates = (0.5, 1.0)
+    config.compare.seeds = (0, 1, 2)
+    config.compare.step_counts = (8, 32)
+    config.compare.temperatures = (0.95, 1.0)
+    config.compare.benchmark_pairs = 0
   return config
