@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from scmdm_jax.data.image_rows import SHAPES, grid_of
-from scmdm_jax.data.tokenizers import pixels
+from scmdm_jax.data.tokenizers import pixels, species
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.diffusion.readout import MEASURES
@@ -51,6 +51,8 @@ DATASETS = {
   'pubmed': 'text',
   'arxiv': 'text',
   **dict.fromkeys(SHAPES, 'images'),
+  'genomes': 'genomes',
+  'ten_species': 'genomes',
 }
 
 MODES = (
@@ -142,9 +144,11 @@ class DataSettings:
   # QM9: a CSV or parquet file instead of the qm9pack package. Text: a file or a folder
   # (.txt .md .rst .html .jsonl .parquet); a document is a file, a line or a row.
   # Images: the folder of the published files (data/datasets/images says which).
+  # Genomes: a folder with a folder or a FASTA file per species, or parquet files.
   source: str = ''
   # smiles_qm9, dna or text8; for images pixels:16, that many levels of a value, of 2 to
-  # 256 (as published); the path of a tokenizer, a file or a directory;
+  # 256 (as published); for genomes species:9, that many classes; the path of a
+  # tokenizer, a file or a directory;
   # 'checkpoint': the one that the checkpoint brings along; or 'sentencepiece:1024':
   # that many pieces, learnt from the training texts.
   tokenizer: str = _option('smiles_qm9', 'a name or a path', lambda x: x != '')
@@ -153,6 +157,10 @@ class DataSettings:
   # Images: height and width, averaged down to; 0: as they are.
   side: int = _at_least(0, 0)
   flip: bool = False  # Images: every epoch has each training image mirrored, too.
+  # Genomes: most stretches of a species, drawn once, of both splits; 0: all.
+  chunk_limit: int = _at_least(0, 0)
+  # Genomes: every epoch has each training stretch on its other strand, too.
+  reverse_complement: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -489,6 +497,7 @@ def grid_of_rows(data: DataSettings) -> tuple[int, ...]:
 def _check_data(data: DataSettings) -> None:
   """Refuses a tokenizer that is not one for the data, and rows of another length."""
   choice = data.tokenizer
+  _check_genomes(data)
   if data.name in SHAPES:
     grid = grid_of_rows(data)
     if data.length != 1 + math.prod(grid):
@@ -512,6 +521,8 @@ def _check_data(data: DataSettings) -> None:
       f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
       f'images only: {", ".join(SHAPES)}'
     )
+  if DATASETS[data.name] == 'genomes':
+    return
   molecules = data.name == 'qm9'
   if not molecules and choice == 'smiles_qm9':
     raise BadInput(
@@ -535,6 +546,26 @@ def _check_mauve(settings: Settings) -> None:
     raise BadInput(
       f'evaluate.mauve_seeds: found {seeds} with data.name = {settings.data.name!r} '
       f'and judge = {settings.judge!r}; wanted text and a judge that reads it, or 0'
+    )
+
+
+def _check_genomes(data: DataSettings) -> None:
+  """Refuses bases without classes, and what only genomes have elsewhere."""
+  genomes, choice = DATASETS[data.name] == 'genomes', data.tokenizer
+  if genomes and not (choice == CHECKPOINT_TOKENIZER or species.is_name(choice)):
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
+      "'species:COUNT' with 2 to 1000 species, as in species:9"
+    )
+  if genomes and data.length < 2:
+    raise BadInput(f'data.length: found {data.length}; wanted a class and bases')
+  if not genomes and (
+    data.chunk_limit or data.reverse_complement or species.is_name(choice)
+  ):
+    raise BadInput(
+      f'data: found chunk_limit {data.chunk_limit}, reverse_complement '
+      f'{data.reverse_complement}, tokenizer {choice!r} with data.name = '
+      f'{data.name!r}; wanted 0, False and another tokenizer, or genomes'
     )
 
 

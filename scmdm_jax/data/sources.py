@@ -14,7 +14,7 @@ import io
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -32,6 +32,7 @@ from scmdm_jax.errors import BadInput, DamagedData
 NAMES = (Qm9.name, *text_dataset_builder.SETS, *images_dataset_builder.SETS)
 _BLOCK = 1000  # Records read at once.
 _Builder = Qm9 | Text | LabelledImages
+Builder = TypeVar('Builder', bound=tfds.core.GeneratorBasedBuilder)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +139,7 @@ def open_images(
   )
   labels = np.empty(len(pixels), np.uint8)
   for i, record in enumerate(_records(builder, split)):
-    with _damage_named(builder.data_dir):
+    with damage_named(builder.data_dir):
       pixels[i] = record[images_dataset_builder.IMAGE]
       labels[i] = record[images_dataset_builder.LABEL]
   return Images(pixels, labels)
@@ -171,10 +172,20 @@ def _prepared_builder(
     builder_class, config = Qm9, Qm9.BUILDER_CONFIGS[0]
     if source_path is not None:
       config = qm9_dataset_builder.file_config(pathlib.Path(source_path))
+  return prepared(builder_class, config, data_dir)
+
+
+def prepared(
+  builder_class: type[Builder], config: Any, data_dir: str | pathlib.Path
+) -> Builder:
+  """The builder of a data set that is there, and built first if it is not.
+
+  Arguments, locks and errors as `prepare`; `config` is one of the builder's.
+  """
   root = pathlib.Path(data_dir)
   folder = root / builder_class.name / config.name
-  prepared = folder / str(builder_class.VERSION)
-  if not prepared.exists():
+  directory = folder / str(builder_class.VERSION)
+  if not directory.exists():
     with locked(folder):
       for remains in folder.glob('incomplete.*'):
         shutil.rmtree(remains)
@@ -185,7 +196,7 @@ def _prepared_builder(
         builder_class(
           data_dir=root, config=config, file_format='array_record'
         ).download_and_prepare()
-  with _damage_named(prepared):
+  with damage_named(directory):
     builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
@@ -203,18 +214,18 @@ def _check_split(builder: _Builder, name: str, split: str) -> None:
 def _read(builder: _Builder, split: str) -> Iterator[str]:
   of = text_dataset_builder if isinstance(builder, Text) else qm9_dataset_builder
   for record in _records(builder, split):
-    with _damage_named(builder.data_dir):
+    with damage_named(builder.data_dir):
       text = record[of.TEXT_COLUMN].decode()
     yield text
 
 
 def _records(builder: _Builder, split: str) -> Iterator[dict[str, Any]]:
-  with _damage_named(builder.data_dir):
+  with damage_named(builder.data_dir):
     count = builder.info.splits[split].num_examples
     # TFDS's decorator hides the method's parameters from type checkers.
     source = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
   for first in range(0, count, _BLOCK):
-    with _damage_named(builder.data_dir):
+    with damage_named(builder.data_dir):
       block = range(first, min(first + _BLOCK, count))
       records = source.__getitems__(block)
       # array_record gives None for what lies behind the end of a truncated file.
@@ -225,7 +236,8 @@ def _records(builder: _Builder, split: str) -> Iterator[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def _damage_named(directory: str | pathlib.Path) -> Iterator[None]:
+def damage_named(directory: str | pathlib.Path) -> Iterator[None]:
+  """Whatever goes wrong inside is damage of the prepared data set there."""
   try:
     yield
   except Exception as error:

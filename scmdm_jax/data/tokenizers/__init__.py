@@ -2,7 +2,13 @@
 
 import pathlib
 
-from scmdm_jax.data.tokenizers import huggingface, pixels, sentencepiece, subword
+from scmdm_jax.data.tokenizers import (
+  huggingface,
+  pixels,
+  sentencepiece,
+  species,
+  subword,
+)
 from scmdm_jax.data.tokenizers.characters import DNA, TEXT8, CharacterTokenizer
 from scmdm_jax.data.tokenizers.files import (
   Files,
@@ -13,6 +19,7 @@ from scmdm_jax.data.tokenizers.files import (
 from scmdm_jax.data.tokenizers.pixels import PixelTokenizer
 from scmdm_jax.data.tokenizers.protocol import Tokenizer
 from scmdm_jax.data.tokenizers.smiles import SmilesTokenizer
+from scmdm_jax.data.tokenizers.species import SpeciesTokenizer
 from scmdm_jax.data.tokenizers.subword import Definition, SubwordTokenizer
 from scmdm_jax.errors import BadInput
 
@@ -22,6 +29,7 @@ __all__ = [
   'Files',
   'PixelTokenizer',
   'SmilesTokenizer',
+  'SpeciesTokenizer',
   'SubwordTokenizer',
   'Tokenizer',
   'collect',
@@ -37,12 +45,12 @@ _BUILT_IN = {
   DNA.name: lambda: DNA,
   TEXT8.name: lambda: TEXT8,
 }
-NAMES = (*_BUILT_IN, 'pixels:LEVELS')
+NAMES = (*_BUILT_IN, 'pixels:LEVELS', 'species:COUNT')
 
 
 def is_built_in(name: str) -> bool:
   """Whether `get_tokenizer` knows it."""
-  return name in _BUILT_IN or pixels.is_name(name)
+  return name in _BUILT_IN or pixels.is_name(name) or species.is_name(name)
 
 
 def get_tokenizer(name: str) -> Tokenizer:
@@ -55,6 +63,8 @@ def get_tokenizer(name: str) -> Tokenizer:
     raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(NAMES)}')
   if pixels.is_name(name):
     return PixelTokenizer(int(name.removeprefix(pixels.PREFIX)))
+  if species.is_name(name):
+    return species.species_tokenizer(name)
   return _BUILT_IN[name]()
 
 

@@ -3,13 +3,15 @@
 The modes ask a `Domain`; trainer, sampler, report and comparison know none.
 """
 
-from scmdm_jax.modes.domains import images, molecules, text
+from scmdm_jax.modes.domains import genomes, images, molecules, text
 from scmdm_jax.modes.domains.protocol import Domain, Measure
 from scmdm_jax.settings import DATASETS, DataSettings
 
 __all__ = ['Domain', 'Measure', 'of']
 
-_DOMAINS = {d.name: d for d in (molecules.DOMAIN, text.DOMAIN, images.DOMAIN)}
+_DOMAINS = {
+  d.name: d for d in (molecules.DOMAIN, text.DOMAIN, images.DOMAIN, genomes.DOMAIN)
+}
 
 
 def of(data: DataSettings) -> Domain:

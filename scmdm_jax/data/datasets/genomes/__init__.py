@@ -1,0 +1,1 @@
+"""Genomes: stretches of DNA and the species they are of."""

@@ -1,0 +1,180 @@
+"""How much samples of genomes look like the species they were asked to be.
+
+The published protocol (kuleshov-group/discrete-diffusion-guidance,
+guidance_eval/ten_species_eval.py), per species against the held-out stretches:
+
+* k-mer distance, k = 3 and 6: the square root of the Jensen-Shannon divergence (natural
+  logarithm; `scipy.spatial.distance.jensenshannon`) between the frequencies of all 4^k
+  k-mers, pooled over the sequences of a species, then the mean over species weighted by
+  their shares of the held-out stretches. As published, k-mers with an N count towards
+  the total, but have no frequency of their own; SciPy then scales both sides to sum 1,
+  so that they change nothing but the frequencies that are shown. Beside it a distance
+  that does see them: all k-mers with an N are one more kind.
+* macro F1 of a species classifier, and the area under the ROC curve of a discriminator
+  of real and drawn sequences (`rank_auroc`).
+
+Ours is the error of GC content. Bases are codes 0 to 4 for A, C, G, T and N, uint8
+`[N, L]`; species are numbers `[N]`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+BASES = 'ACGTN'
+UNKNOWN = BASES.index('N')
+KMERS = (3, 6)
+
+
+class Kmers(NamedTuple):
+  """Counts of the k-mers of some sequences.
+
+  counts: int64 `[4^k]` in alphabetical order.
+  unknown: how many had an N.
+  """
+
+  counts: np.ndarray
+  unknown: int
+
+  @property
+  def frequencies(self) -> np.ndarray:
+    """As published, float64 `[4^k]`: those with an N are in the denominator only."""
+    return self.counts / max(self.counts.sum() + self.unknown, 1)
+
+  @property
+  def with_unknown(self) -> np.ndarray:
+    """Float64 `[4^k + 1]`: those with an N are the last kind."""
+    counts = np.append(self.counts, self.unknown)
+    return counts / max(counts.sum(), 1)
+
+
+def bases_of(tokens: np.ndarray, base_ids: Sequence[int]) -> tuple[np.ndarray, float]:
+  """Codes of bases, and the share of tokens that are none and were taken for N.
+
+  Args:
+    tokens: int32 `[N, L]`, the class left out.
+    base_ids: ids of A, C, G, T and N.
+  """
+  codes = np.full(max(int(tokens.max(initial=0)), max(base_ids)) + 1, 255, np.uint8)
+  codes[list(base_ids)] = np.arange(len(BASES), dtype=np.uint8)
+  found = codes[tokens]
+  stray = found == 255
+  return np.where(stray, np.uint8(UNKNOWN), found), float(stray.mean())
+
+
+def count_kmers(bases: np.ndarray, k: int) -> Kmers:
+  """All k-mers of sequences `[N, L]`, overlapping ones, none across two sequences."""
+  windows = bases.shape[1] - k + 1
+  numbers = np.zeros((len(bases), max(windows, 0)), np.int64)
+  known = np.ones(numbers.shape, bool)
+  for offset in range(k):
+    letters = bases[:, offset : offset + windows]
+    numbers = 4 * numbers + letters
+    known &= letters < UNKNOWN
+  counts = np.bincount(numbers[known], minlength=4**k)
+  return Kmers(counts, int((~known).sum()))
+
+
+def js_distance(p: np.ndarray, q: np.ndarray) -> float:
+  """Square root of the Jensen-Shannon divergence in nats, of 0 to sqrt(log 2).
+
+  Both are scaled to sum 1, as SciPy does. NaN if one of them is all zero.
+  """
+  if not p.sum() or not q.sum():
+    return float('nan')
+  p, q = p / p.sum(), q / q.sum()
+  mean = (p + q) / 2
+
+  def divergence(x: np.ndarray) -> float:
+    there = x > 0
+    return float(np.sum(x[there] * np.log(x[there] / mean[there])))
+
+  return float(np.sqrt(max((divergence(p) + divergence(q)) / 2, 0.0)))
+
+
+def gc_content(bases: np.ndarray) -> float:
+  """Share of C and G among the known bases; NaN if there are none."""
+  known = int((bases < UNKNOWN).sum())
+  strong = int(((bases == 1) | (bases == 2)).sum())
+  return strong / known if known else float('nan')
+
+
+class Reference(NamedTuple):
+  """What real sequences of every species are like, for `compare_genomes`.
+
+  kmers: by species, then by k.
+  gc: by species.
+  shares: of the species among the sequences, float64 `[S]`.
+  """
+
+  kmers: tuple[Mapping[int, Kmers], ...]
+  gc: tuple[float, ...]
+  shares: np.ndarray
+
+
+def reference_of(bases: np.ndarray, species: np.ndarray, num_species: int) -> Reference:
+  """The reference of real sequences `[N, L]` of species `[N]`."""
+  own = [bases[species == s] for s in range(num_species)]
+  return Reference(
+    tuple({k: count_kmers(b, k) for k in KMERS} for b in own),
+    tuple(gc_content(b) for b in own),
+    np.array([len(b) for b in own]) / len(bases),
+  )
+
+
+def compare_genomes(
+  bases: np.ndarray, species: np.ndarray, real: Reference
+) -> dict[str, float]:
+  """Distances of sequences to the reference, means weighted by its shares.
+
+  Species of which there is no sequence here, or none in the reference, are left out,
+  and the weights of the others scaled up.
+
+  Args:
+    bases: codes `[N, L]`.
+    species: what each was asked to be, `[N]`.
+    real: see `Reference`.
+
+  Returns:
+    `kmer3_distance`, `kmer6_distance` (as published), `kmer3_distance_n`,
+    `kmer6_distance_n` (k-mers with an N are one more kind), and `gc_error`, the mean
+    absolute difference of the share of C and G.
+  """
+  weights, found = [], []
+  for s, (kmers, gc) in enumerate(zip(real.kmers, real.gc, strict=True)):
+    own = bases[species == s]
+    if not len(own) or not real.shares[s]:
+      continue
+    weights.append(real.shares[s])
+    figures = {'gc_error': abs(gc_content(own) - gc)}
+    for k in KMERS:
+      counted = count_kmers(own, k)
+      figures[f'kmer{k}_distance'] = js_distance(
+        kmers[k].frequencies, counted.frequencies
+      )
+      figures[f'kmer{k}_distance_n'] = js_distance(
+        kmers[k].with_unknown, counted.with_unknown
+      )
+    found.append(figures)
+  scale = np.array(weights) / np.sum(weights)
+  return {
+    name: float(np.sum(scale * [figures[name] for figures in found]))
+    for name in sorted(found[0])
+  }
+
+
+def rank_auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+  """Area under the ROC curve, exactly: P(positive > negative) + P(equal) / 2.
+
+  Args:
+    positive: scores `[N]` of what should score high.
+    negative: scores `[M]` of what should not.
+  """
+  both = np.concatenate([positive, negative])
+  values, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+  del values
+  last = np.cumsum(counts)
+  ranks = (last - (counts - 1) / 2)[inverse]  # Equal scores share their mean rank.
+  n, m = len(positive), len(negative)
+  return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
