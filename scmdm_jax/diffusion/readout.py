@@ -46,6 +46,7 @@ def over_wanted(
   chunk: int,
   shards: int = 1,
   pin: Callable[[jax.Array], jax.Array] = lambda x: x,
+  first: jax.Array | None = None,
 ) -> Any:
   """Applies `read` at wanted positions, `chunk` of them at a time; zeros elsewhere.
 
@@ -61,6 +62,8 @@ def over_wanted(
     chunk: positions of a shard at a time; R is `shards` times that.
     shards: S; see `network.Network`.
     pin: see `network.Network`.
+    first: bool [B, L]; wanted positions that are to be met before the others, so that
+      `read` may find chunks of one kind. None: in their own order.
 
   Returns:
     What `read` returns, as a tree of [B, L, ...].
@@ -76,7 +79,10 @@ def over_wanted(
   groups = pin(wanted.reshape(shards, total))
   count = groups.sum(-1).max()
   # Stable, so that equal inputs meet in equal chunks.
-  order = jnp.argsort(~groups, axis=-1)
+  rank = (~groups).astype(jnp.int8) * 2
+  if first is not None:
+    rank += ~pin(first.reshape(shards, total))
+  order = jnp.argsort(rank, axis=-1)
   padded = jnp.pad(order, ((0, 0), (0, -total % chunk)))
   starts = jnp.arange(0, total, chunk)
 
@@ -122,10 +128,11 @@ def _over_network(
   wanted: jax.Array,
   inputs: Any,
   chunk: int | None,
+  first: jax.Array | None = None,
 ) -> Any:
   """`over_wanted` as the examples of `network` are spread; None chooses `chunk`."""
   size = chunk or chunk_size(network, wanted.size // network.shards)
-  return over_wanted(read, wanted, inputs, size, network.shards, network.pin)
+  return over_wanted(read, wanted, inputs, size, network.shards, network.pin, first)
 
 
 def _kept(wanted: jax.Array, values: jax.Array) -> jax.Array:
@@ -207,7 +214,7 @@ def read(
   wanted: jax.Array,
   *,
   mask_id: int,
-  self_condition: bool,
+  told: jax.Array | None = None,
   measure: str = '',
   shaped: bool = False,
   temperature: jax.Array | float = 1.0,
@@ -217,16 +224,19 @@ def read(
   guidance: Guidance | None = None,
   chunk: int | None = None,
 ) -> Reading:
-  """Reads the `wanted` positions of [B, L] off hidden states [B, L, D].
+  """Reads [B, L] positions off hidden states [B, L, D].
+
+  A position costs one product with the vocabulary whatever is asked of it, a signal
+  another; the noise of a draw and the signal are left out of chunks that want none.
 
   Args:
     keys: [B, L] typed keys, one per position; consumed.
     network: see `network.Network`.
     hidden: [B, L, D]; with `guidance` both networks' side by side, [B, L, 2 D].
     x_t: int32 [B, L]. A visible position keeps its token, which `measure` is taken of.
-    wanted: bool [B, L].
+    wanted: bool [B, L]; where tokens and measures are wanted.
     mask_id: the mask token; never drawn.
-    self_condition: whether the signal is wanted; zeros otherwise.
+    told: bool [B, L]; where signals are wanted. None: nowhere.
     measure: one of MEASURES.
     shaped: whether the measure sees temperature and top-p, as Dream's does.
     temperature: scalar >= 0; shapes the draw, never the signal.
@@ -255,24 +265,44 @@ def read(
       return draws.draw_in_float64(keys, logits, temperature)
     return draws.draw_tokens(keys, logits, temperature)
 
-  def rows(inputs) -> Reading:
-    keys, hidden, x = inputs
-    parts = jnp.split(hidden, len(streams), axis=-1)
-    scores = [logits_of(s, h) for s, h in zip(streams, parts, strict=True)]
-    logits = guided(scores)
+  def decide(keys, x, logits) -> tuple[jax.Array, jax.Array]:
     candidates = draws.shape_logits(logits, temperature, top_p)
     tokens = jnp.where(x == mask_id, draw(keys, candidates), x)
     if shaped:
-      certainty = measure_of(measure, candidates, tokens, temperature)
-    else:
-      certainty = measure_of(measure, logits, tokens)
-    if not self_condition:
-      return Reading(tokens, certainty, jnp.zeros((len(x), 0), jnp.float32))
-    told = [logits] * len(streams) if guidance and guidance.shared_signal else scores
-    signals = [read_signal(s, p) for s, p in zip(streams, told, strict=True)]
-    return Reading(tokens, certainty, jnp.concatenate(signals, axis=-1))
+      return tokens, measure_of(measure, candidates, tokens, temperature)
+    return tokens, measure_of(measure, logits, tokens)
 
-  return _over_network(network, rows, wanted, (keys, hidden, x_t), chunk)
+  def tell(scores: list[jax.Array], logits: jax.Array) -> jax.Array:
+    shared = guidance is not None and guidance.shared_signal
+    said = [logits] * len(streams) if shared else scores
+    signals = [read_signal(s, p) for s, p in zip(streams, said, strict=True)]
+    return jnp.concatenate(signals, axis=-1)
+
+  def rows(inputs) -> Reading:
+    keys, hidden, x, decided, telling = inputs
+    parts = jnp.split(hidden, len(streams), axis=-1)
+    scores = [logits_of(s, h) for s, h in zip(streams, parts, strict=True)]
+    logits = guided(scores)
+    if told is None:
+      return Reading(*decide(keys, x, logits), jnp.zeros((len(x), 0), jnp.float32))
+    tokens, certainty = _where_any(decided, decide, keys, x, logits)
+    return Reading(tokens, certainty, _where_any(telling, tell, scores, logits))
+
+  telling = jnp.zeros_like(wanted) if told is None else told
+  inputs = (keys, hidden, x_t, wanted, telling)
+  reading = _over_network(network, rows, wanted | telling, inputs, chunk, first=wanted)
+  return Reading(
+    _kept(wanted, reading.tokens),
+    _kept(wanted, reading.measure),
+    _kept(telling, reading.signal),
+  )
+
+
+def _where_any(wanted: jax.Array, do: Callable[..., Any], *arguments: Any) -> Any:
+  """`do(*arguments)` if any of `wanted` [R] is; otherwise zeros, and no work."""
+  shapes = jax.eval_shape(do, *arguments)
+  empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+  return jax.lax.cond(wanted.any(), do, lambda *_: empty, *arguments)
 
 
 def read_nll(

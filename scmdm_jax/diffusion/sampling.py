@@ -158,7 +158,7 @@ def reverse_step(
   # A key per position, so that what is read does not depend on what else is.
   position_keys = jax.vmap(lambda key: _fold_range(key, length))(split[:, 1])
 
-  def read(wanted: jax.Array, self_condition: bool) -> Reading:
+  def read(wanted: jax.Array, told: jax.Array) -> Reading:
     return readout.read(
       position_keys,
       network,
@@ -166,7 +166,7 @@ def reverse_step(
       state.x_t,
       wanted,
       mask_id=sampler.mask_id,
-      self_condition=self_condition,
+      told=told if sampler.self_condition else None,
       measure='log_prob' if strategy.remembers else strategy.measure,
       shaped=strategy.shaped,
       temperature=sampler.temperature,
@@ -177,17 +177,13 @@ def reverse_step(
       chunk=sampler.chunk,
     )
 
-  if ahead is not None and not sampler.self_condition:
-    reading = read(ahead[0], False)  # A prediction is used for its token only.
-  elif ahead is not None and strategy.final and sampler.guidance is None:
+  if ahead is None:
+    reading = read(masked | (revealed & strategy.reads_visible), masked)
+  elif strategy.final:
     # Tokens where one is revealed, signals where the mask stays: never both.
-    reading = read(ahead[0], False)._replace(
-      signal=readout.read_prediction(
-        network, network, hidden, masked & ~ahead[0], sampler.mask_id, sampler.chunk
-      )
-    )
+    reading = read(ahead[0], masked & ~ahead[0])
   else:
-    reading = read(masked | (revealed & strategy.reads_visible), sampler.self_condition)
+    reading = read(ahead[0], masked)
   reveal, remask = ahead or choose(view._replace(measure=reading.measure))
   x_s = jnp.where(reveal, reading.tokens, state.x_t)
   x_s = jnp.where(remask, sampler.mask_id, x_s)

@@ -106,9 +106,7 @@ def test_measures_are_finite(name, temperature):
   assert np.all(np.isfinite(quick_measure(name, logits, tokens, temperature)))
 
 
-@functools.partial(
-  quick_jit, static_argnames=('measure', 'shaped', 'top_p', 'self_condition', 'chunk')
-)
+@functools.partial(quick_jit, static_argnames=('measure', 'shaped', 'top_p', 'chunk'))
 def quick_read(hidden, x_t, wanted, temperature=1.0, **options):
   return readout.read(
     jax.random.split(jax.random.key(3), x_t.shape),
@@ -125,9 +123,7 @@ def quick_read(hidden, x_t, wanted, temperature=1.0, **options):
 def test_read():
   hidden, x_t = hidden_states(3), partly_masked(4)
   wanted = np.random.default_rng(50).random(x_t.shape) < 0.7
-  found = quick_read(
-    hidden, x_t, wanted, self_condition=True, measure='log_prob', chunk=4
-  )
+  found = quick_read(hidden, x_t, wanted, told=wanted, measure='log_prob', chunk=4)
   logits = toys.network_np(WEIGHTS).logits(hidden)
   probs = toys.softmax_np(logits, toys.MASK)
   tokens = np.asarray(found.tokens)
@@ -145,7 +141,7 @@ def test_read():
     assert not np.any(np.asarray(values)[~wanted])
   # The same at temperature 0: the most probable token, the same signal and measure.
   greedy = quick_read(
-    hidden, x_t, wanted, 0.0, self_condition=True, measure='log_prob', chunk=4
+    hidden, x_t, wanted, 0.0, told=wanted, measure='log_prob', chunk=4
   )
   assert np.array_equal(
     np.asarray(greedy.tokens)[wanted & masked], probs.argmax(-1)[wanted & masked]
@@ -159,9 +155,7 @@ def test_shaped_measures_see_temperature_and_top_p():
   logits = toys.network_np(WEIGHTS).logits(hidden).reshape(-1, toys.VOCAB)
   logits[:, toys.MASK] = BANNED
   for temperature in (3.0, 0.0):
-    found = quick_read(
-      hidden, x_t, x_t == toys.MASK, temperature, self_condition=False, **options
-    )
+    found = quick_read(hidden, x_t, x_t == toys.MASK, temperature, **options)
     # The nucleus is taken at that temperature; of a greedy draw, at temperature 1.
     probs = toys.softmax_np(logits / (temperature or 1), toys.MASK)
     order = np.argsort(-probs, -1)
@@ -176,7 +170,7 @@ def test_shaped_measures_see_temperature_and_top_p():
 
 def test_nothing_is_read_of_a_vanilla_model_but_tokens():
   x_t = partly_masked(7)
-  found = quick_read(hidden_states(7), x_t, x_t == toys.MASK, self_condition=False)
+  found = quick_read(hidden_states(7), x_t, x_t == toys.MASK)
   assert found.signal.shape == (*x_t.shape, 0)
   assert not np.any(found.measure)
 
@@ -185,7 +179,7 @@ def test_what_is_read_does_not_depend_on_the_chunk_or_on_what_else_is():
   hidden, x_t = hidden_states(10), partly_masked(11)
   masked = x_t == toys.MASK
   few = masked & (np.random.default_rng(12).random(x_t.shape) < 0.5)
-  options = {'self_condition': True, 'measure': 'log_prob'}
+  options = {'told': masked, 'measure': 'log_prob'}
   whole = quick_read(hidden, x_t, masked, **options)
   for wanted in (masked, few):
     found = quick_read(hidden, x_t, wanted, chunk=4, **options)
@@ -194,3 +188,46 @@ def test_what_is_read_does_not_depend_on_the_chunk_or_on_what_else_is():
       a, b = np.asarray(a)[wanted], np.asarray(b)[wanted]
       np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert np.array_equal(found.tokens[wanted], whole.tokens[wanted])
+
+
+@pytest.mark.parametrize('chunk', [3, 4, 100])
+def test_tokens_here_and_signals_there_are_those_of_both_everywhere(chunk):
+  hidden, x_t = hidden_states(13), partly_masked(14)
+  masked = x_t == toys.MASK
+  kind = np.random.default_rng(15).integers(0, 3, x_t.shape)
+  wanted, told = masked & (kind == 0), masked & (kind == 1)
+  assert wanted.any() and told.any()
+  options = {'measure': 'log_prob', 'chunk': chunk}
+  whole = quick_read(hidden, x_t, masked, told=masked, **options)
+  found = quick_read(hidden, x_t, wanted, told=told, **options)
+  assert np.array_equal(found.tokens, np.where(wanted, whole.tokens, 0))
+  for name, where in (('measure', wanted), ('signal', told[..., None])):
+    expected = np.where(where, getattr(whole, name), 0)
+    # Products of other shapes may add in another order: float32 rounding.
+    np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_chunk_pays_for_what_is_wanted_of_it():
+  hidden, x_t = hidden_states(16), np.full((BATCH, toys.LENGTH), toys.MASK, np.int32)
+  calls = []
+  network = toys.network(WEIGHTS)
+
+  def counted(name):
+    def call(x):
+      jax.debug.callback(lambda: calls.append(name))
+      return getattr(network, name)(x)
+
+    return call
+
+  counting = network._replace(logits=counted('logits'), signal=counted('signal'))
+  order = np.random.default_rng(17).permutation(x_t.size).reshape(x_t.shape)
+  wanted, told = order < 5, (order >= 5) & (order < 14)
+  keys = jax.random.split(jax.random.key(3), x_t.shape)
+  quick_jit(
+    lambda wanted, told: readout.read(
+      keys, counting, hidden, x_t, wanted, mask_id=toys.MASK, told=told, chunk=4
+    )
+  )(wanted, told)
+  jax.effects_barrier()
+  # 14 positions, those of `wanted` in front: 4 chunks, the first without a signal.
+  assert (calls.count('logits'), calls.count('signal')) == (4, 3)
