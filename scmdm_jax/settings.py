@@ -174,6 +174,8 @@ class ModelSettings:
   mlp_ratio: int = _above(4, 0)  # Width of the MLP over hidden_dim.
   cond_dim: int = _above(32, 0)  # mdlm: width of the adaLN conditioning.
   time_conditioning: bool = False  # mdlm: the noise level is an input (UDLM).
+  # mdlm: above 0: a position attends to so many on either side and to the first one.
+  window: int = _at_least(0, 0)
   embedding_dim: int = _above(16, 0)  # conv: width of what is read of a token.
   kernel_size: int = _above(5, 0)  # conv: positions that a convolution sees.
 
@@ -265,6 +267,9 @@ class EvaluateSettings:
   # Above 0: MAUVE of samples of text with the judge's features, over so many starts of
   # k-means, against as many held-out rows.
   mauve_seeds: int = _at_least(0, 0)
+  # Genomes: epochs of a network trained to tell every set of samples from real
+  # stretches, as published 5; 0: none.
+  discriminator_epochs: int = _at_least(5, 0)
   carried_steps: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
 
 
@@ -757,6 +762,7 @@ def new_model(
       mlp_ratio=model.mlp_ratio,
       time_conditioning=model.time_conditioning,
       grid=grid_of_rows(settings.data),
+      window=model.window,
     )
   elif model.architecture == 'conv':
     if len(class_ids) < 2 or np.any(np.diff(class_ids) != 1):

@@ -1,9 +1,10 @@
 """`config.json` of the safetensors layouts to and from a model description.
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
-project has none, `mlp_ratio`, `causal`, `grid`, `tokenizer`, `self_conditioning`) have
-defaults that make other projects' files mean what they mean there. A field that is null
-counts as absent. What changes the numbers and is not computed here is refused by name.
+project has none, `mlp_ratio`, `causal`, `grid`, `window`, `tokenizer`,
+`self_conditioning`) have defaults that make other projects' files mean what they mean
+there. A field that is null counts as absent. What changes the numbers and is not
+computed here is refused by name.
 """
 
 import dataclasses
@@ -12,6 +13,9 @@ from typing import Any
 from scmdm_jax.checkpoints.model_kinds import KINDS, REQUIRED, Kind, Same
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
+
+# Written only where they say something: a file is then like any other MDLM's.
+_OURS = ('grid', 'window')
 
 
 def description_from_config(config: dict[str, Any], path: str) -> ModelDescription:
@@ -109,7 +113,7 @@ def config_from_description(
     **{
       theirs: getattr(arch, ours)
       for theirs, ours, _, _ in kind.fields
-      if getattr(arch, ours) != ()  # No grid: a file like any other MDLM's.
+      if theirs not in _OURS or getattr(arch, ours)
     },
     **kind.fixed,
   }

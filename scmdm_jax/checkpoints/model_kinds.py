@@ -48,7 +48,9 @@ _MDLM = Kind(
     ('mlp_ratio', 'mlp_ratio', int, 4),
     ('time_conditioning', 'time_conditioning', bool, False),
     ('cfg_num_classes', 'num_classes', int, 0),
-    ('grid', 'grid', tuple, ()),  # Ours: positions of an image.
+    # Ours: positions of an image, and how far a position sees.
+    ('grid', 'grid', tuple, ()),
+    ('window', 'window', int, 0),
   ),
   {},
   {},

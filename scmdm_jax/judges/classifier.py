@@ -29,18 +29,20 @@ def accuracy(wanted: np.ndarray, found: np.ndarray) -> float:
   return float(np.mean(wanted == found))
 
 
-def macro_f1(wanted: np.ndarray, found: np.ndarray) -> float:
-  """Unweighted mean over classes of 2 tp / (2 tp + fp + fn).
+def macro_f1(wanted: np.ndarray, found: np.ndarray, num_classes: int) -> float:
+  """Unweighted mean over all classes of 2 tp / (2 tp + fp + fn).
 
-  As scikit-learn's `f1_score(average='macro')`: over every class that is wanted or
-  found somewhere.
+  As scikit-learn's `f1_score(average='macro', labels=range(num_classes))`: a class that
+  is neither wanted nor found counts as 0.
 
   Args:
     wanted: classes [N].
     found: what the classifier says, [N].
+    num_classes: C.
   """
   scores = []
-  for label in np.union1d(wanted, found):
+  for label in range(num_classes):
     hits = np.sum((wanted == label) & (found == label))
-    scores.append(2 * hits / (np.sum(wanted == label) + np.sum(found == label)))
+    marked = np.sum(wanted == label) + np.sum(found == label)
+    scores.append(2 * hits / marked if marked else 0.0)
   return float(np.mean(scores))

@@ -125,11 +125,8 @@ def reference_of(bases: np.ndarray, species: np.ndarray, num_species: int) -> Re
 
 def compare_genomes(
   bases: np.ndarray, species: np.ndarray, real: Reference
-) -> dict[str, float]:
-  """Distances of sequences to the reference, means weighted by its shares.
-
-  Species of which there is no sequence here, or none in the reference, are left out,
-  and the weights of the others scaled up.
+) -> list[dict[str, float]]:
+  """How far the sequences of every species are from real ones.
 
   Args:
     bases: codes `[N, L]`.
@@ -137,30 +134,40 @@ def compare_genomes(
     real: see `Reference`.
 
   Returns:
-    `kmer3_distance`, `kmer6_distance` (as published), `kmer3_distance_n`,
-    `kmer6_distance_n` (k-mers with an N are one more kind), and `gc_error`, the mean
-    absolute difference of the share of C and G.
+    For every species of which there are sequences on both sides: its number `species`
+    and its `share` of the reference; `js_distance_3` and `js_distance_6` as published,
+    `js_distance_3_n` and `js_distance_6_n` with k-mers with an N as one more kind; and
+    `gc_error`, the absolute difference of the shares of C and G.
   """
-  weights, found = [], []
+  found = []
   for s, (kmers, gc) in enumerate(zip(real.kmers, real.gc, strict=True)):
     own = bases[species == s]
     if not len(own) or not real.shares[s]:
       continue
-    weights.append(real.shares[s])
-    figures = {'gc_error': abs(gc_content(own) - gc)}
+    figures: dict[str, float] = {'species': s, 'share': float(real.shares[s])}
     for k in KMERS:
       counted = count_kmers(own, k)
-      figures[f'kmer{k}_distance'] = js_distance(
+      figures[f'js_distance_{k}'] = js_distance(
         kmers[k].frequencies, counted.frequencies
       )
-      figures[f'kmer{k}_distance_n'] = js_distance(
+      figures[f'js_distance_{k}_n'] = js_distance(
         kmers[k].with_unknown, counted.with_unknown
       )
+    figures['gc_error'] = abs(gc_content(own) - gc)
     found.append(figures)
-  scale = np.array(weights) / np.sum(weights)
+  return found
+
+
+def weighted_mean(by_species: Sequence[Mapping[str, float]]) -> dict[str, float]:
+  """The figures of `compare_genomes`, species weighted by their shares; {} of none.
+
+  Weights of species that are missing go to the others.
+  """
+  total = sum(figures['share'] for figures in by_species)
   return {
-    name: float(np.sum(scale * [figures[name] for figures in found]))
-    for name in sorted(found[0])
+    name: sum(f['share'] * f[name] for f in by_species) / total
+    for name in (by_species[0] if by_species else ())
+    if name not in ('species', 'share')
   }
 
 

@@ -24,6 +24,9 @@ class DiTConfig:
   # Channels, height and width of what stands behind the first token, in this order: its
   # positions are those of an image. (): positions are those of a text.
   grid: tuple[int, ...] = ()
+  # Above 0: a position attends to so many on either side, and to the first one, which
+  # attends to all (see `attention.attend`); 0: all to all.
+  window: int = 0
 
   def __post_init__(self):
     object.__setattr__(self, 'grid', tuple(self.grid))
@@ -113,7 +116,7 @@ def _check_sizes(architecture: Architecture) -> None:
   """Every size a whole number from 1; a file may say anything."""
   for field in dataclasses.fields(architecture):
     size = getattr(architecture, field.name)
-    low = 0 if field.name in ('num_classes', 'first_class') else 1
+    low = 0 if field.name in ('num_classes', 'first_class', 'window') else 1
     if field.type is int and not (type(size) is int and low <= size < 2**31):
       raise ValueError(f'{field.name} is {size!r}; wanted a whole number from {low}')
   if architecture.num_blocks > 10_000:

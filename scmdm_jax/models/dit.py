@@ -97,7 +97,7 @@ class Block(nn.Module):
       q, k = turn(q, angles), turn(k, angles)
     else:
       q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    mixed = attend(q, k, v, real=real)
+    mixed = attend(q, k, v, real=real, window=self.config.window)
     return _per_token(self.attn_out, mixed.reshape(batch, length, dim))
 
   def __call__(

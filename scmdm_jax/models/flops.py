@@ -22,7 +22,9 @@ def blocks(description: ModelDescription, length: int) -> float:
     names = [key.key for key in path]
     if names[-1] == 'kernel' and not {*_ONCE_PER_EXAMPLE, *_VOCABULARY} & {*names}:
       products += leaf.size
-  return 2 * products + 4 * arch.num_blocks * length * arch.hidden_dim
+  window = getattr(arch, 'window', 0)  # Its blocks see three of themselves.
+  seen = min(length, 3 * window + 1) if window else length
+  return 2 * products + 4 * arch.num_blocks * seen * arch.hidden_dim
 
 
 def vocabulary(description: ModelDescription) -> float:

@@ -1,5 +1,6 @@
 """Judges that know classes: models trained with `method.objective=classify`."""
 
+import functools
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -34,6 +35,14 @@ class ClassJudge(NamedTuple):
     return self.logits(rows).argmax(-1).astype(np.int32)
 
 
+@functools.cache
+def _compiled(description: ModelDescription, name: str):
+  """Compiles `(params, rows) -> features or logits`."""
+  return jax.jit(
+    lambda params, rows: getattr(conv.bind(params, description), name)(rows)
+  )
+
+
 def judge_of(
   params: object, description: ModelDescription, batch_size: int
 ) -> ClassJudge:
@@ -46,14 +55,6 @@ def judge_of(
   """
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
-  compiled = {
-    name: jax.jit(
-      lambda params, rows, name=name: getattr(conv.bind(params, description), name)(
-        rows
-      )
-    )
-    for name in ('features', 'logits')
-  }
 
   def mapped(name: str) -> Callable[[np.ndarray], np.ndarray]:
     def of(rows: np.ndarray) -> np.ndarray:
@@ -61,7 +62,8 @@ def judge_of(
       for first in range(0, len(rows), batch_size):
         batch = rows[first : first + batch_size]
         filled = np.resize(batch, (batch_size, *batch.shape[1:]))  # One shape for all.
-        found.append(np.asarray(compiled[name](params, filled))[: len(batch)])
+        scores = _compiled(description, name)(params, filled)
+        found.append(np.asarray(scores)[: len(batch)])
       return np.concatenate(found)
 
     return of
@@ -105,4 +107,9 @@ def heldout_figures(
   judge = judge_of(params, description, batch_size)
   seen = np.stack([rows[i] for i in range(len(rows))])
   wanted, found = seen[:, 0] - judge.first_class, judge.classes(seen)
-  return {'accuracy': accuracy(wanted, found), 'macro_f1': macro_f1(wanted, found)}
+  arch = description.architecture
+  assert isinstance(arch, ConvConfig)
+  return {
+    'accuracy': accuracy(wanted, found),
+    'macro_f1': macro_f1(wanted, found, arch.num_classes),
+  }
