@@ -162,8 +162,8 @@ def spread(tree: Any, shardings: Any) -> Any:
   if count() == 1:
     return jax.device_put(tree, shardings)
 
-  def place(x: jax.Array, sharding: jax.sharding.Sharding) -> jax.Array:
-    if sharding.is_equivalent_to(getattr(x, 'sharding', None), x.ndim):
+  def place(x: jax.Array | np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    if isinstance(x, jax.Array) and sharding.is_equivalent_to(x.sharding, x.ndim):
       return x
     whole = np.asarray(x)
     return jax.make_array_from_callback(x.shape, sharding, lambda index: whole[index])
