@@ -51,7 +51,10 @@ def shape_logits(
 
 
 def draw_tokens(
-  keys: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0
+  keys: jax.Array,
+  logits: jax.Array,
+  temperature: jax.Array | float = 1.0,
+  columns: int = 1,
 ) -> jax.Array:
   """One token per position, int32 [N], from softmax(logits / temperature).
 
@@ -65,13 +68,14 @@ def draw_tokens(
     keys: [N] typed keys; consumed.
     logits: float32 [N, V]; `BANNED` tokens are never drawn.
     temperature: scalar >= 0; may be traced. 0 is greedy.
+    columns: see `network.Network`; does not change the result.
   """
   vocab = logits.shape[-1]
   size = math.ceil(math.sqrt(vocab))
   noise = jax.vmap(lambda key: jax.random.gumbel(key, (2, size), jnp.float32, 'high'))(
     keys
   )
-  blocks = _block_scores(logits, size, temperature)
+  blocks = _block_scores(logits, size, temperature, columns)
   block = jnp.argmax(blocks + temperature * noise[:, 0, : blocks.shape[-1]], axis=-1)
   ids = block[:, None] * size + jnp.arange(size)[None]
   inside = jnp.take_along_axis(logits, jnp.minimum(ids, vocab - 1), axis=-1)
@@ -80,13 +84,16 @@ def draw_tokens(
 
 
 def _block_scores(
-  logits: jax.Array, size: int, temperature: jax.Array | float
+  logits: jax.Array, size: int, temperature: jax.Array | float, columns: int
 ) -> jax.Array:
   """T log sum exp(logits / T) of every `size` columns, [N, ceil(V / size)].
 
-  As T falls to 0 this is the largest score of the block.
+  As T falls to 0 this is the largest score of the block. Where the columns are spread
+  over devices, each device is filled up to whole blocks: the few columns that change
+  their place for it are all that is sent; cut at a block's edge, all would be.
   """
-  whole = logits.shape[-1] // size * size
+  vocab = logits.shape[-1]
+  whole = vocab // size * size
   positive = jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
 
   def scores(columns: jax.Array) -> jax.Array:
@@ -94,8 +101,13 @@ def _block_scores(
     total = jnp.exp((columns - largest) / positive).sum(-1)
     return largest[..., 0] + temperature * jnp.log(total)
 
+  if columns > 1:
+    count = -(-vocab // size)
+    padding = -(-count // columns) * columns * size - vocab
+    padded = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=BANNED)
+    return scores(padded.reshape(len(logits), -1, size))[:, :count]
   parts = [scores(logits[:, :whole].reshape(-1, whole // size, size))]
-  if whole < logits.shape[-1]:
+  if whole < vocab:
     parts.append(scores(logits[:, whole:])[:, None])
   return jnp.concatenate(parts, axis=-1)
 

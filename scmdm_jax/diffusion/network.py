@@ -42,6 +42,11 @@ class Network(Protocol):
     ...
 
   @property
+  def columns(self) -> int:
+    """The scores of a position are so many equal runs, each on devices of its own."""
+    ...
+
+  @property
   def pin(self) -> Callable[..., jax.Array]:
     """Keeps the S equal runs along the first axis of an array where they belong."""
     ...

@@ -263,7 +263,7 @@ def read(
       return draws.draw_jointly(keys, logits, temperature, reveal, mask_id)
     if noise == 'float64':
       return draws.draw_in_float64(keys, logits, temperature)
-    return draws.draw_tokens(keys, logits, temperature)
+    return draws.draw_tokens(keys, logits, temperature, network.columns)
 
   def decide(keys, x, logits) -> tuple[jax.Array, jax.Array]:
     candidates = draws.shape_logits(logits, temperature, top_p)

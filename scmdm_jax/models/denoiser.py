@@ -59,7 +59,8 @@ class Denoiser(NamedTuple):
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
-  shards, pin: how examples are spread over devices; see `Execution`.
+  shards, columns, pin: how examples and scores are spread over devices; see
+    `Execution`.
   """
 
   encode: Encode
@@ -67,6 +68,7 @@ class Denoiser(NamedTuple):
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
   shards: int
+  columns: int
   pin: Callable[[jax.Array], jax.Array]
 
 
@@ -187,5 +189,11 @@ def bind(
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
   return Denoiser(
-    encode, logits, signal, arch.hidden_dim, execution.shards, execution.pin
+    encode,
+    logits,
+    signal,
+    arch.hidden_dim,
+    execution.shards,
+    execution.columns,
+    execution.pin,
   )

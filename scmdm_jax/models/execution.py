@@ -20,6 +20,7 @@ class Execution:
   """Where arrays stay, what is recomputed backward, and how precise products are.
 
   shards: a batch is so many equal runs of examples, each on devices of its own.
+  columns: the scores over the vocabulary are so many equal runs, likewise.
   pin: keeps those runs, along the first axis of an array, where they belong.
   gather: makes parameters of the vocabulary whole but for its own split, once, rather
     than at every chunk of positions that meets them.
@@ -29,6 +30,7 @@ class Execution:
   """
 
   shards: int = 1
+  columns: int = 1
   pin: Callable[[jax.Array], jax.Array] = leave
   gather: Callable[[Any], Any] = leave
   remat: str = 'none'

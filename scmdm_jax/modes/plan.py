@@ -212,6 +212,18 @@ def _cost(
   return cost
 
 
+def _communication(settings: Settings, facts: Facts | None) -> dict[str, float] | None:
+  """What a device sends and receives for a step of training or of sampling, at most."""
+  if facts is None or facts.collectives is None:
+    return None
+  steps = settings.sample.num_steps if settings.plan.job == 'sample' else 1
+  kinds = facts.collectives.values()
+  return {
+    'collectives_per_step': sum(kind['runs'] for kind in kinds) / steps,
+    'bytes_per_step': sum(kind['bytes'] for kind in kinds) / steps,
+  }
+
+
 def _table(figures: dict[str, Any]) -> str:
   """The figures for people."""
 
@@ -232,7 +244,12 @@ def _table(figures: dict[str, Any]) -> str:
   if compiler is not None:
     rows.insert(-3, ('temporaries, per device', gib(compiler['temporaries'])))
     for kind, entry in (compiler['collectives'] or {}).items():
-      rows.append((f'{kind}, {entry["count"]} in the program', gib(entry['bytes'])))
+      rows.append((f'{kind} in the program', f'{entry["count"]}'))
+  if spoken := figures['communication']:
+    rows += [
+      ('collectives per step', f'{spoken["collectives_per_step"]:.1f}'),
+      ('of them, per device', gib(spoken['bytes_per_step'])),
+    ]
   if 'seconds_per_step' in cost:
     rows += [
       (f'seconds per step at MFU {cost["mfu"]:g}', f'{cost["seconds_per_step"]:.3g}'),
@@ -274,6 +291,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'peak_bytes': peak,
     'fits': fits,
     'compiler': None if facts is None else facts._asdict(),
+    'communication': _communication(settings, facts),
     'cost': _cost(settings, description, len(devices), chip),
     'change': None
     if fits is not False

@@ -121,4 +121,5 @@ def execution(mesh: Mesh, remat: str = 'none', dtype: str = '') -> Execution:
     return jax.lax.with_sharding_constraint(x, sharding)
 
   gather = functools.partial(rules.gather_vocabulary, mesh)
-  return Execution(batch_shards(mesh), pin, gather, remat, dtype)
+  columns = mesh.shape['tensor']
+  return Execution(batch_shards(mesh), columns, pin, gather, remat, dtype)

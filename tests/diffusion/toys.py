@@ -19,6 +19,7 @@ class Toy(NamedTuple):
   signal: Callable[[Any], Any]
   signal_dim: int
   shards: int = 1
+  columns: int = 1
   pin: Any = lambda x: x
 
 

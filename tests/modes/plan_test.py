@@ -8,7 +8,6 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models import flops
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.modes import plan
-from scmdm_jax.parallel import compiled
 from scmdm_jax.settings import PlanSettings, resolve
 from tests import tiny_run
 from tests.compiling import quick_jit
@@ -56,6 +55,7 @@ def test_a_plan_says_what_a_run_keeps(job, tmp_path, capsys):
   assert 0 <= compiler['arguments'] - sum(kept.values()) < 1 << 14
   assert figures['peak_bytes'] >= compiler['arguments'] + compiler['temporaries']
   assert compiler['collectives'] == {}
+  assert figures['communication'] == {'collectives_per_step': 0, 'bytes_per_step': 0}
   assert 'fits                 ' in capsys.readouterr().out
 
 
@@ -133,16 +133,3 @@ def test_flops_are_those_of_the_written_out_sizes():
   assert flops.training(described, length, 0.0) == 3 * (block + half)
   assert flops.training(described, length, 1.0) == 4 * (block + half) + half
   assert flops.sampling(described, length, 64, True) == 64 * (block + 2 * half)
-
-
-def test_collectives_of_a_program():
-  text = """
-    %a = f32[8,32]{1,0} all-reduce(%x), replica_groups={}
-    %b = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) all-gather-start(%y), dimensions={0}
-    %c = bf16[16,4]{1,0} all-gather-done(%b)
-    %d = (f32[4], s32[2]) all-reduce(%p, %q)
-  """
-  assert compiled.collectives(text) == {
-    'all-reduce': {'count': 2, 'bytes': 8 * 32 * 4 + 16 + 8},
-    'all-gather': {'count': 1, 'bytes': 128},
-  }

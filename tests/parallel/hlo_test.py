@@ -1,0 +1,109 @@
+import json
+
+import pytest
+
+from scmdm_jax.parallel import hlo
+from tests.parallel.sameness_test import on_eight_devices
+
+# As XLA writes them: CPU and TPU, plain and asynchronous.
+TEXT = """\
+HloModule jit_f, is_scheduled=true
+
+FileNames
+1 "/somewhere/file.py"
+
+%add (x: f32[], y: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%x, %y)
+}
+
+%part (p: f32[8,4]) -> (f32[8,4], f32[32,4]) {
+  %g.1 = f32[32,4]{1,0:T(8,128)} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%rest (p: f32[8,4]) -> (f32[8,4], f32[32,4]) {
+  %g.2 = f32[32,4]{1,0:T(8,128)} all-gather(%p), channel_id=7, dimensions={0}
+}
+
+%inner_body (c: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %r = f32[8,4]{1,0} all-reduce(%x), channel_id=1, to_apply=%add
+  %f = (f32[8,4], f32[32,4]) fusion(%x), kind=kCustom, calls=%part
+  %h = (f32[8,4], f32[32,4]) fusion(%f), kind=kCustom, calls=%rest
+}
+
+%inner_condition (c: (s32[], f32[8,4])) -> pred[] {
+  %five = s32[]{:T(128)} constant(5)
+  ROOT %less = pred[] compare(%i, %five), direction=LT
+}
+
+%yes (c: f32[8,4]) -> f32[8,4] {
+  %t = (f32[4], s32[2]) all-reduce(%p, %q), channel_id=2, to_apply=%add
+  %w = (s32[], f32[8,4]) while(%c), condition=%inner_condition, body=%inner_body
+}
+
+%no (c: f32[8,4]) -> f32[8,4] {
+  ROOT %same = f32[8,4] copy(%c)
+}
+
+%outer_body (c: (s32[], f32[8,4])) -> (s32[], f32[8,4]) {
+  %k = f32[8,4] conditional(%b, %x, %x), branch_computations={%yes, %no}
+}
+
+%outer_condition (c: (s32[], f32[8,4])) -> pred[] {
+  %three = s32[] constant(3)
+}
+
+%unused (c: f32[8,4]) -> f32[8,4] {
+  %never = f32[99,9]{1,0} all-gather(%c), channel_id=12, dimensions={0}
+}
+
+ENTRY %main (a: f32[8,4]) -> f32[8,4] {
+  %w = (s32[], f32[8,4]) while(%c), condition=%outer_condition, body=%outer_body
+  %b = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) all-gather-start(%y), dimensions={0}
+  %d = bf16[16,4]{1,0} all-gather-done(%b)
+  %s = (u32[2,8], u32[2,8], u32[], u32[]) collective-permute-start(%y), channel_id=9
+}
+"""
+
+
+def test_collectives_and_how_often_they_run():
+  found = hlo.collectives(TEXT)
+  assert hlo.totals(found) == {
+    'all-reduce': {'count': 2, 'runs': 15 + 3, 'bytes': 15 * 128 + 3 * (16 + 8)},
+    # Both parts of channel 7 are one; what nobody calls does not run.
+    'all-gather': {'count': 2, 'runs': 15 + 1, 'bytes': 15 * 512 + 128},
+    'collective-permute': {'count': 1, 'runs': 1, 'bytes': 64},
+  }
+
+
+def test_the_largest_gather_is_of_what_runs():
+  assert hlo.largest_gather(hlo.collectives(TEXT)) == 128
+  assert hlo.largest_gather([]) == 0
+  assert hlo.collectives('') == []
+
+
+PROGRAM = """\
+import json
+import jax, jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from scmdm_jax.parallel import hlo, mesh
+whole = mesh.make_mesh(8, 1, 1)
+def local(x):
+  def step(x, _):
+    return x + jax.lax.psum(x, 'data'), None
+  x, _ = jax.lax.scan(step, x, length=6)
+  return jax.lax.all_gather(x, 'data', tiled=True)
+f = jax.shard_map(local, mesh=whole, in_specs=P('data'), out_specs=P(), check_vma=False)
+text = jax.jit(f).lower(jnp.zeros((64, 3))).compile().as_text()
+found = hlo.collectives(text)
+print(json.dumps([hlo.totals(found), hlo.largest_gather(found)]))
+"""
+
+
+@pytest.mark.slow
+def test_of_a_real_program():
+  found, largest = json.loads(on_eight_devices('-c', PROGRAM))
+  assert found == {
+    'all-reduce': {'count': 1, 'runs': 6, 'bytes': 6 * 8 * 3 * 4},
+    'all-gather': {'count': 1, 'runs': 1, 'bytes': 64 * 3 * 4},
+  }
+  assert largest == 64 * 3
