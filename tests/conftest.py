@@ -5,6 +5,8 @@ import os
 # Before NumPy and PyTorch load: their threads only wait for each other on tiny
 # arrays, and other programs need the cores.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+# Where libtpu is installed for its compiler, it would look for chips, and say so.
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import jax
 
