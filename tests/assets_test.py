@@ -21,7 +21,7 @@ from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
 TOKENIZER = get_tokenizer('smiles_qm9')
-NAMES = ('qm9_base', 'qm9_judge')
+NAMES = ('qm9_base', 'qm9_judge', 'fashion_base', 'fashion_classifier')
 
 
 @pytest.fixture(scope='module')

@@ -125,6 +125,11 @@ def _architecture(description: ModelDescription) -> str:
   ]
   if description.mask_id is not None:
     lines.append(f'* Mask: token {description.mask_id}')
+  if getattr(arch, 'grid', ()):
+    lines.append(
+      f'* Positions: of an image, {" x ".join(map(str, arch.grid))} (channels, rows, '
+      'columns) behind the first token; code that does not know `grid` reads a text'
+    )
   if description.tokenizer:
     lines.append(f'* Tokenizer: {_code(description.tokenizer)}')
   if description.injection != 'none':

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 
@@ -101,6 +102,14 @@ def test_added_tensors_are_listed(injection, names):
   found = re.findall(r'^\* (`self_conditioning\..*)$', text, re.M)
   assert sorted(found) == names
   assert ('Without the tensors' in text) == bool(names)
+
+
+def test_positions_of_an_image_are_told():
+  arch = dataclasses.replace(DIT, length=13, grid=(3, 2, 2))
+  text = model_card.card(ModelDescription(arch, mask_id=10, tokenizer=''), {})
+  assert '* Positions: of an image, 3 x 2 x 2 (channels, rows, columns)' in text
+  text = model_card.card(ModelDescription(DIT, mask_id=10, tokenizer=''), {})
+  assert 'Positions' not in text
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 from scmdm_jax.data import image_rows, sources
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import PixelTokenizer, Tokenizer
+from scmdm_jax.errors import BadInput
 from scmdm_jax.judges import images as judges
 from scmdm_jax.modes import classifiers, data
 from scmdm_jax.modes.classifiers import ClassJudge
@@ -40,7 +41,11 @@ def _rows(options: DataSettings, tokenizer: PixelTokenizer, split: str) -> np.nd
 
 
 def _pixels(tokenizer: Tokenizer) -> PixelTokenizer:
-  assert isinstance(tokenizer, PixelTokenizer)  # `settings.resolve` saw to it.
+  if not isinstance(tokenizer, PixelTokenizer):  # The checkpoint's own.
+    raise BadInput(
+      f"data.tokenizer: the checkpoint's is {tokenizer.name!r}; wanted that of a model "
+      "of images, or 'pixels:LEVELS'"
+    )
   return tokenizer
 
 

@@ -3,7 +3,8 @@ import pytest
 from PIL import Image
 
 from scmdm_jax.data import image_rows
-from scmdm_jax.data.tokenizers import PixelTokenizer
+from scmdm_jax.data.tokenizers import PixelTokenizer, get_tokenizer
+from scmdm_jax.errors import BadInput
 from scmdm_jax.judges import images as judges
 from scmdm_jax.modes.classifiers import ClassJudge
 from scmdm_jax.modes.domains import images
@@ -38,6 +39,14 @@ def test_rows_are_averaged_cut_into_levels_and_mirrored(tmp_path):
     wanted = np.floor(boxes + 0.5).astype(int) * 16 // 256
     assert train[i].tolist() == [16 + labels[i], *wanted.reshape(-1)]
     assert train[30 + i].tolist() == [16 + labels[i], *wanted[:, ::-1].reshape(-1)]
+
+
+def test_a_tokenizer_of_text_is_refused(tmp_path):
+  settings = settings_with(tmp_path, tokenizer='checkpoint')
+  with pytest.raises(
+    BadInput, match=r"the checkpoint's is 'dna'; wanted that of a mod"
+  ):
+    images.read_rows(settings.data, get_tokenizer('dna'), 'test')
 
 
 def class_judge():
