@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scmdm_jax.checkpoints import layouts
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
 
 # The cache of Hugging Face's hub; nothing else in a path tells whose model it was.
 _HUB = re.compile(r'(?:^|/)models--([\w.-]+?)--([\w.-]+)(?:/|$)')
@@ -125,7 +125,7 @@ def _architecture(description: ModelDescription) -> str:
   ]
   if description.mask_id is not None:
     lines.append(f'* Mask: token {description.mask_id}')
-  if getattr(arch, 'grid', ()):
+  if isinstance(arch, DiTConfig) and arch.grid:
     lines.append(
       f'* Positions: of an image, {" x ".join(map(str, arch.grid))} (channels, rows, '
       'columns) behind the first token; code that does not know `grid` reads a text'
