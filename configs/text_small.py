@@ -1,18 +1,18 @@
-r"""Self-conditioning on real prose, on two cores: a base, a judge, the comparison.
+r"""Self-conditioning on English prose, on two cores: a base, a judge, the comparison.
 
   run() { launch/local.sh python -m scmdm_jax.main "$@"; }
-  run --config=configs/text_small.py:base --workdir=runs/text_base
-  run --config=configs/text_small.py:judge --workdir=runs/text_judge
   run --config=configs/text_small.py --workdir=runs/text_compare
 
-Any text will do: --config.data.source=PATH. The default is An Anarchist FAQ, 11 million
-characters of modern expository English, from a Debian package:
+compares from the models in scmdm_jax/assets/text_base and text_judge, which
 
-  mkdir -p runs/prose && cd runs/prose && apt-get download anarchism
-  dpkg -x anarchism_*.deb .
+  run --config=configs/text_small.py:base --workdir=runs/text_base
+  run --config=configs/text_small.py:judge --workdir=runs/text_judge
 
-More sources, small and published, are in docs/text_data.md.
+trained. The text is that of WordNet's glosses; docs/text_data.md says how to make the
+file, and where else there is small and published text: --config.data.source=PATH.
 """
+
+import importlib.resources
 
 from scmdm_jax.settings import default_config
 
@@ -25,18 +25,18 @@ def get_config(stage='compare'):
   config.data.length = 64
   config.data.tokenizer = 'sentencepiece:512'
   config.model.hidden_dim = 96
-  config.model.num_blocks = 3
-  config.model.num_heads = 4
-  config.model.cond_dim = 32
   config.train.batch_size = 32
   config.train.learning_rate = 3e-3
-  config.train.num_steps = 3500
   config.train.warmup_steps = 200
-  config.train.save_every = 500
   config.sample.batch_size = 64
   config.evaluate.batch_size = 64
   if stage == 'base':
     config.method.rate = 0.0
+    # The diffusion transformer stays for thousands of such small steps where it knows
+    # the frequencies of tokens only.
+    config.model.architecture = 'dream'
+    config.model.mlp_ratio = 3
+    config.train.num_steps = 4000
   elif stage == 'judge':
     config.method.rate = 0.0
     config.method.objective = 'causal'
@@ -44,17 +44,22 @@ def get_config(stage='compare'):
     config.model.num_blocks = 2
     config.train.num_steps = 2500
   else:
-    config.checkpoint = 'runs/text_base'
-    config.judge = 'runs/text_judge'
+    assets = importlib.resources.files('scmdm_jax') / 'assets'
+    config.checkpoint = str(assets / 'text_base')
+    config.judge = str(assets / 'text_judge')
+    config.data.tokenizer = 'checkpoint'
     config.train.learning_rate = 3e-4
     config.train.injection_rate_factor = 10.0
-    config.train.num_steps = 800
-    config.train.warmup_steps = 100
-    config.sample.num_samples = 512
-    config.evaluate.num_examples = 512
+    config.train.num_steps = 400
+    config.train.warmup_steps = 50
+    config.sample.num_samples = 256
+    config.evaluate.num_examples = 256
+    config.evaluate.repeats = 2
     config.evaluate.carried_steps = (8, 32)
+    config.evaluate.mauve_seeds = 3
     config.compare.rates = (0.5, 1.0)
     config.compare.seeds = (0, 1, 2)
-    config.compare.step_counts = (8, 32, 64)
+    config.compare.step_counts = (8, 32)
     config.compare.temperatures = (0.9, 0.95, 1.0, 1.05)
+    config.compare.benchmark_pairs = 0
   return config

@@ -167,7 +167,9 @@ class DataSettings:
 class ModelSettings:
   """A new model's sizes; unused when `checkpoint` names a model to start from."""
 
-  architecture: str = _one_of('mdlm', ('mdlm', 'llama', 'conv'))
+  # 'dream' is the masked kin of 'llama': it reads position i off i - 1, and so knows
+  # the token before without having to learn where to look.
+  architecture: str = _one_of('mdlm', ('mdlm', 'dream', 'llama', 'conv'))
   hidden_dim: int = _above(96, 0)
   num_blocks: int = _above(3, 0)
   num_heads: int = _above(4, 0)
@@ -180,8 +182,12 @@ class ModelSettings:
   kernel_size: int = _above(5, 0)  # conv: positions that a convolution sees.
 
 
-# Objective -> architecture of a new model.
-_ARCHITECTURE_OF = {'masked': 'mdlm', 'causal': 'llama', 'classify': 'conv'}
+# Objective -> architectures of a new model.
+_ARCHITECTURES_OF = {
+  'masked': ('mdlm', 'dream'),
+  'causal': ('llama',),
+  'classify': ('conv',),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +196,7 @@ class MethodSettings:
 
   # 'causal' and 'classify' make judges, of the architectures 'llama' and 'conv'; a
   # classifier learns which class token began a row.
-  objective: str = _one_of('masked', tuple(_ARCHITECTURE_OF))
+  objective: str = _one_of('masked', tuple(_ARCHITECTURES_OF))
   schedule: str = _one_of('log_linear', ('log_linear', 'cosine', 'polynomial'))
   eps: float = _option(1e-3, 'a number from 0, below 1', lambda x: 0 <= x < 1)
   power: float = _above(2.0, 0)  # Of the polynomial schedule.
@@ -460,11 +466,11 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'train.learning_rate = {train.learning_rate}'
     )
   objective = settings.method.objective
-  fitting = _ARCHITECTURE_OF[objective]
-  if not settings.checkpoint and settings.model.architecture != fitting:
+  fitting = _ARCHITECTURES_OF[objective]
+  if not settings.checkpoint and settings.model.architecture not in fitting:
     raise BadInput(
       f'method.objective: found {objective!r} with model.architecture = '
-      f'{settings.model.architecture!r}; wanted {fitting!r} with it'
+      f'{settings.model.architecture!r}; wanted {" or ".join(fitting)} with it'
     )
   if objective == 'classify' and settings.mode in ('plan', 'benchmark'):
     raise BadInput(
@@ -791,14 +797,17 @@ def new_model(
       num_kv_heads=model.num_heads,
       mlp_dim=model.mlp_ratio * model.hidden_dim,
       causal=causal,
+      qkv_bias=not causal,
+      shifted=not causal,
     )
-  masked = model.architecture == 'mdlm'
+  masked = settings.method.objective == 'masked'
   try:
     return ModelDescription(
       architecture,
       mask_id=mask_id if masked else None,
       tokenizer='',
       injection=settings.method.injection if masked else 'none',
+      layout=model.architecture,
     )
   except ValueError as e:
     raise BadInput(f'model: {e}') from e

@@ -284,7 +284,7 @@ def test_whole_numbers_will_do_for_real_ones():
   [
     ('mode', options.MODES),
     ('data.name', options.DATASETS),
-    ('model.architecture', ('mdlm', 'llama', 'conv')),
+    ('model.architecture', ('mdlm', 'dream', 'llama', 'conv')),
     ('method.objective', ('masked', 'causal', 'classify')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
     ('method.injection', ('none', 'embedding', 'mlp', 'table', 'gate')),
@@ -343,12 +343,12 @@ def test_unknown_choices_list_the_known_ones(name, choices):
     (
       {'method.objective': 'causal'},
       "method.objective: found 'causal' with model.architecture = 'mdlm'; wanted "
-      "'llama' with it",
+      'llama with it',
     ),
     (
       {'model.architecture': 'llama'},
       "method.objective: found 'masked' with model.architecture = 'llama'; wanted "
-      "'mdlm' with it",
+      'mdlm or dream with it',
     ),
   ],
 )
@@ -447,6 +447,16 @@ def test_new_judge():
   description = options.new_model(settings, vocab_size=35, mask_id=2)
   assert description.architecture == DecoderConfig(35, 32, 24, 3, 3, 3, 96)
   assert (description.mask_id, description.injection) == (None, 'none')
+
+
+def test_new_decoder_that_sees_both_ways():
+  settings = Settings(model=options.ModelSettings(architecture='dream', mlp_ratio=3))
+  description = options.new_model(settings, vocab_size=35, mask_id=2)
+  assert description.architecture == DecoderConfig(
+    35, 32, 96, 3, 4, 4, 288, causal=False, qkv_bias=True, shifted=True
+  )
+  assert (description.layout, description.mask_id) == ('dream', 2)
+  assert description.injection == 'embedding'
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,15 @@
 Generative perplexity as MDLM computes it (kuleshov-group/mdlm, diffusion.py):
 
 - samples are decoded, special tokens included, and tokenised anew by the judge, whose
-  end token stands for the samples' own; nothing is put before or behind them;
+  start and end tokens stand for the samples' own; nothing is put before or behind them;
 - what is beyond the judge's length is cut off;
-- the first token is given; of the others every one counts that is not the end token,
-  and the end token counts where it is the first of the sample (`counted_targets`);
+- the first token is given; of the others every one counts that is no such mark, and a
+  mark counts where it is the first of the sample (`counted_targets`);
 - the mean is over all tokens of all samples, not over samples.
 
-MDLM's samples begin with the end token, so that in effect none counts. Its padding, end
-tokens too, then does not count either; here nothing is padded, so that it never does.
+MDLM's samples begin with the end token, which is its start token, too, so that in
+effect none counts. Its padding, end tokens as well, then does not count either; here
+nothing is padded, so that it never does.
 """
 
 import math
@@ -27,6 +28,7 @@ def reread(
   frame: Collection[int],
   decode: Callable[[np.ndarray], str],
   encode: Callable[[str], np.ndarray],
+  start: int | None,
   end: int | None,
 ) -> np.ndarray:
   """A sample in the judge's tokens, int32 `[N]`.
@@ -36,28 +38,32 @@ def reread(
     frame: its ids that begin or end a text.
     decode: ids without those -> text.
     encode: text -> ids of the judge's tokenizer.
-    end: what stands for one of `frame` in the judge's tokens; None for nothing.
+    start: what stands for one of `frame` at the very beginning in the judge's tokens;
+      None for nothing.
+    end: what stands for one anywhere else; None for nothing.
   """
-  mark = np.array([] if end is None else [end], np.int32)
   cuts = np.flatnonzero(np.isin(sample, list(frame)))
   first, *rest = np.split(sample, cuts)
   pieces = [encode(decode(first))] if first.size else []
   for part in rest:
-    pieces += [mark, encode(decode(part[1:]))] if part.size > 1 else [mark]
+    mark = end if pieces else start
+    pieces.append(np.array([] if mark is None else [mark], np.int32))
+    if part.size > 1:
+      pieces.append(encode(decode(part[1:])))
   return np.concatenate([np.zeros(0, np.int32), *pieces]).astype(np.int32)
 
 
-def counted_targets(tokens: np.ndarray, end: int | None) -> np.ndarray:
+def counted_targets(tokens: np.ndarray, marks: Collection[int]) -> np.ndarray:
   """Which of the targets `tokens[1:]` count, bool `[N - 1]`; see the module.
 
   Args:
     tokens: int `[N]` ids of a sample, as the judge reads it.
-    end: the judge's end token; None if it has none.
+    marks: the judge's ids that begin or end a text.
   """
-  ends = np.asarray(tokens) == (-1 if end is None else end)
-  # MDLM's own expression is true from the first end to before the second.
-  first_end = np.cumsum(ends) == 1
-  return (first_end | ~ends)[1:]
+  marked = np.isin(tokens, list(marks))
+  # MDLM's own expression is true from the first mark to before the second.
+  first_mark = np.cumsum(marked) == 1
+  return (first_mark | ~marked)[1:]
 
 
 def repetition(samples: np.ndarray, n: int = 4, ignored: Collection[int] = ()) -> float:

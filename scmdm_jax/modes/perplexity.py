@@ -127,7 +127,7 @@ def text_perplexity(
     length=limit,
     stride=limit,
     batch_size=batch_size,
-    counted=[text.counted_targets(row, judge.tokenizer.eos_id) for row in rows],
+    counted=[text.counted_targets(row, _frame(judge.tokenizer)) for row in rows],
   ).perplexity
 
 
@@ -137,7 +137,7 @@ def text_features(
   """What MAUVE compares, float32 [N, D], one vector for each of `samples` int [N, L].
 
   A sample is read as in `text_perplexity`. Its vector is the judge's hidden state at
-  the last token that is not an end; of a sample of nothing but ends, at the first.
+  the last token that is no mark; of a sample of nothing but marks, at the first.
   """
   rows = _texts(judge, samples, tokenizer)
   limit = judge.description.architecture.length
@@ -146,7 +146,7 @@ def text_features(
   tokens = np.zeros((len(rows), width), np.int32)
   for i, row in enumerate(rows):
     tokens[i, : len(row)] = row
-    inside = np.flatnonzero(row != judge.tokenizer.eos_id)
+    inside = np.flatnonzero(~np.isin(row, _frame(judge.tokenizer)))
     last[i] = inside[-1] if inside.size else 0
   compute = compiled_features(judge.description)
   found = []
@@ -159,12 +159,19 @@ def text_features(
   return np.concatenate(found)
 
 
+def _frame(tokenizer: Tokenizer) -> list[int]:
+  """Ids that begin or end a text, as far as there are any."""
+  return [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
+
+
 def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
   """Samples in the judge's tokens, as MDLM's protocol wants; see judges/text."""
-  own = judge.tokenizer
+  own, frame = judge.tokenizer, _frame(tokenizer)
   limit = judge.description.architecture.length
-  frame = [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
+  start = next(iter(start_of(own)), None)
   return [
-    text.reread(sample, frame, tokenizer.decode, own.encode_text, own.eos_id)[:limit]
+    text.reread(sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id)[
+      :limit
+    ]
     for sample in samples
   ]

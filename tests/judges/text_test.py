@@ -49,7 +49,7 @@ def test_perplexity_is_that_of_the_published_loop():
     length=12,
     stride=12,
     batch_size=2,
-    counted=[text.counted_targets(row, END) for row in rows],
+    counted=[text.counted_targets(row, (END,)) for row in rows],
   )
   assert found.perplexity == pytest.approx(mdlm_by_hand(rows, nll_of, END), rel=1e-12)
   # Ends inside count nowhere, every other token everywhere.
@@ -57,10 +57,17 @@ def test_perplexity_is_that_of_the_published_loop():
 
 
 def test_the_first_end_counts_where_a_sample_does_not_begin_with_it():
-  counted = text.counted_targets(np.array([1, 2, END, 3, END, END, 4]), END)
+  counted = text.counted_targets(np.array([1, 2, END, 3, END, END, 4]), (END,))
   assert counted.tolist() == [True, True, True, False, False, True]
-  assert text.counted_targets(np.array([END, END, 1]), END).tolist() == [False, True]
-  assert text.counted_targets(np.array([1, 2]), None).tolist() == [True]
+  twice = text.counted_targets(np.array([END, END, 1]), (END,))
+  assert twice.tolist() == [False, True]
+  assert text.counted_targets(np.array([1, 2]), ()).tolist() == [True]
+
+
+def test_no_end_counts_behind_a_start():
+  start = 8
+  counted = text.counted_targets(np.array([start, 1, END, 2, END]), (start, END))
+  assert counted.tolist() == [True, False, True, False]
 
 
 def test_counts_follow_the_windows():
@@ -89,17 +96,21 @@ def test_samples_are_tokenised_anew():
   # Pieces that the tokenizer would not cut so, between marks.
   sample = np.array([bos, *letters[0], *letters[1], eos, eos, *letters[0], eos])
   frame = (bos, eos)
-  own = text.reread(sample, frame, pieces.decode, pieces.encode_text, eos)
+  own = text.reread(sample, frame, pieces.decode, pieces.encode_text, bos, eos)
   low, short = pieces.encode_text('low').tolist(), pieces.encode_text('l').tolist()
-  assert own.tolist() == [eos, *low, eos, eos, *short, eos]
+  assert own.tolist() == [bos, *low, eos, eos, *short, eos]
   assert len(own) < len(sample)
-  other = text.reread(sample, frame, pieces.decode, words.encode_text, words.eos_id)
-  known = words.encode_text('low').tolist()
-  end, unknown = words.eos_id, words.encode_text('l').tolist()
-  assert other.tolist() == [end, *known, end, end, *unknown, end]
-  bare = text.reread(sample[1:4], frame, pieces.decode, pieces.encode_text, None)
+  start, end = words.bos_id, words.eos_id
+  other = text.reread(sample, frame, pieces.decode, words.encode_text, start, end)
+  known, unknown = words.encode_text('low').tolist(), words.encode_text('l').tolist()
+  assert other.tolist() == [start, *known, end, end, *unknown, end]
+  # Without a start nothing is put there.
+  inside = text.reread(sample[1:5], frame, pieces.decode, pieces.encode_text, bos, eos)
+  assert inside.tolist() == [*low, eos]
+  bare = text.reread(sample[:4], frame, pieces.decode, pieces.encode_text, None, None)
   assert bare.tolist() == low
-  assert text.reread(sample[:0], (), pieces.decode, pieces.encode_text, eos).size == 0
+  nothing = text.reread(sample[:0], (), pieces.decode, pieces.encode_text, bos, eos)
+  assert nothing.size == 0
 
 
 def test_repetition_by_hand():

@@ -53,9 +53,9 @@ def test_features_are_of_the_last_word(judge):
   found = perplexity.text_features(judge, framed(TEXTS), PIECES, 3)
   network = denoiser.bind(judge.params, judge.description)
   for written, vector in zip(TEXTS, found, strict=True):
-    # The judge reads its own end token where the sample begins; those behind the text
-    # change nothing.
-    alone = np.array([[WORDS.eos_id, *WORDS.encode_text(written)]], np.int32)
+    # The judge reads its own start token where the sample begins; the ends behind the
+    # text change nothing.
+    alone = np.array([[WORDS.bos_id, *WORDS.encode_text(written)]], np.int32)
     last = np.array([alone.shape[1] - 1])
     expected = last_hidden(network, alone, last)[0]
     # Sums of another length are rounded otherwise.
