@@ -19,10 +19,10 @@ rate 2e-4 after 5000 steps of warm-up, 300,000 steps; the network is not told th
 level; 128 sampling steps. What differs: a transformer of 39 million parameters with the
 positions of an image instead of a U-Net of 36 million, since it is the network that all
 else here is made for (self-conditioning, meshes, export), and its attention sees all of
-the image at every layer; no dropout; and the class is a token, masked as any other,
-instead of an input that is dropped in a tenth of the examples. Which network and how
-many samples the paper's figures are of is not published; nor are steps and learning
-rate of the adaptation, which are ours. Not run at this scale by us.
+the image at every layer; no dropout; and the class is a token, which a tenth of the
+examples mask as any other, instead of an input that a tenth do without. Which network
+and how many samples the paper's figures are of is not published; nor are steps and
+learning rate of the adaptation, which are ours. Not run at this scale by us.
 """
 
 from scmdm_jax.settings import default_config
@@ -35,6 +35,7 @@ def get_config(stage='compare'):
   config.data.length = 3073
   config.data.tokenizer = 'pixels:256'
   config.data.flip = True
+  config.method.class_shown = 0.9
   config.model.hidden_dim = 512
   config.model.num_blocks = 12
   config.model.num_heads = 8

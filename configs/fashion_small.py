@@ -22,6 +22,7 @@ def get_config(stage='compare'):
   config.data.side = 14
   config.data.length = 197
   config.data.tokenizer = 'pixels:16'
+  config.method.class_shown = 0.9
   config.model.hidden_dim = 96
   config.model.num_blocks = 4
   config.model.num_heads = 3

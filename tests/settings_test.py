@@ -162,6 +162,7 @@ ZERO_ALLOWED = {
   'sample.guidance',
   'sample.label',
   'method.eps',
+  'method.class_shown',
   'method.rate',
   'train.final_learning_rate',
   'train.warmup_steps',
@@ -315,6 +316,11 @@ def test_unknown_choices_list_the_known_ones(name, choices):
       {'method.injection': 'none', 'method.rate': 0.5},
       "method.rate: found 0.5 with method.injection = 'none'; wanted rate 0, or an "
       'injection',
+    ),
+    (
+      {'method.class_shown': 0.9},
+      "method.class_shown: found 0.9 with data.name = 'qm9'; wanted 0, or data with "
+      'classes',
     ),
     (
       {'data.side': 14},

@@ -115,6 +115,7 @@ def diffusion_loss(
   schedule: Schedule,
   mask_id: int,
   rate: float,
+  shown: float = 0.0,
 ) -> jax.Array:
   """Continuous-time NELBO estimate in nats per token, float32 scalar.
 
@@ -130,11 +131,18 @@ def diffusion_loss(
     mask_id: the mask token.
     rate: lambda in [0, 1], the share of conditioned examples; static. 0 is vanilla
       training, 1 the paper's default.
+    shown: the expected share of examples whose first token, a class, is visible at
+      every time; static. It is masked like any other in the rest, so that where all
+      else is masked, it is visible in a vanishing share of those: a sampler, which
+      begins just there, is then not taught what the class says.
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate = jax.random.split(key, 3)
   t = antithetic_times(key_t, x_0.shape[0], T_MIN)
   x_t = mask_tokens(key_mask, x_0, schedule(t), mask_id)
+  if shown:
+    given = jax.random.bernoulli(jax.random.fold_in(key_mask, 1), shown, t.shape)
+    x_t = x_t.at[:, 0].set(jnp.where(given, x_0[:, 0], x_t[:, 0]))
   sigma = noise_level(schedule, t)
   signal = mixed_signal(key_rate, network, frozen, x_t, sigma, mask_id, rate)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)

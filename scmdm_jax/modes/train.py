@@ -108,6 +108,7 @@ def _masked_loss(
     schedule=schedule_of(method),
     mask_id=description.mask_id,
     rate=method.rate,
+    shown=method.class_shown,
   )
 
 

@@ -30,7 +30,7 @@ from tests.models import parameters
 SCHEDULES = [LogLinear(), Cosine(), Polynomial(2.0)]
 LOG_LINEAR = SCHEDULES[0]
 WEIGHTS = toys.weights(0)
-bernoulli = quick_jit(jax.random.bernoulli)
+bernoulli = quick_jit(jax.random.bernoulli, static_argnums=2)
 quick_times = quick_jit(antithetic_times, static_argnums=(1, 2))
 
 
@@ -115,13 +115,16 @@ def test_masked_nll():
   np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def forward_process(key, x_0, schedule):
+def forward_process(key, x_0, schedule, shown=0.0):
   """x_t, sigma and weight of a batch, by the documented order of keys."""
   key_t, key_mask, key_rate = split_key(key, 3)
   t = np.asarray(quick_times(key_t, len(x_0), T_MIN), np.float64)
   alpha = 1 - (1 - schedule.eps) * t
   u = np.asarray(uniform(key_mask, x_0.shape))
   x_t = np.where(u < alpha[:, None], x_0, toys.MASK)
+  if shown:
+    given = bernoulli(jax.random.fold_in(key_mask, 1), shown, (len(x_0),))
+    x_t[:, 0] = np.where(given, x_0[:, 0], x_t[:, 0])
   return x_t, np.float32(-np.log(alpha)), (1 - schedule.eps) / (1 - alpha), key_rate
 
 
@@ -130,10 +133,10 @@ def predict(network, x_t, signal, sigma):
   return toys.softmax_np(logits, toys.MASK)
 
 
-def two_pass_loss(key, x_0, rate):
+def two_pass_loss(key, x_0, rate, shown=0.0):
   """The loss of SCMDM with NumPy: two passes at the same x_t for the first examples."""
   network = toys.network_np(WEIGHTS)
-  x_t, sigma, weight, key_rate = forward_process(key, x_0, LogLinear())
+  x_t, sigma, weight, key_rate = forward_process(key, x_0, LogLinear(), shown)
   share = rate * len(x_0)
   conditioned = int(share)
   fraction = share - conditioned
@@ -166,6 +169,24 @@ def test_equals_a_plain_two_pass_computation(rate, batch):
     assert loss(key, x_0) == pytest.approx(wanted, rel=1e-4)
     seen.add(conditioned)
   assert seen == ({1, 2} if rate == 0.4 else {round(rate * batch)})
+
+
+@pytest.mark.parametrize('shown', [0.5, 1.0])
+def test_a_class_that_is_shown_is_neither_masked_nor_scored(shown):
+  network = toys.network(WEIGHTS)
+  loss = quick_jit(
+    lambda key, x_0: diffusion_loss(
+      key, network, network, x_0, **loss_settings(1.0), shown=shown
+    )
+  )
+  differ = 0
+  for seed in range(6):
+    x_0 = toys.clean_tokens(seed, 4)
+    key = jax.random.key(seed)
+    wanted, _ = two_pass_loss(key, x_0, 1.0, shown)
+    assert loss(key, x_0) == pytest.approx(wanted, rel=1e-4)
+    differ += wanted != two_pass_loss(key, x_0, 1.0)[0]
+  assert differ  # Two of six at a half: where the class would have been masked.
 
 
 @pytest.mark.parametrize(
