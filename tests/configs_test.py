@@ -10,10 +10,10 @@ from scmdm_jax.settings import resolve
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {
   'benchmark_small.py': 'benchmark',
-  'large.py': 'plan',
-  'large.py:dream_7b': 'plan',
-  'large.py:dream_7b,sample': 'plan',
-  'large.py:llada_8b,sample': 'plan',
+  'dream_7b.py': 'plan',
+  'dream_7b.py:sample': 'plan',
+  'llada_8b.py': 'plan',
+  'llada_8b.py:sample': 'plan',
   'cifar10_paper.py': 'compare',
   'cifar10_paper.py:classifier': 'train',
   'cifar10_paper.py:pretrain': 'train',

@@ -133,8 +133,8 @@ def runs_two_steps(program, workdir, config, sampling, *options):
   [
     ('mdlm_owt', 'owt_paper.py', 'owt_paper.py'),
     ('mdlm_owt', 'mdlm_owt.py', 'mdlm_owt.py:v6e'),
-    ('llada_8b', 'large.py:llada_8b', 'large.py:llada_8b,sample'),
-    ('dream_7b', 'large.py:dream_7b', 'large.py:dream_7b,sample'),
+    ('llada_8b', 'llada_8b.py', 'llada_8b.py:sample'),
+    ('dream_7b', 'dream_7b.py', 'dream_7b.py:sample'),
   ],
 )
 def test_text(model, config, sampling, tmp_path, capsys):

@@ -42,6 +42,11 @@ class Network(Protocol):
     ...
 
   @property
+  def parts(self) -> int:
+    """P: the positions of an example are so many equal runs, likewise."""
+    ...
+
+  @property
   def columns(self) -> int:
     """The scores of a position are so many equal runs, each on devices of its own."""
     ...
@@ -49,6 +54,16 @@ class Network(Protocol):
   @property
   def pin(self) -> Callable[..., jax.Array]:
     """Keeps the S equal runs along the first axis of an array where they belong."""
+    ...
+
+  @property
+  def pin_parts(self) -> Callable[..., jax.Array]:
+    """Keeps S times P runs along the first axis of an array where they belong."""
+    ...
+
+  @property
+  def spread(self) -> Callable[..., jax.Array]:
+    """Keeps examples and positions of an array [B, L, ...] where they belong."""
     ...
 
 

@@ -103,7 +103,7 @@ def mixed_signal(
     last = jax.random.bernoulli(key, wanted - (count - 1))
     signal = signal.at[:, -1].set(jnp.where(last, signal[:, -1], nothing[:, -1]))
   signal = jnp.concatenate([signal, nothing[:, count:]], axis=1)
-  return network.pin(signal.reshape(null.shape))
+  return network.spread(signal.reshape(null.shape))
 
 
 def diffusion_loss(

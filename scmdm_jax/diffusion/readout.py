@@ -46,6 +46,8 @@ def over_wanted(
   chunk: int,
   shards: int = 1,
   pin: Callable[[jax.Array], jax.Array] = lambda x: x,
+  parts: int = 1,
+  home: Callable[[jax.Array], jax.Array] = lambda x: x,
   first: jax.Array | None = None,
 ) -> Any:
   """Applies `read` at wanted positions, `chunk` of them at a time; zeros elsewhere.
@@ -53,46 +55,66 @@ def over_wanted(
   Wanted positions are gathered to the front; a chunk without any is skipped, so the
   work is proportional to their number, and the result does not depend on `chunk`.
   Differentiable: chunks are recomputed backward. If all fit one chunk, all are read.
-  A position never leaves its shard; a chunk is skipped where no shard wants it.
+  A position never leaves its device; a chunk is skipped where no device wants it.
 
   Args:
     read: maps a tree of [R, ...] to a tree of [R, ...].
     wanted: bool [B, L].
     inputs: tree of [B, L, ...].
-    chunk: positions of a shard at a time; R is `shards` times that.
+    chunk: positions of a device at a time; R is S P times that.
     shards: S; see `network.Network`.
-    pin: see `network.Network`.
+    pin: its `pin_parts`.
+    parts: its P.
+    home: its `spread`.
     first: bool [B, L]; wanted positions that are to be met before the others, so that
       `read` may find chunks of one kind. None: in their own order.
 
   Returns:
     What `read` returns, as a tree of [B, L, ...].
   """
-  shape, total = wanted.shape, wanted.size // shards
+  batch, length = wanted.shape
+  devices = shards * parts
+  total = wanted.size // devices
+
+  def split(x: jax.Array) -> jax.Array:
+    """[B, L, ...] to [S P, positions of a device, ...]."""
+    x = jnp.asarray(x)
+    if parts > 1:
+      x = x.reshape(shards, batch // shards, parts, length // parts, *x.shape[2:])
+      x = jnp.swapaxes(x, 1, 2)
+      return pin(x.reshape(devices, total, *x.shape[4:]))
+    return pin(x.reshape(shards, total, *x.shape[2:]))
+
+  def joined(x: jax.Array) -> jax.Array:
+    """The inverse, zeros where nothing is wanted."""
+    if parts > 1:
+      x = x.reshape(shards, parts, batch // shards, length // parts, *x.shape[2:])
+      x = jnp.swapaxes(x, 1, 2).reshape(batch, length, *x.shape[4:])
+    else:
+      x = x.reshape(batch, length, *x.shape[2:])
+    return _kept(wanted, home(x))
+
   if chunk >= total:
-    flat = jax.tree.map(
-      lambda x: jnp.asarray(x).reshape(wanted.size, *x.shape[2:]), inputs
-    )
+    flat = jax.tree.map(lambda x: split(x).reshape(wanted.size, *x.shape[2:]), inputs)
     return jax.tree.map(
-      lambda x: _kept(wanted, x.reshape(*shape, *x.shape[1:])), read(flat)
+      lambda x: joined(x.reshape(devices, total, *x.shape[1:])), read(flat)
     )
-  groups = pin(wanted.reshape(shards, total))
+  groups = split(wanted)
   count = groups.sum(-1).max()
   # Stable, so that equal inputs meet in equal chunks.
   rank = (~groups).astype(jnp.int8) * 2
   if first is not None:
-    rank += ~pin(first.reshape(shards, total))
+    rank += ~split(first)
   order = jnp.argsort(rank, axis=-1)
   padded = jnp.pad(order, ((0, 0), (0, -total % chunk)))
   starts = jnp.arange(0, total, chunk)
 
   def gather(x: jax.Array) -> jax.Array:
-    x = pin(jnp.asarray(x).reshape(shards, total, *x.shape[2:]))
-    rows = jax.vmap(lambda x, i: x[i])(x, padded)
-    rows = rows.reshape(shards, len(starts), chunk, *rows.shape[2:])
-    if shards > 1:  # To `jax_debug_key_reuse` this is a use of keys.
+    rows = jax.vmap(lambda x, i: x[i])(split(x), padded)
+    rows = rows.reshape(devices, len(starts), chunk, *rows.shape[2:])
+    if devices > 1:  # To `jax_debug_key_reuse` this is a use of keys.
       rows = jnp.swapaxes(rows, 0, 1)
-    return rows.reshape(len(starts), shards * chunk, *rows.shape[3:])
+    return rows.reshape(len(starts), devices * chunk, *rows.shape[3:])
 
   rows = jax.tree.map(gather, inputs)
   read = jax.checkpoint(read, prevent_cse=False)
@@ -112,12 +134,12 @@ def over_wanted(
   _, results = jax.lax.scan(step, None, (starts, rows))
 
   def scatter(values: jax.Array) -> jax.Array:
-    values = values.reshape(len(starts), shards, chunk, *values.shape[2:])
+    values = values.reshape(len(starts), devices, chunk, *values.shape[2:])
     values = jnp.swapaxes(values, 0, 1)
-    values = pin(values.reshape(shards, len(padded[0]), *values.shape[3:]))
+    values = pin(values.reshape(devices, len(padded[0]), *values.shape[3:]))
     values = values[:, :total]
     values = jax.vmap(lambda v, i: jnp.zeros_like(v).at[i].set(v))(values, order)
-    return _kept(wanted, pin(values.reshape(*shape, *values.shape[2:])))
+    return joined(values)
 
   return jax.tree.map(scatter, results)
 
@@ -130,9 +152,20 @@ def _over_network(
   chunk: int | None,
   first: jax.Array | None = None,
 ) -> Any:
-  """`over_wanted` as the examples of `network` are spread; None chooses `chunk`."""
-  size = chunk or chunk_size(network, wanted.size // network.shards)
-  return over_wanted(read, wanted, inputs, size, network.shards, network.pin, first)
+  """`over_wanted` as the positions of `network` are spread; None chooses `chunk`."""
+  shards, parts = network.shards, network.parts
+  size = chunk or chunk_size(network, wanted.size // (shards * parts))
+  return over_wanted(
+    read,
+    wanted,
+    inputs,
+    size,
+    shards,
+    network.pin_parts,
+    parts,
+    network.spread,
+    first,
+  )
 
 
 def _kept(wanted: jax.Array, values: jax.Array) -> jax.Array:

@@ -34,6 +34,7 @@ class Attention(nn.Module):
   """Grouped-query attention with rotary positions."""
 
   config: DecoderConfig
+  execution: Execution = Execution()
 
   def setup(self):
     cfg = self.config
@@ -51,6 +52,7 @@ class Attention(nn.Module):
     k = self.k_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     v = self.v_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
+    q, k, v = self.execution.meet(q, k, v)
     mixed = attend(q, k, v, causal=cfg.causal, real=real)
     return self.o_proj(mixed.reshape(batch, length, dim))
 
@@ -73,11 +75,12 @@ class Layer(nn.Module):
   """Attention and gated MLP, each behind an RMS norm."""
 
   config: DecoderConfig
+  execution: Execution = Execution()
 
   def setup(self):
     eps = self.config.norm_eps
     self.input_layernorm = RMSNorm(eps)
-    self.self_attn = Attention(self.config)
+    self.self_attn = Attention(self.config, self.execution)
     self.post_attention_layernorm = RMSNorm(eps)
     self.mlp = GatedMLP(self.config)
 
@@ -96,7 +99,7 @@ class Decoder(nn.Module):
     cfg = self.config
     self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
     layer = self.execution.block(Layer)
-    self.layers = [layer(cfg) for _ in range(cfg.num_blocks)]
+    self.layers = [layer(cfg, self.execution) for _ in range(cfg.num_blocks)]
     self.norm = RMSNorm(cfg.norm_eps)
     if not cfg.tied:
       product = functools.partial(
@@ -119,7 +122,7 @@ class Decoder(nn.Module):
     """
     del sigma
     for layer in self.layers:
-      x = self.execution.pin(layer(x, real))
+      x = self.execution.spread(layer(x, real))
     x = self.norm(x)
     return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
 

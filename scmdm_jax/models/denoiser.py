@@ -59,8 +59,8 @@ class Denoiser(NamedTuple):
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
-  shards, columns, pin: how examples and scores are spread over devices; see
-    `Execution`.
+  shards, parts, columns, pin, pin_parts, spread: how examples, positions and scores are
+    spread over devices; see `Execution`.
   """
 
   encode: Encode
@@ -68,8 +68,11 @@ class Denoiser(NamedTuple):
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
   shards: int
+  parts: int
   columns: int
   pin: Callable[[jax.Array], jax.Array]
+  pin_parts: Callable[[jax.Array], jax.Array]
+  spread: Callable[[jax.Array], jax.Array]
 
 
 def _backbone(
@@ -175,7 +178,7 @@ def bind(
     sigma: jax.Array,
     real: jax.Array | None = None,
   ) -> jax.Array:
-    x = execution.pin(_apply(backbone, weights, x_t, method='embed'))
+    x = execution.spread(_apply(backbone, weights, x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
@@ -194,6 +197,9 @@ def bind(
     signal,
     arch.hidden_dim,
     execution.shards,
+    execution.parts,
     execution.columns,
     execution.pin,
+    execution.pin_parts,
+    execution.spread,
   )

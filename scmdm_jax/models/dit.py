@@ -32,8 +32,13 @@ def _modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
   return x * (1 + scale[:, None]) + shift[:, None]
 
 
-def _per_token(layer: nn.Module, x: jax.Array) -> jax.Array:
-  """`layer` on [B, L, D] as one [B L, D] product: twice as fast backward on CPU."""
+def _per_token(layer: nn.Module, x: jax.Array, parts: int) -> jax.Array:
+  """`layer` on [B, L, D] as one [B L, D] product: twice as fast backward on CPU.
+
+  Positions that are spread over devices would have to move for it.
+  """
+  if parts > 1:
+    return layer(x)
   return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
@@ -75,6 +80,7 @@ class Block(nn.Module):
   """Attention and MLP, each behind adaLN and a gate."""
 
   config: DiTConfig
+  execution: Execution = Execution()
 
   def setup(self):
     dim = self.config.hidden_dim
@@ -89,27 +95,31 @@ class Block(nn.Module):
 
   def _attend(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     batch, length, dim = x.shape
-    heads = self.config.num_heads
-    qkv = _per_token(self.attn_qkv, x).reshape(batch, length, 3, heads, dim // heads)
+    heads, parts = self.config.num_heads, self.execution.parts
+    qkv = _per_token(self.attn_qkv, x, parts).reshape(
+      batch, length, 3, heads, dim // heads
+    )
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     if self.config.grid:
       angles = grid_angles(self.config.grid, dim // heads)[:length]
       q, k = turn(q, angles), turn(k, angles)
     else:
       q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
+    q, k, v = self.execution.meet(q, k, v)
     mixed = attend(q, k, v, real=real, window=self.config.window)
-    return _per_token(self.attn_out, mixed.reshape(batch, length, dim))
+    return _per_token(self.attn_out, mixed.reshape(batch, length, dim), parts)
 
   def __call__(
     self, x: jax.Array, cond: jax.Array, real: jax.Array | None
   ) -> jax.Array:
+    parts = self.execution.parts
     modulation = self.adaLN_modulation(cond)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, -1)
     h = _modulate(self.norm1(x), shift_a, scale_a)
     x = x + gate_a[:, None] * self._attend(h, real)
-    h = _per_token(self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m))
+    h = _per_token(self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m), parts)
     h = nn.gelu(h, approximate=True)
-    return x + gate_m[:, None] * _per_token(self.mlp_2, h)
+    return x + gate_m[:, None] * _per_token(self.mlp_2, h, parts)
 
 
 class OutputLayer(nn.Module):
@@ -152,7 +162,9 @@ class DiT(nn.Module):
     if self.config.num_classes:
       self.cond_map = ClassMap(self.config.num_classes, self.config.cond_dim)
     block = self.execution.block(Block)
-    self.blocks = [block(self.config) for _ in range(self.config.num_blocks)]
+    self.blocks = [
+      block(self.config, self.execution) for _ in range(self.config.num_blocks)
+    ]
     self.output_layer = OutputLayer(self.config)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
@@ -187,7 +199,7 @@ class DiT(nn.Module):
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = self.execution.pin(block(x, cond, real))
+      x = self.execution.spread(block(x, cond, real))
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

@@ -15,13 +15,23 @@ def leave(x: Any) -> Any:
   return x
 
 
+def leave_all(*arrays: Any) -> tuple[Any, ...]:
+  """The same for several."""
+  return arrays
+
+
 @dataclasses.dataclass(frozen=True)
 class Execution:
   """Where arrays stay, what is recomputed backward, and how precise products are.
 
   shards: a batch is so many equal runs of examples, each on devices of its own.
+  parts: the positions of an example are so many equal runs, likewise.
   columns: the scores over the vocabulary are so many equal runs, likewise.
   pin: keeps those runs, along the first axis of an array, where they belong.
+  pin_parts: keeps shards times parts, along the first axis, where they belong.
+  spread: keeps examples and positions of an array [B, L, ...] where they belong.
+  meet: of queries, keys and values [B, L, H, K], makes keys and values whole along L,
+    while queries stay where they are.
   gather: makes parameters of the vocabulary whole but for its own split, once, rather
     than at every chunk of positions that meets them.
   remat: of every block, backward recomputes 'none', all but the matrix products
@@ -30,8 +40,12 @@ class Execution:
   """
 
   shards: int = 1
+  parts: int = 1
   columns: int = 1
   pin: Callable[[jax.Array], jax.Array] = leave
+  pin_parts: Callable[[jax.Array], jax.Array] = leave
+  spread: Callable[[jax.Array], jax.Array] = leave
+  meet: Callable[..., tuple[jax.Array, ...]] = leave_all
   gather: Callable[[Any], Any] = leave
   remat: str = 'none'
   dtype: str = ''

@@ -22,6 +22,7 @@ class Attention(nn.Module):
   """Causal attention; one product makes queries, keys and values."""
 
   config: GPT2Config
+  execution: Execution = Execution()
 
   def setup(self):
     self.c_attn = nn.Dense(3 * self.config.hidden_dim)
@@ -32,6 +33,7 @@ class Attention(nn.Module):
     heads = self.config.num_heads
     qkv = self.c_attn(x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+    q, k, v = self.execution.meet(q, k, v)
     mixed = attend(q, k, v, causal=True, real=real)
     return self.c_proj(mixed.reshape(batch, length, dim))
 
@@ -53,10 +55,11 @@ class Block(nn.Module):
   """Attention and MLP, each behind a layer norm."""
 
   config: GPT2Config
+  execution: Execution = Execution()
 
   def setup(self):
     self.ln_1 = _layer_norm(self.config)
-    self.attn = Attention(self.config)
+    self.attn = Attention(self.config, self.execution)
     self.ln_2 = _layer_norm(self.config)
     self.mlp = MLP(self.config)
 
@@ -76,7 +79,7 @@ class GPT2(nn.Module):
     self.wte = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
     self.wpe = nn.Embed(cfg.length, cfg.hidden_dim)
     block = self.execution.block(Block)
-    self.h = [block(cfg) for _ in range(cfg.num_blocks)]
+    self.h = [block(cfg, self.execution) for _ in range(cfg.num_blocks)]
     self.ln_f = _layer_norm(cfg)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
@@ -99,7 +102,7 @@ class GPT2(nn.Module):
       raise ValueError(f'length is {length}; wanted at most {self.config.length}')
     x = x + self.wpe.embedding[None, :length]
     for block in self.h:
-      x = self.execution.pin(block(x, real))
+      x = self.execution.spread(block(x, real))
     return self.ln_f(x)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

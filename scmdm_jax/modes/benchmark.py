@@ -166,6 +166,8 @@ def _torch(bench: Bench) -> dict[str, Callable[[], Any]]:
   arch = bench.description.architecture
   if not isinstance(arch, DiTConfig) or arch.time_conditioning or arch.num_classes:
     return {}
+  if arch.grid or arch.window:
+    return {}
   if not bench.settings.benchmark.torch:
     return {}
   try:
@@ -500,6 +502,12 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     ) from e
   bench = _bench(settings, directory)
   options = settings.benchmark
+  grid = getattr(bench.description.architecture, 'grid', ())
+  if grid and options.lengths:
+    raise BadInput(
+      f'benchmark.lengths: found {options.lengths} with an image model, whose length is '
+      f'that of its grid {grid}; wanted none'
+    )
   results: dict[str, Any] = {
     **workdir.metadata(),
     'config': dataclasses.asdict(settings),
@@ -514,7 +522,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   }
   if options.train:
     results['training'] = measure_training(bench)
-  if options.memory_shape[0] and not settings.checkpoint:
+  if options.memory_shape[0] and not settings.checkpoint and not grid:
     results['memory'] = measure_memory(settings, directory)
   if settings.judge:
     results['quality'] = measure_quality(settings, directory)

@@ -40,7 +40,9 @@ class Judge(NamedTuple):
 def mesh_of(settings: Settings, devices: Sequence[Any] | None = None) -> Mesh:
   """The mesh of a run, over `devices`; None: all devices of all its processes."""
   sizes = settings.mesh
-  return meshes.make_mesh(sizes.data, sizes.fsdp, sizes.tensor, devices)
+  mesh = meshes.make_mesh(sizes.data, sizes.fsdp, sizes.tensor, sizes.sequence, devices)
+  meshes.check_length(settings.data.length, mesh)
+  return mesh
 
 
 def place(params: Any, mesh: Mesh, dtype: str) -> Any:

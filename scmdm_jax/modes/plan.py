@@ -149,7 +149,7 @@ def _changes(
         {'sample.batch_size': sample.batch_size},
         dataclasses.replace(settings, sample=sample),
       )
-  fsdp = count // max(mesh.tensor, 1)
+  fsdp = count // (max(mesh.tensor, 1) * max(mesh.sequence, 1))
   if mesh.fsdp not in (-1, fsdp):
     spread = dataclasses.replace(mesh, data=1, fsdp=fsdp)
     train = dataclasses.replace(settings.train, remat='full')

@@ -155,8 +155,9 @@ def starting_rows(
 ) -> np.ndarray:
   """What every sample starts from, int32 [count, L]; None: `sample.num_samples`.
 
-  The prompt with its masked positions; or else all masked, but that the rows of a
-  tokenizer with classes begin with `sample.label`, or with every class in turn.
+  The prompt with its masked positions, or else all masked; where a tokenizer has
+  classes and the prompt names none, rows begin with `sample.label`, or with every class
+  in turn.
   """
   options = settings.sample
   row = _starting_row(settings, tokenizer)
@@ -167,9 +168,14 @@ def starting_rows(
       f'sample.label: found {options.label}; {tokenizer.name} has {len(classes)} '
       'classes, wanted one of them, counted from 0, or -1'
     )
-  if classes and not options.prompt:
+  if classes and row[0] == tokenizer.mask_id:
     turns = np.arange(len(rows)) if options.label < 0 else options.label
     rows[:, 0] = np.array(classes, np.int32)[turns % len(classes)]
+  elif classes and options.label >= 0:
+    raise BadInput(
+      f'sample.label: found {options.label} with a sample.prompt that begins with '
+      f'{tokenizer.tokens[row[0]]}; wanted one of the two'
+    )
   if options.guidance and (rows == tokenizer.mask_id).all():
     raise BadInput(
       f'sample.guidance: found {options.guidance:g} without sample.prompt or classes; '

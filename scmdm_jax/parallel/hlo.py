@@ -10,7 +10,7 @@ from typing import NamedTuple
 _KINDS = 'all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute'
 _COLLECTIVE = re.compile(rf' = (.*?) ({_KINDS})(-start)?\(')
 _COMPUTATION = re.compile(r'(?:ENTRY )?%?([\w.-]+) \(.*\) -> .*\{$')
-_ARRAY = re.compile(r'\b([a-z]+)(\d+)\w*\[([\d,]*)\]')
+_ARRAY = re.compile(r'\b(?:pred|[a-z]+(\d+)\w*)\[([\d,]*)\]')
 _CHANNEL = re.compile(r'channel_id=(\d+)')
 _WHILE = re.compile(r' while\(.*condition=%?([\w.-]+), body=%?([\w.-]+)')
 _CALLED = re.compile(
@@ -104,8 +104,8 @@ def collectives(text: str) -> list[Collective]:
           continue
         seen.add(channel[1])
       arrays = [
-        (math.prod(int(n) for n in dims.split(',') if n), max(int(bits) // 8, 1))
-        for _, bits, dims in _ARRAY.findall(result)
+        (math.prod(int(n) for n in dims.split(',') if n), max(int(bits or 0) // 8, 1))
+        for bits, dims in _ARRAY.findall(result)
       ]
       if start and result.startswith('('):
         # Of a start: its operands, its results and, sometimes, what it waits on.

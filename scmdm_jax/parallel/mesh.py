@@ -1,13 +1,14 @@
 """The device mesh of a run: its axes, and how examples are spread over it.
 
 Axes: `data` and `fsdp` split the examples, `fsdp` also the parameters, `tensor` the
-widths of layers and the vocabulary (`rules`). An example never leaves its device, so
-what is drawn for it does not depend on the mesh.
+widths of layers and the vocabulary (`rules`), and `sequence` the positions of each
+example: activations [B, L, D] are split along L, and a layer of attention gathers keys
+and values. What is drawn for an example does not depend on the mesh.
 """
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -19,12 +20,16 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import rules
 
-AXES = ('data', 'fsdp', 'tensor')
+AXES = ('data', 'fsdp', 'sequence', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
 
 
 def make_mesh(
-  data: int, fsdp: int, tensor: int, devices: Sequence[Any] | None = None
+  data: int,
+  fsdp: int,
+  tensor: int,
+  sequence: int = 1,
+  devices: Sequence[Any] | None = None,
 ) -> Mesh:
   """The mesh of all `devices` (None: all there are); one size may be -1, the rest.
 
@@ -32,15 +37,15 @@ def make_mesh(
     BadInput: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
-  sizes = [data, fsdp, tensor]
+  sizes = [data, fsdp, sequence, tensor]
   known = math.prod(size for size in sizes if size != -1)
   if sizes.count(-1) == 1 and len(devices) % known == 0:
     sizes[sizes.index(-1)] = len(devices) // known
   if math.prod(sizes) != len(devices) or min(sizes) < 1:
     raise BadInput(
-      f'mesh: found data = {data}, fsdp = {fsdp}, tensor = {tensor}; wanted sizes '
-      f'whose product is {len(devices)}, the number of devices; -1 for one is the '
-      'rest'
+      f'mesh: found data = {data}, fsdp = {fsdp}, sequence = {sequence}, tensor = '
+      f'{tensor}; wanted sizes whose product is {len(devices)}, the number of devices; '
+      '-1 for one is the rest'
     )
   axis_types = (AxisType.Auto,) * len(AXES)
   return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=devices)
@@ -48,7 +53,7 @@ def make_mesh(
 
 def one_device() -> Mesh:
   """The mesh of the first device of this process."""
-  return make_mesh(1, 1, 1, jax.local_devices()[:1])
+  return make_mesh(1, 1, 1, devices=jax.local_devices()[:1])
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -79,6 +84,19 @@ def check_batch(name: str, size: int, mesh: Mesh) -> None:
     )
 
 
+def check_length(length: int, mesh: Mesh) -> None:
+  """Refuses a length that does not split evenly.
+
+  Raises:
+    BadInput: see above.
+  """
+  if length % mesh.shape['sequence']:
+    raise BadInput(
+      f'data.length: found {length}; wanted a multiple of mesh.sequence = '
+      f'{mesh.shape["sequence"]}, which splits every example'
+    )
+
+
 def place_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
   """`rows` [B, ...], which every process has as a whole, spread over the mesh."""
   return jax.make_array_from_callback(
@@ -96,8 +114,8 @@ def place_own_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
 def own_part(mesh: Mesh) -> tuple[int, int]:
   """Which of how many equal parts of a batch this process feeds: (index, count).
 
-  Processes that share their examples, as `tensor` groups across processes do, feed the
-  same part.
+  Processes that share their examples, as `tensor` and `sequence` groups across
+  processes do, feed the same part.
   """
   shards = batch_shards(mesh)
   owned = batch_sharding(mesh).addressable_devices_indices_map((shards,)).values()
@@ -105,7 +123,7 @@ def own_part(mesh: Mesh) -> tuple[int, int]:
   if rows != list(range(rows[0], rows[0] + len(rows))) or rows[0] % len(rows):
     raise BadInput(
       'mesh: a process would feed scattered examples; wanted mesh.tensor, then '
-      'mesh.fsdp, to fill whole processes'
+      'mesh.sequence, then mesh.fsdp, to fill whole processes'
     )
   return rows[0] // len(rows), shards // len(rows)
 
@@ -115,11 +133,28 @@ def execution(mesh: Mesh, remat: str = 'none', dtype: str = '') -> Execution:
   """How a network runs on `mesh`: what `denoiser.bind` takes."""
   if mesh.size == 1:
     return Execution(remat=remat, dtype=dtype)
-  sharding = batch_sharding(mesh)
 
-  def pin(x: jax.Array) -> jax.Array:
-    return jax.lax.with_sharding_constraint(x, sharding)
+  def keeping(*axes: Any) -> Callable[[jax.Array], jax.Array]:
+    sharding = NamedSharding(mesh, P(*axes))
+    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
 
-  gather = functools.partial(rules.gather_vocabulary, mesh)
-  columns = mesh.shape['tensor']
-  return Execution(batch_shards(mesh), columns, pin, gather, remat, dtype)
+  free = P.UNCONSTRAINED  # Heads and their width: as `tensor` has them.
+  query = keeping(BATCH_AXES, 'sequence', free, free)
+  key = keeping(BATCH_AXES, None, free, free)
+
+  def meet(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
+    return query(q), key(k), key(v)
+
+  shards, parts = batch_shards(mesh), mesh.shape['sequence']
+  return Execution(
+    shards=shards,
+    parts=parts,
+    columns=mesh.shape['tensor'],
+    pin=keeping(BATCH_AXES),
+    pin_parts=keeping((*BATCH_AXES, 'sequence')),
+    spread=keeping(BATCH_AXES, 'sequence'),
+    **({'meet': meet} if parts > 1 else {}),
+    gather=functools.partial(rules.gather_vocabulary, mesh),
+    remat=remat,
+    dtype=dtype,
+  )

@@ -19,8 +19,11 @@ class Toy(NamedTuple):
   signal: Callable[[Any], Any]
   signal_dim: int
   shards: int = 1
+  parts: int = 1
   columns: int = 1
   pin: Any = lambda x: x
+  pin_parts: Any = lambda x: x
+  spread: Any = lambda x: x
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):

@@ -60,6 +60,7 @@ ENTRY %main (a: f32[8,4]) -> f32[8,4] {
   %w = (s32[], f32[8,4]) while(%c), condition=%outer_condition, body=%outer_body
   %b = (bf16[2,4]{1,0}, bf16[16,4]{1,0}) all-gather-start(%y), dimensions={0}
   %d = bf16[16,4]{1,0} all-gather-done(%b)
+  %m = pred[3,5]{1,0} all-gather(%k), channel_id=3, dimensions={0}
   %s = (u32[2,8], u32[2,8], u32[], u32[]) collective-permute-start(%y), channel_id=9
 }
 """
@@ -70,7 +71,7 @@ def test_collectives_and_how_often_they_run():
   assert hlo.totals(found) == {
     'all-reduce': {'count': 2, 'runs': 15 + 3, 'bytes': 15 * 128 + 3 * (16 + 8)},
     # Both parts of channel 7 are one; what nobody calls does not run.
-    'all-gather': {'count': 2, 'runs': 15 + 1, 'bytes': 15 * 512 + 128},
+    'all-gather': {'count': 3, 'runs': 15 + 2, 'bytes': 15 * 512 + 128 + 15},
     'collective-permute': {'count': 1, 'runs': 1, 'bytes': 64},
   }
 

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from scmdm_jax.checkpoints import training_store
+from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
@@ -36,8 +37,8 @@ ARCHITECTURES = {
   ),
 }
 MESHES = {
-  'dit': [(1, 8, 1), (2, 2, 2)],
-  'dream': [(8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)],
+  'dit': [(1, 8, 1), (2, 1, 1, 4), (2, 2, 2)],
+  'dream': [(8, 1, 1), (1, 8, 1), (1, 1, 8), (1, 2, 1, 4), (2, 2, 2)],
 }
 
 
@@ -130,6 +131,8 @@ def main(architecture):
   last = alone
   for sizes in MESHES[architecture]:
     mesh = meshes.make_mesh(*sizes)
+    if mesh.shape['sequence'] > 1:  # In pieces, as large vocabularies are read.
+      readout.chunk_size = lambda network, total: 8
     if sizes == (2, 2, 2):
       found, spread = adapt_on_two(description, params, last, mesh)
     else:

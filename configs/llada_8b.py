@@ -1,0 +1,37 @@
+r"""LLaDA-8B: the adaptation by 3.25B tokens, and sampling, planned.
+
+  python -m scmdm_jax.main --config=configs/llada_8b.py --workdir=DIR
+  python -m scmdm_jax.main --config=configs/llada_8b.py:sample --workdir=DIR
+
+8.0 billion parameters, bfloat16 products on float32 masters. The paper has no figure
+for a model of this size. Instruction data are not a data set of this package yet, so
+that of these options only --mode=plan can be run as they are. The first is for a slice
+v5p:4x4x4, the second for v5e:4x4.
+"""
+
+import pathlib
+
+from scmdm_jax.settings import default_config
+
+
+def get_config(job='train'):
+  config = default_config()
+  config.mode = 'plan'
+  config.plan.job = job
+  config.plan.model = str(pathlib.Path(__file__).parent / 'models' / 'llada_8b.json')
+  config.plan.topology = {'train': 'v5p:4x4x4', 'sample': 'v5e:4x4'}[job]
+  config.mesh.fsdp = {'train': 16, 'sample': 1}[job]
+  config.mesh.tensor = 4
+  config.data.length = {'train': 4096, 'sample': 1024}[job]
+  config.train.batch_size = 64
+  config.train.num_steps = 12_400
+  config.train.learning_rate = 2e-5
+  config.train.warmup_steps = 500
+  config.train.injection_rate_factor = 10.0
+  config.train.dtype = 'bfloat16'
+  config.train.remat = 'full'
+  config.sample.num_steps = 256
+  config.sample.batch_size = 8
+  config.sample.dtype = 'bfloat16'
+  config.sample.strategy = 'confidence'
+  return config
