@@ -505,8 +505,8 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   grid = getattr(bench.description.architecture, 'grid', ())
   if grid and options.lengths:
     raise BadInput(
-      f'benchmark.lengths: found {options.lengths} with an image model, whose length is '
-      f'that of its grid {grid}; wanted none'
+      f'benchmark.lengths: found {options.lengths} with a model of images; wanted '
+      f'none, its length is that of its grid {grid}'
     )
   results: dict[str, Any] = {
     **workdir.metadata(),

@@ -168,7 +168,7 @@ def test_rows_begin_with_every_class_in_turn_or_with_one():
   assert (starting_rows() == mask).all()
   rows = starting_rows(tokenizer=WithClasses(), prompt='C_')
   assert len(np.unique(rows[:, 0])) == 1  # The prompt says how a row begins.
-  with pytest.raises(BadInput, match='label: found 1 with a sample.prompt that begins'):
+  with pytest.raises(BadInput, match=r'label: found 1 with a sample\.prompt that'):
     starting_rows(tokenizer=WithClasses(), prompt='C_', label=1)
 
 
