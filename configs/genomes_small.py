@@ -33,7 +33,34 @@ def get_config(stage='compare'):
     config.method.rate = 0.0
     config.data.reverse_complement = True
   elif stage == 'classifier':
+    config.method.rate = 0.0
     config.method.objective = 'classify'
     config.model.architecture = 'conv'
+    config.model.hidden_dim = 64
+    config.model.num_blocks = 4
+    config.model.embedding_dim = 8
+    config.model.kernel_size = 7
     config.data.reverse_complement = True
+    config.train.batch_size = 64
+    config.train.num_steps = 2000
+    config.train.ema_decay = 0.99
+  else:
+    config.checkpoint = 'scmdm_jax/assets/genomes_base'
+    config.judge = 'scmdm_jax/assets/genomes_classifier'
+    config.data.reverse_complement = True
+    config.train.learning_rate = 3e-4
+    config.train.injection_rate_factor = 10.0
+    config.train.num_steps = 300
+    config.train.warmup_steps = 30
+    config.sample.num_samples = 288
+    config.sample.num_steps = 32
+    config.evaluate.num_examples = 256
+    config.evaluate.repeats = 2
+    config.evaluate.carried_steps = (8, 32)
+    config.evaluate.discriminator_epochs = 0
+    config.compare.rates = (0.5, 1.0)
+    config.compare.seeds = (0, 1, 2)
+    config.compare.step_counts = (8, 32, 128)
+    config.compare.temperatures = (1.0,)
+    config.compare.benchmark_pairs = 0
   return config

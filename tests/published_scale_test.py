@@ -16,6 +16,9 @@ from pyarrow import parquet
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.checkpoints.model_config import description_from_config
+from scmdm_jax.data.datasets.genomes.genomes_dataset_builder import SETS
+from scmdm_jax.data.genome_files import read_fasta
+from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.modes import train
 from scmdm_jax.modes.convert import export_model
 from tests import tiny_run
@@ -187,3 +190,36 @@ def test_molecules(tmp_path, capsys):
   assert tokens.shape == (3, 32)
   assert store.load_model(base)[1]['self_conditioning'] == {}
   assert jax.tree.leaves(store.load_model(adapted)[1]['self_conditioning'])
+
+
+def test_genomes(tmp_path, capsys):
+  program = tiny_run.Program(capsys)
+  (tmp_path / 'species').mkdir()
+  (sequence,) = read_fasta(ROOT / 'tests/genomes/E_coli.fna')
+  for i, name in enumerate(SETS['ten_species']):
+    bases = sequence[i * 600 : (i + 1) * 600].decode()
+    (tmp_path / 'species' / f'{name}.fa').write_text(f'>{name}\n{bases}\n')
+  options = (
+    f'--config.data.source={tmp_path / "species"}',
+    f'--config.data.directory={tmp_path / "data"}',
+    '--config.model.hidden_dim=8',
+    '--config.model.num_blocks=2',
+    '--config.model.num_heads=2',
+    '--config.model.cond_dim=4',
+    '--config.model.window=3',
+  )
+  first, adapt = 'ten_species_paper.py:base', 'ten_species_paper.py'
+  _, base = runs_two_steps(program, tmp_path / '1', first, first, *options)
+  tokens, adapted = runs_two_steps(
+    program, tmp_path / '2', adapt, adapt, *options, f'--config.checkpoint={base}'
+  )
+  # The three samples are of the first three species.
+  assert tokens.shape == (3, LENGTH)
+  assert tokens[:, 0].tolist() == list(get_tokenizer('species:10').class_ids[:3])
+  assert store.load_model(base)[0].architecture.window == 3
+  assert jax.tree.leaves(store.load_model(adapted)[1]['self_conditioning'])
+  figures = program.figures(
+    f'--config={ROOT / "configs" / "ten_species_paper.py:classifier"}',
+    *(*SMALLER, *options, f'--workdir={tmp_path / "classifier"}'),
+  )
+  assert figures['steps'] == 2 and 0 <= figures['macro_f1'] <= 1

@@ -156,6 +156,9 @@ def test_no_option_may_be_negative(name):
 # Where zero means something: no warm-up, no decay, greedy sampling, ...
 ZERO_ALLOWED = {
   'data.side',
+  'data.chunk_limit',
+  'model.window',
+  'evaluate.discriminator_epochs',
   'verify_below',
   'seed',
   'sample.block_length',
@@ -326,6 +329,30 @@ def test_unknown_choices_list_the_known_ones(name, choices):
       {'data.side': 14},
       "data: found side 14, flip False with name = 'qm9'; wanted 0 and False, or "
       'images: fashion_mnist, cifar10, emoji',
+    ),
+    (
+      {'data.chunk_limit': 5},
+      "data: found chunk_limit 5, reverse_complement False, tokenizer 'smiles_qm9' "
+      "with data.name = 'qm9'; wanted 0, False and another tokenizer, or genomes",
+    ),
+    (
+      {'data.tokenizer': 'species:9'},
+      "data: found chunk_limit 0, reverse_complement False, tokenizer 'species:9' "
+      "with data.name = 'qm9'; wanted 0, False and another tokenizer, or genomes",
+    ),
+    (
+      {'data.name': 'genomes', 'data.tokenizer': 'dna'},
+      "data.tokenizer: found 'dna' with data.name = 'genomes'; wanted "
+      "'species:COUNT' with 2 to 1000 species, as in species:9",
+    ),
+    (
+      {'data.name': 'genomes', 'data.tokenizer': 'species:9', 'data.length': 1},
+      'data.length: found 1; wanted a class and bases',
+    ),
+    (
+      {'method.objective': 'classify', 'model.architecture': 'conv', 'mode': 'plan'},
+      "method.objective: found 'classify' with --mode=plan, which is of diffusion "
+      "models; wanted 'masked'",
     ),
     (
       {'data.tokenizer': 'pixels:16'},

@@ -28,7 +28,8 @@ from scmdm_jax.data.datasets.text import text_dataset_builder
 from scmdm_jax.data.datasets.text.text_dataset_builder import Text
 from scmdm_jax.errors import BadInput, DamagedData
 
-# Every data set by name: QM9, the sets of texts, the sets of images.
+# Data sets by name: QM9, the sets of texts, the sets of images. How genomes are cut
+# depends on the run: see `genome_rows`.
 NAMES = (Qm9.name, *text_dataset_builder.SETS, *images_dataset_builder.SETS)
 _BLOCK = 1000  # Records read at once.
 _Builder = Qm9 | Text | LabelledImages

@@ -65,8 +65,8 @@ def bases_of(tokens: np.ndarray, base_ids: Sequence[int]) -> tuple[np.ndarray, f
 
 def count_kmers(bases: np.ndarray, k: int) -> Kmers:
   """All k-mers of sequences `[N, L]`, overlapping ones, none across two sequences."""
-  windows = bases.shape[1] - k + 1
-  numbers = np.zeros((len(bases), max(windows, 0)), np.int64)
+  windows = max(bases.shape[1] - k + 1, 0)
+  numbers = np.zeros((len(bases), windows), np.int64)
   known = np.ones(numbers.shape, bool)
   for offset in range(k):
     letters = bases[:, offset : offset + windows]

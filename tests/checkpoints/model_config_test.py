@@ -309,6 +309,16 @@ def test_positions_of_an_image_are_written_and_read():
   assert 'grid' not in text
 
 
+def test_a_window_is_written_and_read():
+  windowed = ModelDescription(dataclasses.replace(DIT, window=3), 10, '')
+  config = config_from_description(windowed, 'float32')
+  assert config['window'] == 3
+  assert description_from_config(config, 'p') == windowed
+  assert 'window' not in config_from_description(ModelDescription(DIT, 10, ''), 'x')
+  with pytest.raises(BadInput, match='window is -1'):
+    description_from_config(config | {'window': -1}, 'p')
+
+
 @pytest.mark.parametrize('grid', [[3, 2], [3, 2, 3], [0, 2, 2], [3.0, 2, 2], 'abc', 7])
 def test_positions_that_do_not_fill_the_length_are_refused(grid):
   config = config_from_description(ModelDescription(GRID, 10, ''), 'float32')

@@ -12,6 +12,7 @@ import pytest
 import scmdm_jax
 from scmdm_jax import settings
 from scmdm_jax.data import sources
+from scmdm_jax.data.datasets.genomes import genomes_dataset_builder
 from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -41,7 +42,7 @@ def prepared(pristine, tmp_path):
 
 
 def test_the_settings_offer_every_data_set():
-  assert settings.DATASETS == sources.NAMES
+  assert set(settings.DATASETS) == {*sources.NAMES, *genomes_dataset_builder.SETS}
 
 
 def test_splits_come_back_in_the_published_order(pristine):

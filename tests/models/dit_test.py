@@ -113,6 +113,25 @@ def test_with_a_grid_rows_and_columns_matter():
   assert np.abs(logits[1, 3, 2] - logits[1, 2, 3]).max() > 0.01
 
 
+def test_within_a_window_a_block_sees_neighbours_and_the_first():
+  length, window = 12, 2
+  config = DiTConfig(
+    VOCAB, length, DIM, num_blocks=1, num_heads=2, cond_dim=8, window=window
+  )
+  description = ModelDescription(config, mask_id=8, tokenizer='')
+  params = parameters.random_params(description, seed=1, scale=0.3)['backbone']
+  logits = quick_jit(lambda x: DiT(config).apply({'params': params}, x, SIGMA[:1]))
+  tokens = np.random.default_rng(4).integers(0, VOCAB, (1, length)).astype(np.int32)
+  base = np.asarray(logits(tokens))
+  for position in range(length):
+    changed = tokens.copy()
+    changed[0, position] = (tokens[0, position] + 1) % VOCAB
+    moved = np.abs(np.asarray(logits(changed)) - base).max((0, 2)) > 1e-6
+    near = np.abs(np.arange(length) - position) <= window
+    near[0] = True
+    assert np.array_equal(moved, near if position else np.ones(length, bool))
+
+
 def test_fresh_blocks_are_the_identity():
   # MDLM's zeros: every block starts closed, the head at equal scores.
   model = DiT(CONFIG)

@@ -1,5 +1,6 @@
 """Genomes: an example is a species and a stretch of bases."""
 
+import math
 import pathlib
 from typing import Any
 
@@ -109,7 +110,11 @@ class Measuring:
     by_species = judges.compare_genomes(bases, species, self._reference)
     ids = np.array(self._tokenizer.base_ids, np.int32)
     rows = np.concatenate([rows[:, :1], ids[bases]], axis=1)
-    found: dict[str, Any] = judges.weighted_mean(by_species)
+    # Too short for a k-mer: no distance.
+    found: dict[str, Any] = {
+      name: value if math.isfinite(value) else None
+      for name, value in judges.weighted_mean(by_species).items()
+    }
     found |= {'macro_f1': None, 'class_accuracy': None, 'auroc': None}
     if self._judge is not None:
       classes = self._judge.classes(rows)
