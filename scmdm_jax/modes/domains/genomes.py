@@ -46,8 +46,10 @@ def _species(tokenizer: Tokenizer, name: str) -> SpeciesTokenizer:
 class Measuring:
   """Held-out stretches that samples are compared with, and how real ones compare.
 
-  The floor beside a measure, `..._real`, is that of as many stretches of the training
-  split, of each species as many as of the samples: what a perfect model would get.
+  The floor beside a measure, `..._real`, is that of as many real stretches, of each
+  species as many as of the samples: what a perfect model would get. They are of the
+  training split, which the reference does not have; but for the classifier, which knows
+  that one, they are held-out ones.
   """
 
   def __init__(
@@ -94,33 +96,39 @@ class Measuring:
     }
     if not known.any():
       return found
-    found |= self._of(samples[known], species[known])
-    counts = tuple(np.bincount(species[known]).tolist())
+    own, species = self._read(samples[known]), species[known]
+    by_species = self._by_species(own, species)
+    found |= self._distances(own, species) | self._classified(own, species)
+    counts = tuple(np.bincount(species).tolist())
     if counts not in self._floors:
-      rows = self._real(self._train, counts)
-      self._floors[counts] = self._of(rows, rows[:, 0] - first)
-    floor = self._floors[counts]
-    return found | {
-      f'{name}_real': value for name, value in floor.items() if name != 'by_species'
-    }
+      rows, unseen = self._real(self._train, counts), self._real(self._test, counts)
+      self._floors[counts] = {
+        **self._distances(rows, rows[:, 0] - first),
+        **self._classified(unseen, unseen[:, 0] - first),
+      }
+    floor = {f'{name}_real': value for name, value in self._floors[counts].items()}
+    return found | floor | {'by_species': by_species}
 
-  def _of(self, rows: np.ndarray, species: np.ndarray) -> dict[str, Any]:
-    """The measures of rows that begin with their classes."""
-    bases, _ = judges.bases_of(rows[:, 1:], self._tokenizer.base_ids)
-    by_species = judges.compare_genomes(bases, species, self._reference)
+  def _read(self, rows: np.ndarray) -> np.ndarray:
+    """The rows with an N in the place of what is no base."""
     ids = np.array(self._tokenizer.base_ids, np.int32)
-    rows = np.concatenate([rows[:, :1], ids[bases]], axis=1)
+    bases, _ = judges.bases_of(rows[:, 1:], self._tokenizer.base_ids)
+    return np.concatenate([rows[:, :1], ids[bases]], axis=1)
+
+  def _by_species(
+    self, rows: np.ndarray, species: np.ndarray
+  ) -> list[dict[str, float]]:
+    bases, _ = judges.bases_of(rows[:, 1:], self._tokenizer.base_ids)
+    return judges.compare_genomes(bases, species, self._reference)
+
+  def _distances(self, rows: np.ndarray, species: np.ndarray) -> dict[str, Any]:
+    """How far rows are from the held-out ones, and whether a network can tell."""
     # Too short for a k-mer: no distance.
     found: dict[str, Any] = {
       name: value if math.isfinite(value) else None
-      for name, value in judges.weighted_mean(by_species).items()
+      for name, value in judges.weighted_mean(self._by_species(rows, species)).items()
     }
-    found |= {'macro_f1': None, 'class_accuracy': None, 'auroc': None}
-    if self._judge is not None:
-      classes = self._judge.classes(rows)
-      count = len(self._tokenizer.class_ids)
-      found['macro_f1'] = macro_f1(species, classes, count)
-      found['class_accuracy'] = accuracy(species, classes)
+    found['auroc'] = None
     if self._epochs:
       found['auroc'] = discriminator.discriminate(
         self._real(self._test, tuple(np.bincount(species).tolist())),
@@ -130,7 +138,17 @@ class Measuring:
         epochs=self._epochs,
         seed=self._seed,
       )
-    return found | {'by_species': by_species}
+    return found
+
+  def _classified(self, rows: np.ndarray, species: np.ndarray) -> dict[str, Any]:
+    """What the classifier takes rows for."""
+    if self._judge is None:
+      return {'macro_f1': None, 'class_accuracy': None}
+    classes = self._judge.classes(rows)
+    return {
+      'macro_f1': macro_f1(species, classes, len(self._tokenizer.class_ids)),
+      'class_accuracy': accuracy(species, classes),
+    }
 
   def _real(self, rows: Rows, counts: tuple[int, ...]) -> np.ndarray:
     """The first so many rows of every species, or as many as there are."""
