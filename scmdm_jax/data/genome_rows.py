@@ -82,12 +82,12 @@ def open_rows(
     reverse_complement: whether the other strand is there, too.
 
   Raises:
-    BadInput: an unsuitable source, or more species than the tokenizer has classes.
+    BadInput: an unsuitable source, or not as many species as the tokenizer has classes.
     DamagedData: the source, or what an earlier run prepared, cannot be read.
   """
   config = genomes_dataset_builder.config_of(name, source, length - 1, chunk_limit)
   classes = len(tokenizer.class_ids)
-  if len(config.species) > classes:
+  if len(config.species) != classes:
     raise BadInput(
       f'data.tokenizer: {tokenizer.name} has {classes} classes; wanted '
       f'species:{len(config.species)}, for {", ".join(config.species)}'

@@ -13,7 +13,7 @@ from scmdm_jax.data.datasets.genomes import genomes_dataset_builder as builder
 from scmdm_jax.data.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 
-TOKENIZER = get_tokenizer('species:3')
+TOKENIZER = get_tokenizer('species:2')
 LENGTH = 5  # A class and four bases.
 RNG = np.random.default_rng(0)
 
@@ -113,7 +113,7 @@ def test_ten_species_come_in_the_published_order(tmp_path):
   config = builder.config_of('ten_species', folder, 4, 0)
   assert config.species[:2] == ('Homo_sapiens', 'Mus_musculus')
   assert [path.name for _, path in config.files][-1] == 'Arabidopsis_thaliana.fa'
-  with pytest.raises(BadInput, match=r'has 3 classes; wanted species:10, for Homo'):
+  with pytest.raises(BadInput, match=r'has 2 classes; wanted species:10, for Homo'):
     genome_rows.open_rows('ten_species', tmp_path, 'train', str(folder), TOKENIZER, 5)
   (folder / 'Felis_catus.fa').unlink()
   with pytest.raises(BadInput, match=r'has species \[.*\]; wanted \[.*Felis_catus'):

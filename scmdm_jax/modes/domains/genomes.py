@@ -83,8 +83,9 @@ class Measuring:
   def measures(self, samples: np.ndarray) -> dict[str, Any]:
     """Of samples int32 [N, L], by name, with the floor beside them; see judges/genomes.
 
-    A sample whose first token is no class is judged by nothing but `stray_rate`, the
-    share of tokens where they do not belong; elsewhere these are read as N.
+    A sample whose first token is no class, or one of which nothing is held out, is
+    judged by nothing but `stray_rate`, the share of tokens where they do not belong;
+    elsewhere these are read as N.
     """
     first = self._tokenizer.class_ids[0]
     species = samples[:, 0] - first
@@ -94,6 +95,7 @@ class Measuring:
     found: dict[str, Any] = {
       'stray_rate': (stray * (length - 1) + np.mean(~known)) / length
     }
+    known[known] = self._reference.shares[species[known]] > 0
     if not known.any():
       return found
     own, species = self._read(samples[known]), species[known]

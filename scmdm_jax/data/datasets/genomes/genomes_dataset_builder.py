@@ -27,6 +27,7 @@ from scmdm_jax.data import genome_files
 from scmdm_jax.errors import BadInput
 
 SEQUENCE, SPECIES = 'sequence', 'species'
+_MOST_SPECIES = 1000
 _SEED = 42
 _HELD_OUT = 0.05
 # Sets by name, with their species in the order of their classes; (): those of the
@@ -212,6 +213,11 @@ def _species_of_tables(files: Iterable[pathlib.Path]) -> tuple[str, ...]:
   labels = {label for path in files for label, _ in genome_files.read_table(path)}
   if all(isinstance(label, int) for label in labels):
     last = max((int(label) for label in labels), default=-1)
+    if last >= _MOST_SPECIES:
+      raise BadInput(
+        f'data.source: found the label {last}; wanted species numbered from 0, below '
+        f'{_MOST_SPECIES}, or names'
+      )
     return tuple(f'species {number}' for number in range(last + 1))
   return tuple(sorted(map(str, labels)))
 
