@@ -26,9 +26,11 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.modes import compilation_cache, domains, models, timing, workdir
 from scmdm_jax.modes.sample import compiled_sampler, draw, starting_rows
 from scmdm_jax.modes.train import compiled_step, fresh_state
+from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.settings import (
   SampleSettings,
@@ -247,6 +249,20 @@ def flops(bench: Bench) -> dict[str, float]:
   }
 
 
+def utilization(work: float, seconds: float) -> float | None:
+  """MFU: share of the peak of one device, dense bfloat16, whatever the dtype here.
+
+  Args:
+    work: FLOPs of the model.
+    seconds: that they took.
+
+  Returns:
+    None where the peak is not known, as of a CPU.
+  """
+  chip = chips.chip_of(jax.devices()[0])
+  return None if chip is None else work / seconds / chip.flops
+
+
 def _row(bench: Bench, seconds: list[float], evaluations: int) -> dict[str, Any]:
   """Rates of one sampler from its times; generated tokens only."""
   tokens = bench.batch * bench.length
@@ -307,6 +323,7 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
     'quiet': quiet,
     'flops': counted,
     'matmul_flops_per_second': roofline,
+    'mfu': utilization(work, rows[OURS]['seconds']),
     'share_of_matmul_roofline': work / rows[OURS]['seconds'] / roofline,
     'self_conditioning_overhead': timing.ratio_of(times[OURS], times[VANILLA]),
   }
@@ -349,12 +366,16 @@ def measure_training(bench: Bench) -> dict[str, Any]:
     contenders[name] = _stepper(step, state, (tokens, key, rate))
   contenders[f'{VANILLA}, again'] = contenders[VANILLA]
   times = timing.interleaved(contenders, settings.benchmark.rounds)
+  per_token = [
+    training_flops(bench.description, bench.length, rate) for rate in (0.0, 1.0)
+  ]
   rows = {}
   for name, seconds in times.items():
     middle = statistics.median(seconds)
     rows[name] = facts.get(name, {}) | {
       'seconds': middle,
       'tokens_per_second': tokens.size / middle,
+      'mfu': utilization(per_token[name == OURS] * tokens.size, middle),
       'ratio': timing.ratio_of(seconds, times[VANILLA]),
     }
   temporary = {n: facts[n]['temporary_bytes'] for n in facts}

@@ -3,10 +3,15 @@
 import json
 import pathlib
 
+import jax
 import numpy as np
 import pytest
 
 from scmdm_jax.main import main
+from scmdm_jax.models import flops
+from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.modes import benchmark
+from scmdm_jax.parallel import chips
 from tests import tiny_run
 
 pytest.importorskip('matplotlib')
@@ -43,7 +48,13 @@ def results(tmp_path_factory):
   directory = tmp_path_factory.mktemp('benchmark')
   config = directory / 'config.py'
   config.write_text(CONFIG)
-  assert main(['main', f'--config={config}', f'--workdir={directory / "run"}']) == 0
+  # A CPU of a known speed; of others `mfu` is None.
+  chip = chips.Chip(jax.devices()[0].device_kind, 1e9, 2e9)
+  with pytest.MonkeyPatch.context() as patch:
+    assert benchmark.utilization(1e9, 1.0) is None
+    patch.setitem(chips.TPUS, 'fake', chip)
+    code = main(['main', f'--config={config}', f'--workdir={directory / "run"}'])
+  assert code == 0
   found = json.loads((directory / 'run' / 'benchmark.json').read_text())
   assert '<svg' in (directory / 'run' / 'benchmark.svg').read_text()
   return found
@@ -70,6 +81,19 @@ def test_rates_follow_from_times_and_counts(results):
   again = rows['straightforward scan, again']['ratio']['median']
   assert results['samplers']['quiet'] == (abs(again - 1) <= 0.05)
   assert {'Python loop, waiting', 'Python loop, asynchronous', 'vanilla'} < set(rows)
+
+
+def test_utilization_is_of_the_peak_of_the_chip(results):
+  arch = DiTConfig(50, 8, 8, 1, 2, 4)
+  described = ModelDescription(arch, 49, '', 'embedding')
+  rows = results['training']['rows']
+  for name, rate in (('vanilla', 0.0), ('self-conditioned', 1.0)):
+    work = flops.training(described, 8, rate) * 4 * 8
+    assert rows[name]['mfu'] == pytest.approx(work / rows[name]['seconds'] / 2e9)
+  samplers = results['samplers']
+  roofline = samplers['matmul_flops_per_second']
+  share = samplers['share_of_matmul_roofline']
+  assert samplers['mfu'] == pytest.approx(share * roofline / 2e9)
 
 
 def test_training_and_sweeps(results):
