@@ -36,7 +36,7 @@ def get_config(stage='compare'):
     # the frequencies of tokens only.
     config.model.architecture = 'dream'
     config.model.mlp_ratio = 3
-    config.train.num_steps = 4000
+    config.train.num_steps = 3000
   elif stage == 'judge':
     config.method.rate = 0.0
     config.method.objective = 'causal'
@@ -50,13 +50,12 @@ def get_config(stage='compare'):
     config.data.tokenizer = 'checkpoint'
     config.train.learning_rate = 3e-4
     config.train.injection_rate_factor = 10.0
-    config.train.num_steps = 400
-    config.train.warmup_steps = 50
+    config.train.num_steps = 300
+    config.train.warmup_steps = 40
     config.sample.num_samples = 256
     config.evaluate.num_examples = 256
-    config.evaluate.repeats = 2
+    config.evaluate.repeats = 1
     config.evaluate.carried_steps = (8, 32)
-    config.evaluate.mauve_seeds = 3
     config.compare.rates = (0.5, 1.0)
     config.compare.seeds = (0, 1, 2)
     config.compare.step_counts = (8, 32)

@@ -3,7 +3,9 @@
 Generative perplexity as MDLM computes it (kuleshov-group/mdlm, diffusion.py):
 
 - samples are decoded, special tokens included, and tokenised anew by the judge, whose
-  start and end tokens stand for the samples' own; nothing is put before or behind them;
+  start and end tokens stand for the samples' own; nothing is put before or behind them,
+  but that a judge whose start is not its end begins with it always: such a one has read
+  nothing else, and without it reads nonsense;
 - what is beyond the judge's length is cut off;
 - the first token is given; of the others every one counts that is no such mark, and a
   mark counts where it is the first of the sample (`counted_targets`);
@@ -39,12 +41,14 @@ def reread(
     decode: ids without those -> text.
     encode: text -> ids of the judge's tokenizer.
     start: what stands for one of `frame` at the very beginning in the judge's tokens;
-      None for nothing.
+      None for nothing. Unlike `end`, it is put there anyway.
     end: what stands for one anywhere else; None for nothing.
   """
   cuts = np.flatnonzero(np.isin(sample, list(frame)))
   first, *rest = np.split(sample, cuts)
   pieces = [encode(decode(first))] if first.size else []
+  if pieces and start not in (None, end):
+    pieces.insert(0, np.array([start]))
   for part in rest:
     mark = end if pieces else start
     pieces.append(np.array([] if mark is None else [mark], np.int32))

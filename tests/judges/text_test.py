@@ -104,8 +104,10 @@ def test_samples_are_tokenised_anew():
   other = text.reread(sample, frame, pieces.decode, words.encode_text, start, end)
   known, unknown = words.encode_text('low').tolist(), words.encode_text('l').tolist()
   assert other.tolist() == [start, *known, end, end, *unknown, end]
-  # Without a start nothing is put there.
+  # A sample that has no start gets one from a judge whose end is another token.
   inside = text.reread(sample[1:5], frame, pieces.decode, pieces.encode_text, bos, eos)
+  assert inside.tolist() == [bos, *low, eos]
+  inside = text.reread(sample[1:5], frame, pieces.decode, pieces.encode_text, eos, eos)
   assert inside.tolist() == [*low, eos]
   bare = text.reread(sample[:4], frame, pieces.decode, pieces.encode_text, None, None)
   assert bare.tolist() == low
