@@ -230,6 +230,10 @@ class ModelDescription:
   def to_dict(self) -> dict[str, Any]:
     """Plain JSON data; inverse of `from_dict`."""
     data = dataclasses.asdict(self)
+    data['architecture'] = {
+      name: list(value) if isinstance(value, tuple) else value
+      for name, value in data['architecture'].items()
+    }
     return data | {'undefined_ids': [list(r) for r in self.undefined_ids]}
 
   @classmethod
