@@ -6,6 +6,7 @@ Legend: `N` images of height `H`, width `W` and `C` channels.
 import gzip
 import math
 import pathlib
+import zlib
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +89,8 @@ def _bytes(path: pathlib.Path) -> bytes:
   try:
     content = path.read_bytes()
     return gzip.decompress(content) if path.suffix == '.gz' else content
-  except (OSError, EOFError, ValueError) as error:  # BadGzipFile is an OSError.
+  # BadGzipFile is an OSError.
+  except (OSError, EOFError, ValueError, zlib.error) as error:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise DamagedData(f'{path}: cannot be read ({reason}); replace the file') from error
 

@@ -103,6 +103,7 @@ def damaged(fashion, name, change):
   [
     (IMAGES, lambda b: b[: len(b) // 2], 'cannot be read'),
     (IMAGES, lambda b: b'text', 'cannot be read'),
+    (IMAGES, lambda b: b[:10] + bytes([b[10] ^ 6]) + b[11:], 'Error -3 while'),
     (IMAGES, lambda b: b'', 'begins with ; wanted 00 00 08 03'),
     (IMAGES, lambda b: gzip.compress(gzip.decompress(b)[:-1]), '23535 bytes; wanted '),
     (IMAGES, lambda b: gzip.compress(gzip.decompress(b) + b'0'), '23537 bytes; wanted'),
