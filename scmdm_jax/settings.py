@@ -150,8 +150,8 @@ class DataSettings:
   # Genomes: a folder with a folder or a FASTA file per species, or parquet files.
   source: str = ''
   # smiles_qm9, dna or text8; for images pixels:16, that many levels of a value, of 2 to
-  # 256 (as published); for genomes species:9, that many classes; the path of a
-  # tokenizer, a file or a directory;
+  # 256 (as published), and 10 classes, or pixels:16:9 (emoji); for genomes species:9,
+  # that many classes; the path of a tokenizer, a file or a directory;
   # 'checkpoint': the one that the checkpoint brings along; or 'sentencepiece:1024':
   # that many pieces, learnt from the training texts.
   tokenizer: str = _option('smiles_qm9', 'a name or a path', lambda x: x != '')
@@ -532,7 +532,8 @@ def _check_data(data: DataSettings) -> None:
     if choice != CHECKPOINT_TOKENIZER and not pixels.is_name(choice):
       raise BadInput(
         f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
-        "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16"
+        "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16, or with a number of "
+        'classes other than 10 behind them, as in pixels:16:9'
       )
     return
   if data.side or data.flip:

@@ -366,7 +366,8 @@ def test_unknown_choices_list_the_known_ones(name, choices):
     (
       {'data.name': 'cifar10', 'data.length': 3073},
       "data.tokenizer: found 'smiles_qm9' with data.name = 'cifar10'; wanted "
-      "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16",
+      "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16, or with a number of "
+      'classes other than 10 behind them, as in pixels:16:9',
     ),
     (
       {'data.name': 'cifar10', 'data.side': 12},

@@ -45,7 +45,7 @@ _BUILT_IN = {
   DNA.name: lambda: DNA,
   TEXT8.name: lambda: TEXT8,
 }
-NAMES = (*_BUILT_IN, 'pixels:LEVELS', 'species:COUNT')
+NAMES = (*_BUILT_IN, 'pixels:LEVELS[:CLASSES]', 'species:COUNT')
 
 
 def is_built_in(name: str) -> bool:
@@ -62,7 +62,7 @@ def get_tokenizer(name: str) -> Tokenizer:
   if not is_built_in(name):
     raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(NAMES)}')
   if pixels.is_name(name):
-    return PixelTokenizer(int(name.removeprefix(pixels.PREFIX)))
+    return pixels.pixel_tokenizer(name)
   if species.is_name(name):
     return species.species_tokenizer(name)
   return _BUILT_IN[name]()

@@ -10,23 +10,22 @@ import numpy as np
 from scmdm_jax.data.tokenizers.protocol import Ranges, check_ids, quoted
 from scmdm_jax.errors import BadInput
 
-PREFIX = 'pixels:'
 CLASSES = 10
+_NAME = re.compile('pixels:([1-9][0-9]{0,2})(?::([1-9]|10))?')
 _PIECE = re.compile(r'<class [0-9]>|[0-9a-f]{2}|_|.', re.DOTALL)
 
 
 def is_name(name: str) -> bool:
-  """Whether `name` is that of a `PixelTokenizer`: pixels:2 to pixels:256."""
-  levels = name.removeprefix(PREFIX)
-  return (
-    name.startswith(PREFIX)
-    and re.fullmatch('[1-9][0-9]{0,2}', levels) is not None
-    and 2 <= int(levels) <= 256
-  )
+  """Whether `name` is that of a `PixelTokenizer`.
+
+  pixels:2 to pixels:256, or with the number of classes, pixels:16:1 to pixels:16:10.
+  """
+  match = _NAME.fullmatch(name)
+  return match is not None and 2 <= int(match[1]) <= 256
 
 
 class PixelTokenizer:
-  """Values 0 to `levels - 1`, which are their own ids; 10 classes; the mask.
+  """Values 0 to `levels - 1`, which are their own ids; the classes; the mask.
 
   As text a value is two hexadecimal digits and a class `<class 3>`: an image of class 3
   begins `<class 3>00000a`. A sequence is as long as its text: nothing marks an end, and
@@ -39,15 +38,15 @@ class PixelTokenizer:
   undefined_ids: Ranges = ()
   invisible_ids: tuple[int, ...] = ()
 
-  def __init__(self, levels: int):
+  def __init__(self, levels: int, classes: int = CLASSES):
     self.levels = levels
-    self.name = f'{PREFIX}{levels}'
-    self.mask_id = levels + CLASSES
+    self.name = f'pixels:{levels}' + (f':{classes}' if classes != CLASSES else '')
+    self.mask_id = levels + classes
     self.vocab_size = self.mask_id + 1
     values = (f'{value:02x}' for value in range(levels))
-    classes = (f'<class {number}>' for number in range(CLASSES))
-    self.class_ids = tuple(range(levels, levels + CLASSES))
-    self.tokens = (*values, *classes, '_')
+    self.class_ids = tuple(range(levels, self.mask_id))
+    labels = (f'<class {number}>' for number in range(classes))
+    self.tokens = (*values, *labels, '_')
     self._ids = {token: i for i, token in enumerate(self.tokens)}
     definition = json.dumps([self.name, self.tokens])
     self.fingerprint = hashlib.sha256(definition.encode()).hexdigest()
@@ -111,7 +110,14 @@ class PixelTokenizer:
         raise BadInput(
           f'{what} {quoted(text)}: {piece!r} is not in the vocabulary of {self.name}; '
           f"use two hexadecimal digits from '00' to '{self.levels - 1:02x}' for a "
-          f"value, '<class 0>' to '<class {CLASSES - 1}>'"
+          f"value, '<class 0>' to '<class {len(self.class_ids) - 1}>'"
           + (", and '_' for a masked position" if masks else '')
         )
     return np.array([self._ids[piece] for piece in pieces], np.int32)
+
+
+def pixel_tokenizer(name: str) -> PixelTokenizer:
+  """The tokenizer of that name, for which `is_name` holds."""
+  match = _NAME.fullmatch(name)
+  assert match is not None
+  return PixelTokenizer(int(match[1]), int(match[2] or CLASSES))

@@ -70,18 +70,42 @@ def test_leftover_masks_show():
     SIXTEEN.decode([27])
 
 
-@pytest.mark.parametrize('name', ['pixels:2', 'pixels:16', 'pixels:256'])
+@pytest.mark.parametrize('name', ['pixels:2', 'pixels:16', 'pixels:256', 'pixels:16:9'])
 def test_known_by_name(name):
   found = get_tokenizer(name)
   assert isinstance(found, PixelTokenizer) and found.name == name
-  assert found.fingerprint == PixelTokenizer(found.levels).fingerprint
+  again = PixelTokenizer(found.levels, len(found.class_ids))
+  assert found.fingerprint == again.fingerprint
   assert found.fingerprint != PixelTokenizer(17).fingerprint
 
 
 @pytest.mark.parametrize(
-  'name', ['pixels', 'pixels:', 'pixels:1', 'pixels:257', 'pixels:016', 'pixels:²']
+  'name',
+  [
+    'pixels',
+    'pixels:',
+    'pixels:1',
+    'pixels:257',
+    'pixels:016',
+    'pixels:²',
+    'pixels:16:',
+    'pixels:16:0',
+    'pixels:16:11',
+    'pixels:16:9:9',
+  ],
 )
 def test_other_numbers_of_levels_are_no_tokenizer(name):
   assert not tokenizers.is_built_in(name)
   with pytest.raises(BadInput, match='pixels:LEVELS'):
     get_tokenizer(name)
+
+
+def test_a_name_can_say_how_many_classes_there_are():
+  nine = get_tokenizer('pixels:16:9')
+  assert nine.class_ids == tuple(range(16, 25)) and nine.mask_id == 25
+  with pytest.raises(BadInput, match="'<class 0>' to '<class 8>'"):
+    nine.encode_text('<class 9>')
+  # Ten go without saying: checkpoints of before keep their tokenizer.
+  assert get_tokenizer('pixels:16:10').name == 'pixels:16'
+  digest = '5d918ca57e9dade1c38438c12affff66185a5983da004c110b2e039a857211a5'
+  assert get_tokenizer('pixels:16').fingerprint == digest
