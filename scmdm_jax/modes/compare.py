@@ -333,6 +333,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   )
   results = {
     'domain': domain.name,
+    'tokenizer': tokenizer.name,
     'title': 'Self-conditioning adaptation against its controls',
     **workdir.metadata(),
     'config': dataclasses.asdict(settings),

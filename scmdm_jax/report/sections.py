@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scmdm_jax.data.tokenizers import pixels
 from scmdm_jax.report import figures, page, summary, table, text, trajectory
 
 _FINDINGS = (*table.QUALITY, 'carried_elbo')
@@ -180,8 +181,8 @@ def trajectory_of(report: Report) -> str:
 
 
 def _levels(report: Report) -> int:
-  """Levels of a value of an image, as its tokenizer's name tells."""
-  return int(report['config']['data']['tokenizer'].removeprefix('pixels:'))
+  """Levels of a value of an image, as the name of the run's tokenizer tells."""
+  return pixels.pixel_tokenizer(report['tokenizer']).levels
 
 
 def cost(report: Report) -> str:

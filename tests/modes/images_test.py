@@ -103,6 +103,7 @@ def test_the_comparison_of_images(tmp_path, capsys):
     f'--config.checkpoint={base}',
     f'--config.judge={judge}',
     *small,
+    '--config.data.tokenizer=checkpoint',
     '--config.compare.step_counts=(2,4)',
     '--config.compare.seeds=(0,)',
     '--config.compare.temperatures=(0.5,1.0)',

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scmdm_jax.report import images
+from scmdm_jax.report import images, sections
 
 
 def pictures_in(html):
@@ -43,6 +43,17 @@ def test_the_gallery_shows_every_sample_with_its_class():
   assert first[::4, ::4, 0].tolist() == [[0, 255], [255, 0]]
   assert second[::4, ::4, 0].tolist() == [[255, 0], [0, 0]]
   assert re.findall('<figcaption>([^<]*)<', html) == ['class 3', 'class 0']
+
+
+def test_levels_are_those_of_the_tokenizer_that_a_checkpoint_brought_along():
+  report = {
+    'domain': 'images',
+    'tokenizer': 'pixels:4:9',
+    'config': {'data': {'tokenizer': 'checkpoint'}},
+    'gallery': {'rate 1': ['<class 3>00010203']},
+  }
+  (found,) = pictures_in(sections.gallery(report))
+  assert found[::4, ::4, 0].tolist() == [[0, 85], [170, 255]]
 
 
 @pytest.mark.parametrize(('steps', 'frames'), [(4, 5), (100, 16)])
