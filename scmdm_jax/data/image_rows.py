@@ -19,6 +19,7 @@ SHAPES = {
   'cifar10': (3, 32, 32),
   'emoji': (3, 32, 32),
 }
+CLASSES = {'fashion_mnist': 10, 'cifar10': 10, 'emoji': 9}
 
 
 def grid_of(name: str, side: int) -> tuple[int, int, int]:
@@ -102,6 +103,14 @@ def from_rows(
   return dequantize(values, tokenizer.levels)
 
 
+def mirrored(rows: np.ndarray, grid: tuple[int, int, int]) -> np.ndarray:
+  """Rows int `[..., L]` with their images turned left to right, as copies."""
+  turned = rows.copy()
+  images = rows[..., 1:].reshape(*rows.shape[:-1], *grid)
+  turned[..., 1:] = images[..., ::-1].reshape(*rows.shape[:-1], -1)
+  return turned
+
+
 class ImageRows:
   """Random access to rows, int32 `[L]`; with flips, `N` mirrored ones follow.
 
@@ -124,6 +133,4 @@ class ImageRows:
     if not 0 <= index < len(self):
       raise IndexError(index)
     row = self._rows[index % len(self._rows)].astype(np.int32)
-    if index >= len(self._rows):
-      row[1:] = row[1:].reshape(self._grid)[..., ::-1].reshape(-1)
-    return row
+    return mirrored(row, self._grid) if index >= len(self._rows) else row

@@ -16,6 +16,8 @@ Legend: `N` images, `M` reference images, `D` features, `P` values of an image.
   as level 0 to every other measure.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _BLOCK = 256  # Images that are compared with all references at once.
@@ -88,12 +90,58 @@ def without_strays(content: np.ndarray, levels: int) -> np.ndarray:
 def in_turn(labels: np.ndarray) -> np.ndarray:
   """An order of the labels int `[N]` in which every class has its turn, int64 `[N]`.
 
-  The first image of every class, in the order of classes, then the second of each, ...:
-  the mix of classes that samples have, so that it does not add to a distance.
+  The first image of every class, in the order of classes, then the second of each, ...
   """
   labels = np.asarray(labels)
-  rank = np.empty(len(labels), np.int64)
+  return np.lexsort((labels, _ranks(labels)))
+
+
+def of_counts(
+  labels: np.ndarray, counts: Sequence[int] | np.ndarray, turn: int = 0
+) -> np.ndarray:
+  """Which images have given numbers of every class, int64 `[<= sum of counts]`.
+
+  The mix of classes that samples have, so that it does not add to a distance.
+
+  Args:
+    labels: int `[N]`.
+    counts: of class 0, 1, ...; of a class with fewer images, there are all of them.
+    turn: 0 for the first so many of each, 1 for the next, ...
+  """
+  order, ranks = in_turn(labels), _ranks(labels)
+  wanted = np.asarray(counts)[labels]
+  kept = (turn * wanted <= ranks) & (ranks < (turn + 1) * wanted)
+  return order[kept[order]]
+
+
+def sets_of_counts(
+  labels: np.ndarray, counts: Sequence[int], most: int
+) -> list[np.ndarray]:
+  """Disjoint sets as of `of_counts`, one at least, but for the first only whole ones.
+
+  Of samples of every class in turn each set goes on where the last one ended.
+  """
+  there = np.bincount(labels, minlength=len(counts))
+  if is_in_turn(counts):
+    order, size = in_turn(labels), sum(counts)
+    ends = range(2 * size, len(counts) * int(there.min()) + 1, size)
+    further = [order[end - size : end] for end in ends[: most - 1]]
+  else:
+    wanted = [(n, count) for n, count in zip(there, counts, strict=True) if count]
+    turns = min((n // count for n, count in wanted), default=0)
+    further = [of_counts(labels, counts, i) for i in range(1, min(turns, most))]
+  return [of_counts(labels, counts), *further]
+
+
+def is_in_turn(counts: Sequence[int]) -> bool:
+  """Whether every class is there as often as the others, or once more."""
+  return min(counts) > 0 and max(counts) - min(counts) <= 1
+
+
+def _ranks(labels: np.ndarray) -> np.ndarray:
+  """How many of the same label stand before each, int64 `[N]`."""
+  ranks = np.empty(len(labels), np.int64)
   for label in np.unique(labels):
     places = np.flatnonzero(labels == label)
-    rank[places] = np.arange(len(places))
-  return np.lexsort((labels, rank))
+    ranks[places] = np.arange(len(places))
+  return ranks

@@ -167,10 +167,11 @@ def judge_samples(
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `evaluation.json` and `samples.jsonl`, returns the same figures."""
   tokenizer = run_tokenizer(settings, workdir)
+  domain = domains.of(settings.data)
+  domain.check(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, workdir, tokenizer, mesh)
-  domain = domains.of(settings.data)
   measure = domain.judging(settings, workdir, tokenizer)
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {

@@ -235,6 +235,8 @@ def write_samples(
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `samples.jsonl` and returns the main figures."""
   tokenizer = run_tokenizer(settings, workdir)
+  domain = domains.of(settings.data)
+  domain.check(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   description, params = load_masked(
@@ -242,7 +244,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   )
   key = jax.random.key(settings.seed)
   drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
-  write_samples(workdir, drawn, tokenizer, domains.of(settings.data))
+  write_samples(workdir, drawn, tokenizer, domain)
   return {
     'mode': 'sample',
     'samples': str(workdir / 'samples.jsonl'),

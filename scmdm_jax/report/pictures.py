@@ -7,13 +7,16 @@ of height `H`, width `W` and `C` channels, one (grey) or three.
 import io
 import math
 import pathlib
-import shutil
+import re
 
 import numpy as np
 from PIL import Image
 
+from scmdm_jax.errors import BadInput
+
 _GAP = 1  # Pixels between the pictures of a sheet.
 _PAPER = 128  # Grey between them: neither black nor white.
+_NAME = re.compile('[0-9]{6,}[.]png')
 
 
 def sheet(pictures: np.ndarray, columns: int) -> np.ndarray:
@@ -36,15 +39,53 @@ def png(picture: np.ndarray, scale: int = 1) -> bytes:
   return data.getvalue()
 
 
+def check_folder(folder: pathlib.Path) -> None:
+  """Refuses to put pictures where something else is.
+
+  Raises:
+    BadInput: what `write_folder` would replace is not what it writes.
+  """
+  for path in (folder, _unfinished(folder)):
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+      raise BadInput(
+        f'{path}: not a folder; wanted one, for pictures; move it, or give another '
+        '--workdir'
+      )
+    for found in sorted(path.iterdir()) if path.is_dir() else ():
+      if not _NAME.fullmatch(found.name) or found.is_dir():
+        raise BadInput(
+          f'{found}: not written by a run; wanted nothing but pictures such as '
+          '000000.png in a folder that new ones replace; move it, or give another '
+          '--workdir'
+        )
+
+
 def write_folder(folder: pathlib.Path, pictures: np.ndarray) -> None:
   """One PNG per picture, `000000.png` first; the folder appears, or changes, at once.
 
   What `torch-fidelity` and other programs read: docs/image_data.md.
+
+  Raises:
+    BadInput: as `check_folder`; nothing is changed then.
   """
-  temporary = folder.with_suffix('.tmp')
-  shutil.rmtree(temporary, ignore_errors=True)
+  check_folder(folder)
+  temporary = _unfinished(folder)
+  _remove(temporary)
   temporary.mkdir()
   for number, picture in enumerate(pictures):
     (temporary / f'{number:06d}.png').write_bytes(png(picture))
-  shutil.rmtree(folder, ignore_errors=True)
+  _remove(folder)
   temporary.rename(folder)
+
+
+def _unfinished(folder: pathlib.Path) -> pathlib.Path:
+  return folder.with_name(f'.{folder.name}-unfinished')
+
+
+def _remove(folder: pathlib.Path) -> None:
+  """Deletes a folder of pictures, if it is there, and nothing else."""
+  if folder.is_dir():
+    for path in folder.iterdir():
+      if _NAME.fullmatch(path.name):
+        path.unlink()
+    folder.rmdir()

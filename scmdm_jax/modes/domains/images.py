@@ -1,5 +1,6 @@
 """Images: a row is a class and the values of pixels; a classifier reads samples."""
 
+import fractions
 import math
 import pathlib
 import sys
@@ -25,7 +26,7 @@ _SHOWN = 100  # Of the pictures, on the sheet.
 def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
   """One image per row."""
   return image_rows.ImageRows(
-    _rows(options, _pixels(tokenizer), split),
+    _rows(options, _pixels(tokenizer, options), split),
     image_rows.grid_of(options.name, options.side),
     flip=options.flip and split == 'train',
   )
@@ -40,11 +41,19 @@ def _rows(options: DataSettings, tokenizer: PixelTokenizer, split: str) -> np.nd
   return image_rows.to_rows(small, images.labels, tokenizer)
 
 
-def _pixels(tokenizer: Tokenizer) -> PixelTokenizer:
+def _pixels(tokenizer: Tokenizer, options: DataSettings) -> PixelTokenizer:
+  """The tokenizer, if it is one for the classes of the set."""
+  classes = image_rows.CLASSES[options.name]
   if not isinstance(tokenizer, PixelTokenizer):  # The checkpoint's own.
     raise BadInput(
       f"data.tokenizer: the checkpoint's is {tokenizer.name!r}; wanted that of a model "
       "of images, or 'pixels:LEVELS'"
+    )
+  if len(tokenizer.class_ids) != classes:
+    wanted = PixelTokenizer(tokenizer.levels, classes).name
+    raise BadInput(
+      f'data.tokenizer: {tokenizer.name!r} has {len(tokenizer.class_ids)} classes; '
+      f'{options.name} has {classes}, wanted {wanted!r}'
     )
   return tokenizer
 
@@ -52,89 +61,147 @@ def _pixels(tokenizer: Tokenizer) -> PixelTokenizer:
 class Reference:
   """Real images that samples are compared with, and how real ones compare.
 
-  Every class has its turn, among the references as among the held-out images.
+  Of every class there are as many as of the samples, or in proportion, among the
+  references as among the held-out images: the first ones of each.
   """
 
   def __init__(
     self,
     train: np.ndarray,
     heldout: np.ndarray,
-    levels: int,
+    tokenizer: PixelTokenizer,
     judge: ClassJudge | None,
-    count: int,
+    mirrored: tuple[int, int, int] | None = None,
   ):
-    """Measures the floor, too.
+    """Keeps what is compared.
 
     Args:
       train: training rows [N, L].
       heldout: held-out rows [M, L].
-      levels: of a value.
+      tokenizer: of both.
       judge: a classifier, or None.
-      count: of samples, so that as many held-out images are compared; but all of them
-        where there are fewer.
+      mirrored: channels, height and width, where training images were met mirrored,
+        too, so that a copy may be one of a mirrored image.
     """
-    self._train, self._levels, self._judge = train, levels, judge
-    heldout = heldout[judges.in_turn(heldout[:, 0])]
-    count = min(count, len(heldout))
-    self.floor: dict[str, Any] = {
-      'nearest_distance_real': self._nearest(heldout[:count])
-    }
-    if judge is None:
-      return
-    used = train[judges.in_turn(train[:, 0])][:_REFERENCE].astype(np.int32)
-    self._features = judge.features(used)
-    self.floor['class_accuracy_real'] = self._accuracy(heldout[:count])
-    if count < 2:  # No covariance.
-      return
-    starts = range(0, min(_DRAWS * count, len(heldout) - count + 1), count)
-    distances = [self._distance(heldout[i : i + count]) for i in starts]
-    self.floor['frechet_distance_real'] = float(np.mean(distances))
+    self._train, self._heldout, self._judge = train, heldout, judge
+    self._levels, self._classes = tokenizer.levels, len(tokenizer.class_ids)
+    self._mirrored = mirrored
+    self._compared: dict[tuple[int, ...], tuple[np.ndarray, dict[str, Any]]] = {}
+
+  def _of_counts(self, counts: tuple[int, ...]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Features [., D] of the references, and the floor, for samples of so many each."""
+    if counts not in self._compared:
+      labels = self._labels(self._train)
+      chosen = judges.of_counts(labels, _proportional(counts, labels))
+      features = np.zeros((0, 0), np.float32)
+      if self._judge is not None and len(chosen):
+        features = self._judge.features(self._train[chosen].astype(np.int32))
+      self._compared[counts] = features, self._floor(counts, features)
+    return self._compared[counts]
+
+  def _floor(self, counts: tuple[int, ...], features: np.ndarray) -> dict[str, Any]:
+    """The measures of as many held-out images, and how many there are."""
+    labels = self._labels(self._heldout)
+    real = self._heldout[judges.of_counts(labels, counts)]
+    floor: dict[str, Any] = {'real_count': len(real)}
+    if not len(real):
+      return floor
+    floor['nearest_distance_real'] = self._nearest(real)
+    if self._judge is None:
+      return floor
+    floor['class_accuracy_real'] = self._accuracy(real)
+    if min(len(real), len(features)) < 2:  # No covariance.
+      return floor
+    distances = [
+      self._distance(self._heldout[chosen], features)
+      for chosen in judges.sets_of_counts(labels, counts, _DRAWS)
+    ]
+    floor['frechet_distance_real'] = float(np.mean(distances))
     if len(distances) > 1:
       spread = float(np.std(distances, ddof=1))
-      self.floor['frechet_distance_real_spread'] = spread
+      floor['frechet_distance_real_spread'] = spread
+    return floor
+
+  def _labels(self, rows: np.ndarray) -> np.ndarray:
+    return rows[:, 0].astype(np.int64) - self._levels
 
   def _nearest(self, rows: np.ndarray) -> float:
     top = self._levels - 1
     found = judges.nearest_distances(rows[:, 1:], self._train[:, 1:], top)
+    if self._mirrored:
+      # As far as this image from a mirrored one is its mirror image from that one.
+      turned = image_rows.mirrored(rows, self._mirrored)
+      other = judges.nearest_distances(turned[:, 1:], self._train[:, 1:], top)
+      found = np.minimum(found, other)
     return float(found.mean())
 
-  def _distance(self, rows: np.ndarray) -> float:
+  def _distance(self, rows: np.ndarray, features: np.ndarray) -> float:
     assert self._judge is not None
     found = self._judge.features(rows.astype(np.int32))
-    return judges.frechet_distance(found, self._features)
+    return judges.frechet_distance(found, features)
 
   def _accuracy(self, rows: np.ndarray) -> float:
     assert self._judge is not None
-    labels = rows[:, 0] - self._judge.first_class
-    return judges.class_accuracy(self._judge.logits(rows.astype(np.int32)), labels)
+    logits = self._judge.logits(rows.astype(np.int32))
+    return judges.class_accuracy(logits, self._labels(rows))
 
   def measures(self, samples: np.ndarray) -> dict[str, Any]:
     """Of samples int32 [N, L], by name, with the floor beside them; see judges/images.
 
-    Without a judge, distance and accuracy are None, and so is the distance of one.
+    Without a judge, distance and accuracy are None; the distance is, too, of a single
+    sample, and where no sample begins with a class.
     """
     content = judges.without_strays(samples[:, 1:], self._levels)
     rows = np.concatenate([samples[:, :1], content], axis=1)
-    known = self._judge is not None
+    labels = self._labels(samples)
+    known = labels[(labels >= 0) & (labels < self._classes)]
+    counts = np.bincount(known, minlength=self._classes).tolist()
+    features, floor = self._of_counts(tuple(counts))
+    enough = min(len(rows), len(features)) > 1
     return {
-      'frechet_distance': self._distance(rows) if known and len(rows) > 1 else None,
-      'class_accuracy': self._accuracy(rows) if known else None,
+      'frechet_distance': self._distance(rows, features) if enough else None,
+      'class_accuracy': self._accuracy(rows) if self._judge is not None else None,
       'nearest_distance': self._nearest(rows),
       'stray_rate': judges.stray_rate(samples[:, 1:], self._levels),
-      **self.floor,
+      **floor,
     }
+
+
+def _proportional(counts: tuple[int, ...], labels: np.ndarray) -> list[int]:
+  """As many times the counts as there are images for, `_REFERENCE` at most."""
+  if judges.is_in_turn(counts):
+    counts = (1,) * len(counts)
+  there = np.bincount(labels, minlength=len(counts))
+  limits = [
+    fractions.Fraction(int(n), count)
+    for n, count in zip(there, counts, strict=True)
+    if n and count
+  ]
+  times = min([*limits, fractions.Fraction(_REFERENCE, max(sum(counts), 1))])
+  return [int(times * count) for count in counts]
 
 
 def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
   """`Reference.measures`, its images and its classifier read."""
-  pixels = _pixels(tokenizer)
+  options = settings.data
+  pixels = _pixels(tokenizer, options)
   return Reference(
-    _rows(settings.data, pixels, 'train'),
-    _rows(settings.data, pixels, 'test'),
-    pixels.levels,
+    _rows(options, pixels, 'train'),
+    _rows(options, pixels, 'test'),
+    pixels,
     classifiers.load_classifier(settings, workdir, tokenizer),
-    settings.sample.num_samples,
+    image_rows.grid_of(options.name, options.side) if options.flip else None,
   ).measures
+
+
+def check(data: DataSettings, directory: pathlib.Path, tokenizer: Tokenizer) -> None:
+  """Refuses a tokenizer of other classes, and what `write` would have to delete."""
+  _pixels(tokenizer, data)
+  try:
+    from scmdm_jax.report import pictures
+  except ImportError:  # `write` says so.
+    return
+  pictures.check_folder(directory / 'images')
 
 
 def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) -> None:
@@ -154,7 +221,8 @@ def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) ->
   size = samples.shape[1] - 1
   channels = 1 if math.isqrt(size) ** 2 == size else 3
   side = math.isqrt(size // channels)
-  shown = image_rows.from_rows(samples, (channels, side, side), _pixels(tokenizer))
+  assert isinstance(tokenizer, PixelTokenizer)
+  shown = image_rows.from_rows(samples, (channels, side, side), tokenizer)
   pictures.write_folder(directory / 'images', shown)
   sheet = pictures.png(pictures.sheet(shown[:_SHOWN], columns=10), scale=2)
   temporary = directory / 'samples.png.tmp'
@@ -168,4 +236,5 @@ DOMAIN = Domain(
   judging,
   swept=('frechet_distance', 'class_accuracy'),
   write=write,
+  check=check,
 )

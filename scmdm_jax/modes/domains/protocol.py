@@ -20,6 +20,12 @@ def _nothing_written(
   del directory, samples, tokenizer
 
 
+def _nothing_refused(
+  data: DataSettings, directory: pathlib.Path, tokenizer: Tokenizer
+) -> None:
+  del data, directory, tokenizer
+
+
 class Domain(NamedTuple):
   """One kind of data, as plain functions.
 
@@ -33,6 +39,8 @@ class Domain(NamedTuple):
     compare at equal entropy.
   of_likelihood: likelihoods in nats per token -> further figures by name.
   write: (workdir, samples, tokenizer): files of the domain beside `samples.jsonl`.
+  check: (data, workdir, tokenizer): raises BadInput, before anything is drawn, where
+    `write` would refuse or the tokenizer is not one for the data.
   """
 
   name: str
@@ -41,3 +49,4 @@ class Domain(NamedTuple):
   swept: tuple[str, ...]
   of_likelihood: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
   write: Callable[[pathlib.Path, np.ndarray, Tokenizer], None] = _nothing_written
+  check: Callable[[DataSettings, pathlib.Path, Tokenizer], None] = _nothing_refused
