@@ -134,7 +134,7 @@ def test_a_new_model_takes_the_mask_of_the_tokenizer_or_one_id_more():
 def test_built_in_names():
   for name in ('smiles_qm9', 'dna', 'text8'):
     assert tokenizers.get_tokenizer(name).name == name
-  with pytest.raises(BadInput, match=r"'smiles' is not known.*'dna', 'smiles_qm9'"):
+  with pytest.raises(BadInput, match=r"'smiles' is not known.*'dna', .*'smiles_qm9'"):
     tokenizers.get_tokenizer('smiles')
 
 
