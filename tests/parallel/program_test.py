@@ -1,13 +1,15 @@
-"""The whole program as two processes of two devices each."""
+"""The whole program as two processes, of two or four devices each."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
 
 from tests import tiny_run
 from tests.parallel import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 # The program; given a file and a number of lines, process 1 sends itself SIGTERM as
 # soon as the file has them.
@@ -36,17 +38,26 @@ def directory(tmp_path_factory):
   return path
 
 
-def run(directory, mode, name, *options, count=2, stop_at=0):
+def run(
+  directory,
+  mode,
+  name,
+  *options,
+  count=2,
+  devices=2,
+  stop_at=0,
+  watched='metrics.jsonl',
+):
   """Exit code, output and errors of a run in `directory/name`."""
   workdir = directory / name
   return processes.run(
     count,
     '-c',
     PROGRAM,
-    *(str(workdir / 'metrics.jsonl'), str(stop_at)),
+    *(str(workdir / watched), str(stop_at)),
     *(f'--mode={mode}', f'--config={directory / "tiny.py"}', f'--workdir={workdir}'),
     *('--config.mesh.data=1', '--config.mesh.fsdp=-1', *options),
-    XLA_FLAGS='--xla_force_host_platform_device_count=2 '
+    XLA_FLAGS=f'--xla_force_host_platform_device_count={devices} '
     '--xla_backend_optimization_level=0',
   )
 
@@ -85,6 +96,76 @@ def test_signal_to_one_saves_one_step_in_both_and_the_same_command_resumes(direc
     assert code == 0, err
   one, two = (directory / f'of {count}' / 'samples.jsonl' for count in (1, 2))
   assert one.read_text() == two.read_text()
+
+
+def test_two_processes_of_four_devices_are_one_of_eight(directory):
+  options = ['--config.train.num_steps=20', '--config.train.save_every=1000']
+  one, two = {'count': 1, 'devices': 8}, {'count': 2, 'devices': 4}
+  for name, how in (('eight', one), ('twice four', two)):
+    code, _, err = run(directory, 'train', name, *options, **how)
+    assert code == 0, err
+  # Begun by one of them, stopped, and finished by the other.
+  for name, first, second in (('one two', one, two), ('two one', two, one)):
+    stopped = dict(first)
+    if first is two:
+      stopped['stop_at'] = 8
+      code, _, err = run(directory, 'train', name, *options, **stopped)
+      assert code == 75, err
+    else:
+      half = '--config.train.save_every=10'
+      code, _, err = run(directory, 'train', name, options[0], half, **stopped)
+      assert code == 0, err
+      shutil.rmtree(directory / name / 'checkpoints' / '20')
+      shutil.rmtree(directory / name / 'model')
+    code, _, err = run(directory, 'train', name, *options, **second)
+    assert code == 0, err
+  wanted = np.array(tiny_run.curve(directory / 'eight'))
+  assert wanted[:, 0].tolist() == list(range(1, 21))
+  model = tiny_run.model_bytes(directory / 'eight')
+  for name in ('twice four', 'one two', 'two one'):
+    # Float32 sums in another order; of parameters as in `sameness_program`, at a rate
+    # of 1e-2 here.
+    found = np.array(tiny_run.curve(directory / name))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, err_msg=name)
+    for path, data in tiny_run.model_bytes(directory / name).items():
+      np.testing.assert_allclose(
+        np.frombuffer(data, np.float32),
+        np.frombuffer(model[path], np.float32),
+        atol=2e-3,
+        err_msg=f'{name} {path}',
+      )
+  for name, how in (('drawn by eight', one), ('drawn by twice four', two)):
+    code, _, err = run(
+      *(directory, 'sample', name, f'--config.checkpoint={directory / "twice four"}'),
+      *('--config.sample.num_samples=10', '--config.sample.num_steps=4'),
+      **how,
+    )
+    assert code == 0, err
+  one, two = (
+    directory / f'drawn by {n}/samples.jsonl' for n in ('eight', 'twice four')
+  )
+  assert one.read_text() == two.read_text()
+
+
+@pytest.mark.parametrize('mode', ['sample', 'evaluate'])
+def test_signal_to_one_ends_the_sampling_of_both(directory, mode):
+  name = f'base of {mode}'
+  code, _, err = run(directory, 'train', name, '--config.train.num_steps=2')
+  assert code == 0, err
+  code, out, err = run(
+    *(directory, mode, mode, f'--config.checkpoint={directory / name}'),
+    # Hours.
+    *('--config.sample.num_samples=10000000', '--config.evaluate.repeats=10000000'),
+    *('--config.sample.num_steps=2', '--config.evaluate.batch_size=8'),
+    stop_at=1,
+    watched='metadata.json',
+  )
+  assert (code, [line for line in out.splitlines() if '{' in line]) == (75, []), err
+  what = {'sample': 'sampling', 'evaluate': 'evaluation'}[mode]
+  for process in range(2):
+    assert f'[{process}] {what}: stopped by SIGTERM, nothing half done' in err
+  names = {path.name for path in (directory / mode).iterdir()}
+  assert names == {'.lock', 'config.json', 'metadata.json'}
 
 
 def test_other_options_end_both(directory):
