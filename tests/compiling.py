@@ -4,6 +4,9 @@ import functools
 
 import jax
 
+# It jits functions of its own as it is imported: before a test patches `jax.jit`.
+import optax  # noqa: F401
+
 # Random bits dominate: the optimizer spends seconds on each program that draws some.
 # At level 0 it takes a fifth of that, and the programs run four times slower.
 quick_jit = functools.partial(
