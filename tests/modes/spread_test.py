@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 # The program, and what it has read of the disk and held in memory at most.
 PROGRAM = """\
-import json, resource, sys
+import json, pathlib, resource, sys
 import jax, tensorstore
 from scmdm_jax.main import main
 from scmdm_jax.modes import models
@@ -26,9 +26,11 @@ from scmdm_jax.parallel import multihost
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 load = models.load
-def measured(*arguments):
+def measured(path, *arguments):
+  # What reading brings along, whatever the model, is there.
+  load(str(pathlib.Path(path).parent / 'small'), *arguments)
   before = peak()
-  description, params = load(*arguments)
+  description, params = load(path, *arguments)
   name = '/tensorstore/kvstore/file/bytes_read'
   metrics = tensorstore.experimental_collect_matching_metrics(name)
   read = sum(value['value'] for metric in metrics for value in metric['values'])
@@ -43,27 +45,28 @@ sys.exit(code)
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-  """A folder with a config, and a model of 64 million parameters that it can read."""
+  """A folder with a config, a model of 64 million parameters, and a small one."""
   directory = tmp_path_factory.mktemp('wide')
   tiny_run.write_config(directory)
   tokenizer = get_tokenizer('smiles_qm9')
-  arch = DecoderConfig(
-    tokenizer.vocab_size + 5,  # An even number.
-    length=32,
-    hidden_dim=1024,
-    num_blocks=4,
-    num_heads=8,
-    num_kv_heads=8,
-    mlp_dim=4096,
-    causal=False,
-  )
-  description = ModelDescription(arch, tokenizer.mask_id, '', 'embedding')
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda x: 0.02 * rng.standard_normal(x.shape, np.float32),
-    denoiser.abstract_params(description),
-  )
-  store.save_model(directory / 'model', description, params, {})
+  for name, width in (('model', 1024), ('small', 64)):
+    arch = DecoderConfig(
+      tokenizer.vocab_size + 5,  # An even number.
+      length=32,
+      hidden_dim=width,
+      num_blocks=4,
+      num_heads=8,
+      num_kv_heads=8,
+      mlp_dim=4 * width,
+      causal=False,
+    )
+    description = ModelDescription(arch, tokenizer.mask_id, '', 'embedding')
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(
+      lambda x, rng=rng: 0.02 * rng.standard_normal(x.shape, np.float32),
+      denoiser.abstract_params(description),
+    )
+    store.save_model(directory / name, description, params, {})
   return directory
 
 
@@ -96,8 +99,9 @@ def test_each_of_two_processes_reads_half(model, tmp_path, mode):
   for process in found:
     # Every matrix is split; a piece on the border is read by both.
     assert 0.45 * size < process['read'] < 0.6 * size
-    # Half of it, and pieces on their way there.
-    assert process['grown'] < 0.8 * size
+    # Half of it, and pieces on their way there, how many at once is up to the threads
+    # that read. Who reads the whole and then spreads it holds one and a half.
+    assert process['grown'] < 1.25 * size
 
 
 def test_eight_devices_hold_it_once(model, tmp_path):
