@@ -7,7 +7,8 @@ r"""Self-conditioning on images, on two cores: Fashion-MNIST at 14 x 14 in 16 gr
 
 The images come from a Debian package (MIT): apt-get install dataset-fashion-mnist. The
 comparison starts from the base and the classifier in scmdm_jax/assets, which the first
-two commands made.
+two commands made (the base in two runs: its card). Result, a null one, in
+docs/image_data.md.
 """
 
 import importlib.resources
