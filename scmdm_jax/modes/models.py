@@ -74,9 +74,9 @@ def load(
   description, params = store.load_model(
     found, dtype=dtype, place=place, verify_below=verify_below
   )
-  finite = jax.device_get(jax.tree.map(_finite, params))
-  for keys, whole in jax.tree_util.tree_leaves_with_path(finite):
-    if not whole:
+  for keys, parameter in jax.tree_util.tree_leaves_with_path(params):
+    # One at a time: host devices that meet in many programs at once wait for ever.
+    if not bool(_finite(parameter)):
       raise DamagedData(
         f'{found}: parameter {"/".join(key.key for key in keys)} has NaN or infinity; '
         'use another checkpoint'

@@ -20,11 +20,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROGRAM = """\
 import json, pathlib, resource, sys
 import jax, tensorstore
+from scmdm_jax.checkpoints import store
 from scmdm_jax.main import main
 from scmdm_jax.modes import models
 from scmdm_jax.parallel import multihost
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+store._GROUP_BYTES = 16 << 20
 load = models.load
 def measured(path, *arguments):
   # What reading brings along, whatever the model, is there.
@@ -45,7 +47,7 @@ sys.exit(code)
 
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
-  """A folder with a config, a model of 64 million parameters, and a small one."""
+  """A folder with a config, a model of 135 million parameters, and a small one."""
   directory = tmp_path_factory.mktemp('wide')
   tiny_run.write_config(directory)
   tokenizer = get_tokenizer('smiles_qm9')
@@ -54,7 +56,7 @@ def model(tmp_path_factory):
       tokenizer.vocab_size + 5,  # An even number.
       length=32,
       hidden_dim=width,
-      num_blocks=4,
+      num_blocks=8,
       num_heads=8,
       num_kv_heads=8,
       mlp_dim=4 * width,
@@ -99,9 +101,9 @@ def test_each_of_two_processes_reads_half(model, tmp_path, mode):
   for process in found:
     # Every matrix is split; a piece on the border is read by both.
     assert 0.45 * size < process['read'] < 0.6 * size
-    # Half of it, and pieces on their way there, how many at once is up to the threads
-    # that read. Who reads the whole and then spreads it holds one and a half.
-    assert process['grown'] < 1.25 * size
+    # Half of it, pieces on their way there, 16 MB at a time, and a hundred megabytes of
+    # compiler; who reads the whole and then spreads it holds one and a half.
+    assert process['grown'] < 0.9 * size
 
 
 def test_eight_devices_hold_it_once(model, tmp_path):

@@ -24,7 +24,7 @@ def on_eight_devices(*arguments):
     cwd=ROOT,
     capture_output=True,
     text=True,
-    timeout=400,
+    timeout=600,
     check=False,
   )
   assert result.returncode == 0, result.stderr[-3000:]
