@@ -1,0 +1,80 @@
+"""`.ci/run` on a pretended tree: what its exit code says of what it ran."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+
+import pytest
+
+_RUN = pathlib.Path(__file__).parents[1] / '.ci' / 'run'
+
+
+def _ci(tmp_path: pathlib.Path, pytest_codes: str) -> tuple[int, str, str]:
+  """Runs a copy whose `launch/local.sh` notes what it is asked.
+
+  `pytest_codes` are cases of the shell over what it is asked. Gives the exit code, what
+  was printed and what was asked.
+  """
+  asked = tmp_path / 'asked'
+  for name, text in {
+    'launch/local.sh': f"""#!/bin/bash
+      echo "${{VENV:-.venv}} $*" >>'{asked}'
+      case "$*" in
+        "python -V") echo Python 3.11.7 ;;
+        {pytest_codes}
+      esac
+      exit 0
+    """,
+    'bin/python3.13': '#!/bin/bash\necho Python 3.13.0\n',
+  }.items():
+    path = tmp_path / name
+    path.parent.mkdir()
+    path.write_text(text)
+    path.chmod(0o755)
+  (tmp_path / '.ci').mkdir()
+  shutil.copy(_RUN, tmp_path / '.ci' / 'run')
+  ended = subprocess.run(
+    ['bash', tmp_path / '.ci' / 'run'],
+    env=os.environ | {'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}', 'SCMDM_PODS': ''},
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+    timeout=60,
+    check=False,
+  )
+  return ended.returncode, ended.stdout, asked.read_text()
+
+
+def test_all_passing_is_zero(tmp_path):
+  code, printed, asked = _ci(tmp_path, '')
+  assert code == 0, printed
+  assert printed.rstrip().endswith('s  in all')
+  assert '.venv pytest --cache-clear\n' in asked
+  assert '.venv pytest -m slow --cache-clear\n' in asked
+  assert '.venv-other pytest -o cache_dir=.pytest_cache_other --cache-clear\n' in asked
+
+
+@pytest.mark.parametrize(
+  'fails',
+  ['pytest*slow*', 'pytest*cache_other*', '"pytest --"*', 'ruff*', 'pyright'],
+)
+def test_what_fails_twice_fails(tmp_path, fails):
+  code, printed, _ = _ci(tmp_path, f'{fails}) exit 1 ;;')
+  assert code == 1
+  assert 'FAILED after' in printed
+  assert 's  in all' not in printed
+
+
+def test_what_fails_once_is_tried_again(tmp_path):
+  code, printed, asked = _ci(tmp_path, 'pytest*slow*clear) exit 1 ;;')
+  assert code == 0, printed
+  assert 'A SECOND TRY' in printed
+  assert '.venv pytest -m slow --last-failed' in asked
+
+
+def test_a_run_that_broke_is_not_tried_again(tmp_path):
+  code, printed, _ = _ci(tmp_path, 'pytest*slow*) exit 3 ;;')
+  assert code == 1
+  assert 'A SECOND TRY' not in printed
