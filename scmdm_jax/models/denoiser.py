@@ -169,7 +169,9 @@ def bind(
       return _apply(module, injection, probs, method='lookup')
     expected = expected_row(probs, table)
     if description.injection == 'gate':
-      return expected - jnp.broadcast_to(table[description.mask_id], expected.shape)
+      # Times the sum, one for probabilities: linear in weights of any sum.
+      mask_row = jnp.broadcast_to(table[description.mask_id], expected.shape)
+      return expected - probs.sum(-1, keepdims=True) * mask_row
     return expected
 
   def encode(

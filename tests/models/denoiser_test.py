@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion import readout
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from tests.checkpoints import manifests
@@ -148,6 +149,19 @@ def test_signal_is_the_expected_embedding(arch, injection):
     wanted = probs @ params['self_conditioning']['table']
   np.testing.assert_allclose(found, wanted, atol=1e-5)
   assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize('injection', NAMES)
+def test_signal_is_linear(injection):
+  description = describe('dit', injection)
+  bound = denoiser.bind(parameters.random_params(description, seed=7), description)
+  probs = some_probs()
+  found = bound.signal(7 * probs)
+  np.testing.assert_allclose(found, 7 * bound.signal(probs), atol=1e-5)
+  # As the sampler asks: it gives weights and divides by their sum behind.
+  logits = jnp.log(jnp.maximum(probs, 1e-30)) + 3
+  told = readout.read_signal(bound, logits)
+  np.testing.assert_allclose(told, bound.signal(probs), atol=1e-5)
 
 
 def test_gate_blends_the_mask_embedding_towards_the_expected_one(base):
