@@ -16,16 +16,46 @@ NOISES = ('high', 'low', 'float64')
 def keep_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
   """Bans all but the most probable tokens that together reach `top_p`; [..., V].
 
-  The token that crosses `top_p` stays (nucleus sampling, arXiv 1904.09751), so at least
-  one always does.
+  A token stays if all that are more probable do not reach `top_p` without it (nucleus
+  sampling, arXiv 1904.09751): so the most probable does, the one that crosses `top_p`,
+  and whatever is exactly as probable as that one.
+
+  The least score that stays is bisected over the bits of float32, by a sum over the row
+  at each step: nothing is sorted, and columns that are spread over devices stay there.
+
+  Args:
+    logits: float32 [..., V].
+    top_p: in (0, 1].
   """
-  order = jnp.argsort(-logits, axis=-1)
-  probs = jax.nn.softmax(jnp.take_along_axis(logits, order, axis=-1), axis=-1)
-  before = jnp.cumsum(probs, axis=-1) - probs
+  largest = logits.max(-1, keepdims=True)
+  weights = jnp.exp(logits - largest)
   # float32 rounds the smallest to 0.
   least = jnp.maximum(top_p, jnp.finfo(jnp.float32).tiny)
-  keep = jnp.take_along_axis(before < least, jnp.argsort(order, axis=-1), axis=-1)
-  return jnp.where(keep, logits, BANNED)
+  wanted = least * weights.sum(-1, keepdims=True)
+
+  def halve(_, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    low, high = bounds
+    middle = (low & high) + ((low ^ high) >> 1)  # Their mean, without an overflow.
+    above = jnp.where(logits > _of_rank(middle), weights, 0).sum(-1, keepdims=True)
+    stays = above < wanted
+    return jnp.where(stays, low, middle), jnp.where(stays, middle, high)
+
+  high = _rank_of(largest)
+  low = jnp.full_like(high, _rank_of(jnp.float32(-jnp.inf)))
+  _, threshold = jax.lax.fori_loop(0, 32, halve, (low, high))
+  return jnp.where(logits >= _of_rank(threshold), logits, BANNED)
+
+
+def _rank_of(x: jax.Array) -> jax.Array:
+  """int32 in the order of float32 `x`."""
+  bits = jax.lax.bitcast_convert_type(x, jnp.int32)
+  return bits ^ ((bits >> 31) & 0x7FFFFFFF)
+
+
+def _of_rank(rank: jax.Array) -> jax.Array:
+  """The inverse of `_rank_of`."""
+  bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)
+  return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def shaping_temperature(temperature: jax.Array | float) -> jax.Array:

@@ -192,12 +192,18 @@ def nucleus_np(probs, top_p):
   return keep
 
 
-@pytest.mark.parametrize('top_p', [1e-9, 0.2, 0.5, 0.9, 0.999])
-def test_nucleus(top_p):
-  rng = np.random.default_rng(2)
-  logits = (2 * rng.standard_normal((20, 3, 11))).astype(np.float32)
-  logits[..., 4] = BANNED
-  probs = toys.softmax_np(logits, 4)
+quick_nucleus = quick_jit(draws.keep_nucleus)
+TOP_P = [1e-9, 0.1, 0.5, 0.9, 0.999]
+
+
+@pytest.mark.parametrize('top_p', TOP_P)
+@pytest.mark.parametrize('vocab', [1, 2, 11, 257])
+def test_nucleus(vocab, top_p):
+  rng = np.random.default_rng(vocab)
+  logits = (2 * rng.standard_normal((20, 3, vocab))).astype(np.float32)
+  if vocab > 2:
+    logits[..., 1] = BANNED
+  probs = np.apply_along_axis(tempered, -1, logits, 1.0)
   wanted = np.apply_along_axis(nucleus_np, -1, probs, top_p)
   found = np.asarray(quick_nucleus(logits, top_p))
   assert np.array_equal(found > BANNED, wanted)
@@ -207,15 +213,48 @@ def test_nucleus(top_p):
     assert np.all(wanted.sum(-1) == 1)
 
 
-quick_nucleus = quick_jit(draws.keep_nucleus)
+@pytest.mark.parametrize('top_p', TOP_P)
+def test_nucleus_of_a_large_vocabulary(top_p):
+  logits = 3 * np.random.default_rng(3).standard_normal((4, 50_257), np.float32)
+  kept = np.asarray(quick_nucleus(logits, top_p)) > BANNED
+  probs = np.apply_along_axis(tempered, -1, logits, 1.0)
+  for row, p, keep in zip(logits, probs, kept, strict=True):
+    assert row[keep].min() > row[~keep].max()
+    # Float32 sums of 50,257 terms are good to about 1e-6.
+    total = p[keep].sum()
+    assert total - p[keep].min() - 2e-6 < top_p < total + 2e-6
 
 
-def test_nucleus_of_equal_tokens():
-  # The token that crosses the line stays: 3 of 8 reach 0.25 + something.
-  kept = np.asarray(quick_nucleus(np.zeros((1, 8), np.float32), 0.26)) > BANNED
-  assert kept.sum() == 3
-  kept = np.asarray(quick_nucleus(np.zeros((1, 8), np.float32), 1e-12)) > BANNED
-  assert kept.sum() == 1
+@pytest.mark.parametrize('top_p', TOP_P)
+@pytest.mark.parametrize('scale', [1e-30, 1.0, 100.0, 1e4, 1e20])
+def test_nucleus_of_scores_of_any_size(scale, top_p):
+  rng = np.random.default_rng(4)
+  logits = np.float32(scale * rng.standard_normal((8, 33)))
+  # The largest far above, as far below zero as others are above it, and about zero.
+  logits[0, 5] = 50 * scale
+  logits[1] -= 20 * np.float32(scale)
+  logits[2, ::2] = -logits[2, 1]
+  logits[3, :3] = 0.0, -0.0, 2e-38
+  kept = np.asarray(quick_nucleus(logits, top_p)) > BANNED
+  for row, keep in zip(logits, kept, strict=True):
+    p = tempered(row, 1.0)
+    above = np.array([p[row > score].sum() for score in row])
+    clear = np.abs(above - top_p) > 1e-6
+    assert np.array_equal(keep[clear], (above < top_p)[clear])
+    assert keep[row.argmax()]
+
+
+@pytest.mark.parametrize('top_p', TOP_P)
+def test_nucleus_keeps_equals_together(top_p):
+  # Whoever is as probable as the token that crosses the line stays with it.
+  assert np.all(np.asarray(quick_nucleus(np.zeros((1, 8), np.float32), top_p)) == 0)
+  probs = np.array([0.05, 0.3, 0.05, 0.3, 0.1, 0.1, 0.1])
+  kept = np.asarray(quick_nucleus(np.float32(np.log(probs)), top_p)) > BANNED
+  least = {1e-9: 0.3, 0.1: 0.3, 0.5: 0.3, 0.9: 0.1, 0.999: 0.05}[top_p]
+  if top_p == 0.9:  # 0.3 + 0.3 + 0.1 + 0.1 + 0.1 is 0.9, or a rounding less.
+    assert np.array_equal(kept[probs >= 0.1], [True] * 5)
+    return
+  assert np.array_equal(kept, probs >= least)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 0.5])
