@@ -11,7 +11,6 @@ from scipy import stats
 from scmdm_jax.diffusion import draws
 from scmdm_jax.diffusion.masking import BANNED
 from tests.compiling import quick_jit, split_key
-from tests.diffusion import toys
 
 # Failures of a right program: fewer than one run in a thousand over all tests here.
 P_VALUE = 1e-5
