@@ -34,9 +34,13 @@ def _ci(tmp_path: pathlib.Path, pytest_codes: str) -> tuple[int, str, str]:
     path.chmod(0o755)
   (tmp_path / '.ci').mkdir()
   shutil.copy(_RUN, tmp_path / '.ci' / 'run')
+  # What the run sets that these tests may be part of.
+  env = {
+    k: v for k, v in os.environ.items() if k not in ('VENV', 'PYTHON', 'SCMDM_PODS')
+  }
   ended = subprocess.run(
     ['bash', tmp_path / '.ci' / 'run'],
-    env=os.environ | {'PATH': f'{tmp_path}/bin:{os.environ["PATH"]}', 'SCMDM_PODS': ''},
+    env=env | {'PATH': f'{tmp_path}/bin:{env["PATH"]}'},
     stdin=subprocess.DEVNULL,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
