@@ -22,6 +22,7 @@ class Facts(NamedTuple):
   # Of a whole run of the program, see `hlo.totals`; None if it cannot be read.
   collectives: dict[str, dict[str, int]] | None
   largest_gather: int | None  # See `hlo.largest_gather`.
+  steady: bool | None  # See `steady`.
 
 
 def compile_and_measure(lowered: Any) -> tuple[Facts | None, int]:
@@ -58,5 +59,26 @@ def compile_and_measure(lowered: Any) -> tuple[Facts | None, int]:
     float((compiled.cost_analysis() or {}).get('flops', 0.0)),
     None if spoken is None else hlo.totals(spoken),
     None if spoken is None else hlo.largest_gather(spoken),
+    steady(compiled),
   )
   return facts, peak
+
+
+def steady(compiled: Any) -> bool | None:
+  """Whether what a program is given to keep comes back as it was given.
+
+  Shape, dtype, layout and sharding of every donated array are then those of the result
+  in its place, so that the next step meets the same program; what comes back otherwise
+  is compiled for anew. None if nothing is donated.
+  """
+  donated = [argument.donated for argument in jax.tree.leaves(compiled.args_info)]
+  if not any(donated):
+    return None
+
+  def places(avals: Any, formats: Any) -> list[Any]:
+    what = [(x.shape, x.dtype, x.weak_type) for x in jax.tree.leaves(avals)]
+    return list(zip(what, jax.tree.leaves(formats), strict=True))
+
+  taken = places(compiled.in_avals, compiled.input_formats)
+  given = places(compiled.out_info, compiled.output_formats)
+  return all(a == b for a, b, kept in zip(taken, given, donated, strict=False) if kept)

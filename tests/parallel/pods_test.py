@@ -99,6 +99,14 @@ def test_it_fits_and_gathers_no_vocabulary(planned, name):
     assert compiler['largest_gather'] < arch.vocab_size
 
 
+@pytest.mark.parametrize('name', PROGRAMS)
+def test_it_is_one_program_for_all_steps(planned, name):
+  # The state comes back as it was given, so that the next step meets the same program.
+  # A sampler is given the same for every batch, and gives nothing back.
+  steady = planned[name]['compiler']['steady']
+  assert steady is (True if planned[name]['job'] == 'train' else None)
+
+
 def test_parameters_are_those_of_the_published_models(planned):
   billions = {name: planned[name]['parameters'] / 1e9 for name in planned}
   # Published sizes, and the injection of hidden_dim squared.

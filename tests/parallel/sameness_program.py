@@ -4,6 +4,7 @@ Run by `sameness_test` in a process of its own, since the number of devices is f
 when JAX starts: `python -m tests.parallel.sameness_program ARCHITECTURE`.
 """
 
+import collections
 import sys
 import tempfile
 
@@ -40,6 +41,14 @@ MESHES = {
   'dit': [(1, 8, 1), (2, 1, 1, 4), (2, 2, 2)],
   'dream': [(8, 1, 1), (1, 8, 1), (1, 1, 8), (1, 2, 1, 4), (2, 2, 2)],
 }
+
+
+compilations = collections.Counter()
+
+
+def count(event, seconds, fun_name='', **_):
+  if event == '/jax/core/compile/backend_compile_duration':
+    compilations[fun_name] += 1
 
 
 def start(description):
@@ -93,10 +102,8 @@ def adapt_on_two(description, params, before, after):
 
 
 def draw(description, params, mesh, strategy):
-  """Tokens of 12 samples, which no mesh here divides."""
-  options = SampleSettings(
-    num_samples=12, batch_size=12, num_steps=8, strategy=strategy
-  )
+  """Tokens of 12 samples, which 8 does not divide: one batch and a part of another."""
+  options = SampleSettings(num_samples=12, batch_size=8, num_steps=8, strategy=strategy)
   x_init = np.full((12, LENGTH), VOCAB - 1, np.int32)
   x_init[:, 3] = 5
   key = jax.random.key(3)
@@ -121,6 +128,7 @@ def flat(tree):
 
 def main(architecture):
   assert len(jax.devices()) == 8
+  jax.monitoring.register_event_duration_secs_listener(count)
   arch = ARCHITECTURES[architecture]
   description = ModelDescription(arch, VOCAB - 1, '', 'embedding')
   params = start(description)
@@ -128,8 +136,12 @@ def main(architecture):
   curve, state = adapt(description, params, alone)
   whole = bytes_per_device(state.params)
   tokens = {s: draw(description, params, alone, s) for s in ('ancestral', 'p2')}
+  # One program for all steps, and one for all batches of a strategy.
+  assert compilations['jit(train_step)'] == 1
+  assert compilations['jit(draw_batch)'] == 2
   last = alone
   for sizes in MESHES[architecture]:
+    compilations.clear()
     mesh = meshes.make_mesh(*sizes)
     if mesh.shape['sequence'] > 1:  # In pieces, as large vocabularies are read.
       readout.chunk_size = lambda network, total: 8
@@ -151,6 +163,9 @@ def main(architecture):
     np.testing.assert_array_equal(
       draw(description, params, mesh, strategy), tokens[strategy], err_msg=str(sizes)
     )
+    # Also where a checkpoint of another mesh is gone on with.
+    assert compilations['jit(train_step)'] == 1
+    assert compilations['jit(draw_batch)'] == 1
     # Of 8 equal parts each device holds one; scales and biases stay whole.
     vectors = sum(x.nbytes for x in jax.tree.leaves(state.params) if x.ndim == 1)
     if sizes[1] == 8:
