@@ -304,9 +304,10 @@ def load_model(
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
   wanted = placed(wanted if place is None else place(wanted))
   context = ocp.Context()
-  # Orbax has all arrays on their way at once otherwise, and a second copy of them.
+  # Orbax has all arrays on their way at once otherwise, and a second copy of them. It
+  # refuses an array of just as many bytes as it may hold.
   largest = max(4 * leaf.size for leaf in jax.tree.leaves(wanted))
-  context.memory.read_concurrent_bytes = max(largest, _GROUP_BYTES)
+  context.memory.read_concurrent_bytes = max(largest + 1, _GROUP_BYTES)
   with disk.reading(model.directory / _PARAMS), context:
     params = ocp.load(str(model.directory / _PARAMS), wanted)
   _give_back_memory()

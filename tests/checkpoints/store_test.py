@@ -40,6 +40,14 @@ def test_model_round_trip(tmp_path, description):
   }
 
 
+def test_an_array_larger_than_what_is_read_at_a_time(tmp_path, monkeypatch):
+  # As the table of GPT-2 is, whole on one device.
+  monkeypatch.setattr(store, '_GROUP_BYTES', 1)
+  params = random_params(DESCRIPTION)
+  store.save_model(tmp_path / 'model', DESCRIPTION, params, {})
+  assert_bitwise(store.load_model(tmp_path / 'model')[1], params)
+
+
 def test_model_is_replaced_but_nothing_else_is(tmp_path):
   path = tmp_path / 'model'
   store.save_model(path, DESCRIPTION, random_params(DESCRIPTION), {})
