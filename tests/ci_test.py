@@ -10,10 +10,10 @@ import pytest
 _RUN = pathlib.Path(__file__).parents[1] / '.ci' / 'run'
 
 
-def _ci(tmp_path: pathlib.Path, pytest_codes: str) -> tuple[int, str, str]:
+def _ci(tmp_path: pathlib.Path, cases: str) -> tuple[int, str, str]:
   """Runs a copy whose `launch/local.sh` notes what it is asked.
 
-  `pytest_codes` are cases of the shell over what it is asked. Gives the exit code, what
+  `cases` are those of the shell over what it is asked. Gives the exit code, what
   was printed and what was asked.
   """
   asked = tmp_path / 'asked'
@@ -22,7 +22,7 @@ def _ci(tmp_path: pathlib.Path, pytest_codes: str) -> tuple[int, str, str]:
       echo "${{VENV:-.venv}} $*" >>'{asked}'
       case "$*" in
         "python -V") echo Python 3.11.7 ;;
-        {pytest_codes}
+        {cases}
       esac
       exit 0
     """,

@@ -81,4 +81,5 @@ def steady(compiled: Any) -> bool | None:
 
   taken = places(compiled.in_avals, compiled.input_formats)
   given = places(compiled.out_info, compiled.output_formats)
-  return all(a == b for a, b, kept in zip(taken, given, donated, strict=False) if kept)
+  kept = [i for i, is_donated in enumerate(donated) if is_donated]
+  return kept[-1] < len(given) and all(taken[i] == given[i] for i in kept)

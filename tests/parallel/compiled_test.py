@@ -25,10 +25,14 @@ def moved(state, x):
   return x.sum(), state
 
 
+def lost(state, x):
+  return {'count': state['count']}
+
+
 @pytest.mark.filterwarnings('ignore:Some donated buffers were not usable')
 @pytest.mark.parametrize(
   ('program', 'wanted'),
-  [(step, True), (widened, False), (turned, False), (moved, False)],
+  [(step, True), (widened, False), (turned, False), (moved, False), (lost, False)],
 )
 def test_a_state_that_comes_back_otherwise_is_told(program, wanted):
   x = jnp.zeros((3, 4))
