@@ -78,24 +78,27 @@ def _watch_all(client: Any, index: int, count: int, seconds: int) -> None:
   """Process 0 hears all others, and tells them whom it misses."""
   began = time.monotonic()
   heard: dict[int, tuple[str, float]] = dict.fromkeys(range(count), ('', began))
-  turns: dict[int, int] = {}
-  moved = began
+  moved: dict[int, tuple[int, float]] = dict.fromkeys(range(count), (0, began))
   while not _leaving.is_set():
     _beat(client, index)
     now = time.monotonic()
     signs = _signs(client)
     for process, sign in signs.items():
-      if sign == _LEFT or sign != heard[process][0]:
+      if sign == _LEFT:
         heard[process] = (sign, now)
-    left = [p for p, sign in signs.items() if sign == _LEFT]
-    new = {p: int(sign.split()[1]) for p, sign in signs.items() if p not in left}
-    if turns != new:
-      turns, moved = new, now
+        moved.pop(process, None)
+      elif sign != heard[process][0]:
+        heard[process] = (sign, now)
+        turn = int(sign.split()[1])
+        if turn != moved[process][0]:
+          moved[process] = (turn, now)
+    still = {p: turn for p, (turn, at) in moved.items() if now - at > _STUCK}
     if missing := [p for p, (_, at) in heard.items() if now - at > seconds]:
       tell(client, f'process {_list(missing)}: silent for {seconds} s')
-    elif now - moved > _STUCK:
+    elif still:
       faulthandler.dump_traceback(all_threads=True)
-      behind = [p for p, turn in turns.items() if turn == min(turns.values())]
+      # Whoever waits for a process that hangs stands still as well, but further on.
+      behind = [p for p, turn in still.items() if turn == min(still.values())]
       tell(client, f'process {_list(behind)}: no step for {_STUCK} s')
     _end_if_told(client, wait=3 * _EVERY)
     time.sleep(_EVERY)

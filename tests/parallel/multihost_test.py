@@ -146,6 +146,24 @@ time.sleep(60)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('process', [0, 1])
+def test_process_that_lives_but_stands_still_is_named_within_the_limit(process):
+  code, said = run(f"""\
+multihost.watch._STUCK = 3
+for step in range(1000000):
+  if me == {process} and step == 5:
+    time.sleep(60)
+  multihost.stop_agreed()
+""")
+  assert code == 4
+  # Process 0, which waits for nobody, keeps on coming to its next step.
+  assert said[1 - process][-1] == (
+    f'error: process {process}: no step for 3 s; the run ends, and the same command '
+    'resumes it'
+  )
+
+
+@pytest.mark.slow
 def test_process_that_died_is_named_by_the_one_that_computes_with_it():
   code, said = run("""\
 import jax.numpy as jnp
