@@ -8,7 +8,8 @@ import jax
 
 from scmdm_jax.parallel import hlo
 
-_NO_ROOM = re.compile(r'Used ([\d.]+)([KMG]) of')
+# Two ways in which XLA:TPU says how much it would have needed.
+_NO_ROOM = re.compile(r'(?:Used |HLO temporaries \()([\d.]+)([KMGT])\b')
 
 
 class Facts(NamedTuple):
@@ -38,7 +39,7 @@ def compile_and_measure(lowered: Any) -> tuple[Facts | None, int]:
     used = _NO_ROOM.search(str(e))
     if 'RESOURCE_EXHAUSTED' not in str(e) or used is None:
       raise
-    unit = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30}[used[2]]
+    unit = {'K': 1 << 10, 'M': 1 << 20, 'G': 1 << 30, 'T': 1 << 40}[used[2]]
     return None, round(float(used[1]) * unit)
   memory = compiled.memory_analysis()
   peak = (

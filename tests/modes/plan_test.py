@@ -11,6 +11,7 @@ from scmdm_jax.modes import plan
 from scmdm_jax.settings import PlanSettings, resolve
 from tests import tiny_run
 from tests.compiling import quick_jit
+from tests.parallel.sameness_test import on_eight_devices
 
 TINY = {
   'mode': 'plan',
@@ -75,6 +76,37 @@ def test_what_does_not_fit_comes_with_what_does(tmp_path):
     settings, plan=options, train=dataclasses.replace(settings.train, **train)
   )
   assert plan.run(fitting, tmp_path)['fits']
+
+
+# What a mesh of copies needs, what it is proposed below that, and whether that fits.
+SPREAD = """\
+import dataclasses, json, pathlib, sys
+from scmdm_jax.modes import plan
+from scmdm_jax.settings import MeshSettings, resolve
+def planned(settings):
+  return plan.run(settings, pathlib.Path(sys.argv[1]))
+settings = resolve({
+  'mode': 'plan',
+  'model': {'hidden_dim': 256, 'num_blocks': 2, 'num_heads': 2, 'cond_dim': 4},
+  'train': {'batch_size': 8, 'remat': 'full'},
+})
+peak = planned(settings)['peak_bytes']
+options = dataclasses.replace(settings.plan, hbm_gib=0.5 * peak / 2**30)
+settings = dataclasses.replace(settings, plan=options)
+change = planned(settings)['change']
+sizes = {name.removeprefix('mesh.'): size for name, size in change.items()
+         if name.startswith('mesh.')}
+spread = dataclasses.replace(settings, mesh=MeshSettings(**sizes))
+print(json.dumps([change, planned(spread)['fits']]))
+"""
+
+
+@pytest.mark.slow
+def test_parameters_that_do_not_fit_as_copies_are_spread(tmp_path):
+  out = on_eight_devices('-c', SPREAD, str(tmp_path))
+  change, fits = json.loads(out.splitlines()[-1])
+  assert change == {'mesh.data': 1, 'mesh.fsdp': 8, 'train.remat': 'full'}
+  assert fits is True
 
 
 def test_nothing_fits_nowhere(tmp_path):

@@ -1,6 +1,7 @@
 """A model of hundreds of megabytes is read in parts: by processes, onto devices."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -104,6 +105,52 @@ def test_each_of_two_processes_reads_half(model, tmp_path, mode):
     # Half of it, pieces on their way there, 16 MB at a time, and a hundred megabytes of
     # compiler; who reads the whole and then spreads it holds one and a half.
     assert process['grown'] < 0.9 * size
+
+
+# Another mode of the same, of a training that is gone on with: bytes read of its state.
+RESUMED = """\
+import json, sys, tensorstore
+from scmdm_jax.checkpoints import training_store
+from scmdm_jax.main import main
+from scmdm_jax.parallel import multihost
+restore = training_store.TrainingStore.restore
+def read():
+  name = '/tensorstore/kvstore/file/bytes_read'
+  metrics = tensorstore.experimental_collect_matching_metrics(name)
+  return sum(value['value'] for metric in metrics for value in metric['values'])
+def measured(self, *arguments):
+  before = read()
+  found = restore(self, *arguments)
+  print(json.dumps({'read': read() - before}), flush=True)
+  return found
+training_store.TrainingStore.restore = measured
+code = main(['main.py', *sys.argv[1:]])
+multihost.end(code)
+sys.exit(code)
+"""
+
+
+def test_each_of_two_processes_resumes_from_half(model, tmp_path):
+  workdir = tmp_path / 'run'
+  command = [
+    *('--mode=train', f'--config={model / "tiny.py"}', f'--workdir={workdir}'),
+    *(f'--config.checkpoint={model / "small"}', '--config.verify_below=0'),
+    *('--config.mesh.data=1', '--config.mesh.fsdp=-1'),
+    *('--config.train.num_steps=4', '--config.train.save_every=2'),
+  ]
+  code, _, err = processes.run(2, '-c', RESUMED, *command)
+  assert code == 0, err
+  # As a run that was ended after its second step.
+  shutil.rmtree(workdir / 'checkpoints' / '4')
+  shutil.rmtree(workdir / 'model')
+  code, out, err = processes.run(2, '-c', RESUMED, *command)
+  assert code == 0, err
+  found = measures(out, numbered=True)
+  files = (workdir / 'checkpoints' / '2').rglob('*')
+  size = sum(f.stat().st_size for f in files if f.is_file())
+  assert len(found) == 2
+  for process in found:
+    assert 0.4 * size < process['read'] < 0.6 * size
 
 
 def test_eight_devices_hold_it_once(model, tmp_path):

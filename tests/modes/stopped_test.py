@@ -167,3 +167,22 @@ def test_others_stop_between_batches_and_leave_nothing_half_done(
   )
   names = {path.name for path in (tmp_path / 'run').iterdir()}
   assert names == {'.lock', 'config.json', 'metadata.json'}
+
+
+def test_judging_stops_between_batches(tmp_path, start):
+  texts = tmp_path / 'texts.jsonl'
+  texts.write_text('{"text": "CCO"}\n' * 200_000)
+  assets = ROOT / 'scmdm_jax' / 'assets'
+  options = [f'--source={texts}', f'--config.judge={assets / "qm9_judge"}']
+  process = start('judge', 'run', *options, '--config.evaluate.batch_size=1')
+  wait_for(process, (tmp_path / 'run' / 'metadata.json').exists)
+  time.sleep(1)
+  process.terminate()
+  out, err = process.communicate(timeout=100)
+  assert (process.returncode, out) == (75, '')
+  assert err.endswith(
+    f'{ASKED}judging: stopped by SIGTERM, nothing half done was written; the same '
+    'command starts it again\n'
+  )
+  names = {path.name for path in (tmp_path / 'run').iterdir()}
+  assert names == {'.lock', 'config.json', 'metadata.json', 'imported'}

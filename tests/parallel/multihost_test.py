@@ -1,5 +1,11 @@
 """Two real processes over the loopback."""
 
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from scmdm_jax.parallel import multihost
@@ -56,6 +62,44 @@ print(multihost.first_does('it', lambda: 'done by me'), flush=True)
 multihost.barrier('end')
 """)
   assert (code, said) == (0, [['0 2', 'done by me'], ['1 2', 'None']])
+
+
+def free_port():
+  """One of those that JAX gives to the jobs of SLURM."""
+  for port in range(61440, 65536):
+    with contextlib.suppress(OSError), socket.create_server(('127.0.0.1', port)):
+      return port
+  raise AssertionError('no port is free')
+
+
+@pytest.mark.slow
+def test_tasks_of_slurm_find_each_other():
+  """The variables of `srun --ntasks=2`, as slurm.schedmd.com/srun.html lists them."""
+  step = {
+    'SLURM_JOB_ID': str(free_port() - 61440),
+    'SLURM_STEP_NODELIST': 'localhost',
+    'SLURM_STEP_TASKS_PER_NODE': '2',
+    'SLURM_NTASKS': '2',
+    'SLURM_LOCALID': '0',  # Of two nodes with a task each.
+  }
+  body = """\
+    print(me, multihost.count(), flush=True)
+    multihost.same_everywhere({'a': 1})
+    multihost.barrier('end')
+"""
+  tasks = [
+    subprocess.Popen(
+      [sys.executable, '-c', PROGRAM + body + END],
+      cwd=processes.ROOT,
+      env=os.environ | step | {'SLURM_PROCID': str(task), 'JAX_PLATFORMS': 'cpu'},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for task in range(2)
+  ]
+  said = [task.communicate(timeout=100)[0] for task in tasks]
+  assert [task.returncode for task in tasks] == [0, 0]
+  assert said == ['0 2\n', '1 2\n']
 
 
 @pytest.mark.slow

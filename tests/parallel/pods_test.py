@@ -45,25 +45,31 @@ PROGRAMS = {
 }
 
 
+def plan_of(config, *options):
+  """Exit code and last line of --mode=plan."""
+  done = subprocess.run(
+    [sys.executable, '-m', 'scmdm_jax.main', f'--config=configs/{config}', *options],
+    cwd=ROOT,
+    env={**os.environ, 'JAX_ENABLE_COMPILATION_CACHE': '0', 'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    timeout=LIMIT,
+    check=False,
+  )
+  assert done.returncode in (0, 1), done.stderr[-3000:]
+  return done.returncode, json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.fixture(scope='module')
 def planned(tmp_path_factory):
   """What --mode=plan says of a program, by its name; each is compiled once."""
   directory = tmp_path_factory.mktemp('plans')
 
   def run(name, config, *options):
-    command = [sys.executable, '-m', 'scmdm_jax.main', f'--config=configs/{config}']
     workdir = f'--workdir={directory / name.replace(" ", "_")}'
-    done = subprocess.run(
-      [*command, workdir, '--config.plan.tries=0', *options],
-      cwd=ROOT,
-      env={**os.environ, 'JAX_ENABLE_COMPILATION_CACHE': '0', 'JAX_PLATFORMS': 'cpu'},
-      capture_output=True,
-      text=True,
-      timeout=LIMIT,
-      check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    code, figures = plan_of(config, workdir, '--config.plan.tries=0', *options)
+    assert code == 0
+    return figures
 
   # The largest first, two at a time: a compiler keeps one core busy.
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -151,3 +157,17 @@ def test_a_training_is_planned_to_its_end(planned, name):
   assert cost['device_hours'] > 0
   assert cost['seconds_per_step'] > 0
   assert figures['communication']['bytes_per_step'] > 0
+
+
+def test_what_does_not_fit_is_told_with_what_does(tmp_path):
+  options = [
+    *('--mode=plan', f'--workdir={tmp_path}', '--config.plan.topology=v5e:2x2'),
+    '--config.train.batch_size=131072',
+  ]
+  code, figures = plan_of('quickstart.py', *options)
+  # The compiler has found no room, and says how much it would have needed.
+  assert (code, figures['fits'], figures['compiler']) == (1, False, None)
+  assert figures['peak_bytes'] > figures['room']
+  change = [f'--config.{name}={value}' for name, value in figures['change'].items()]
+  code, figures = plan_of('quickstart.py', *options, *change)
+  assert (code, figures['fits']) == (0, True)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -49,16 +51,26 @@ def run(
   watched='metrics.jsonl',
 ):
   """Exit code, output and errors of a run in `directory/name`."""
-  workdir = directory / name
+  words = [str(directory / name / watched), str(stop_at)]
   return processes.run(
     count,
-    '-c',
-    PROGRAM,
-    *(str(workdir / watched), str(stop_at)),
-    *(f'--mode={mode}', f'--config={directory / "tiny.py"}', f'--workdir={workdir}'),
-    *('--config.mesh.data=1', '--config.mesh.fsdp=-1', *options),
-    XLA_FLAGS=f'--xla_force_host_platform_device_count={devices} '
-    '--xla_backend_optimization_level=0',
+    *('-c', PROGRAM, *words, *words_of(directory, mode, name), *options),
+    XLA_FLAGS=flags(devices),
+  )
+
+
+def words_of(directory, mode, name):
+  return [
+    *(f'--mode={mode}', f'--config={directory / "tiny.py"}'),
+    *(f'--workdir={directory / name}', '--config.mesh.data=1'),
+    '--config.mesh.fsdp=-1',
+  ]
+
+
+def flags(devices):
+  return (
+    f'--xla_force_host_platform_device_count={devices} '
+    '--xla_backend_optimization_level=0'
   )
 
 
@@ -96,6 +108,31 @@ def test_signal_to_one_saves_one_step_in_both_and_the_same_command_resumes(direc
     assert code == 0, err
   one, two = (directory / f'of {count}' / 'samples.jsonl' for count in (1, 2))
   assert one.read_text() == two.read_text()
+
+
+def test_second_signal_ends_both_at_once_and_leaves_what_was_saved(directory):
+  options = ['--config.train.num_steps=400', '--config.train.save_every=20']
+  words = ['', '0', *words_of(directory, 'train', 'twice'), *options]
+  process = processes.start(2, '-c', PROGRAM, *words, XLA_FLAGS=flags(2))
+  try:
+    while not saved_steps(directory / 'twice'):
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.05)
+    before = saved_steps(directory / 'twice')
+    process.terminate()
+    while 'SIGTERM: the run stops' not in process.stderr.readline():
+      assert process.poll() is None
+    process.terminate()
+    _, err = process.communicate(timeout=100)
+  finally:
+    process.terminate()
+  # The second may come when the first has already done its work in one of them.
+  assert process.returncode in (75, 128 + signal.SIGTERM), err
+  assert saved_steps(directory / 'twice')[-1] >= before[-1]
+  code, _, err = run(directory, 'train', 'twice', *options)
+  assert code == 0, err
+  steps = [step for step, *_ in tiny_run.curve(directory / 'twice')]
+  assert steps == list(range(1, 401))
 
 
 def test_two_processes_of_four_devices_are_one_of_eight(directory):

@@ -82,6 +82,13 @@ def adapt(description, params, mesh):
   return go_on(description, state, mesh, 0, STEPS)
 
 
+def first_gradient(description, params, mesh):
+  """By parameter: after one step Adam's first moment is a tenth of the gradient."""
+  state = train.fresh_state(params, OPTIMIZER, mesh)
+  _, state = go_on(description, state, mesh, 0, 1)
+  return jax.device_get(state.opt_state[1][0].mu)
+
+
 def adapt_on_two(description, params, before, after):
   """Half of the steps on one mesh, a checkpoint, and the rest on another."""
   state = train.fresh_state(params, OPTIMIZER, before)
@@ -134,6 +141,7 @@ def main(architecture):
   params = start(description)
   alone = meshes.one_device()
   curve, state = adapt(description, params, alone)
+  gradient = first_gradient(description, params, alone)
   whole = bytes_per_device(state.params)
   tokens = {s: draw(description, params, alone, s) for s in ('ancestral', 'p2')}
   # One program for all steps, and one for all batches of a strategy.
@@ -155,6 +163,12 @@ def main(architecture):
     # rate: 20 steps of 1e-3 in all, of which 1 % is a generous bound. A batch or a
     # gradient that is not summed over the mesh is off by the whole of it.
     np.testing.assert_allclose(found, curve, rtol=1e-4)
+    # No step of Adam is between these: sums of some hundred terms in another order.
+    jax.tree.map(
+      lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * np.abs(y).max()),
+      first_gradient(description, params, mesh),
+      gradient,
+    )
     for tree in ('params', 'ema'):
       np.testing.assert_allclose(
         flat(getattr(spread, tree)), flat(getattr(state, tree)), atol=2e-4
