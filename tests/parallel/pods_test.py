@@ -162,7 +162,7 @@ def test_a_training_is_planned_to_its_end(planned, name):
 def test_what_does_not_fit_is_told_with_what_does(tmp_path):
   options = [
     *('--mode=plan', f'--workdir={tmp_path}', '--config.plan.topology=v5e:2x2'),
-    '--config.train.batch_size=131072',
+    '--config.train.batch_size=262144',
   ]
   code, figures = plan_of('quickstart.py', *options)
   # The compiler has found no room, and says how much it would have needed.
