@@ -16,7 +16,7 @@ from flax import linen as nn
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.description import DiTConfig
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.rotary import grid_angles, rotate, turn
+from scmdm_jax.models.rotary import rotate, rotate_in_grid
 
 _FREQUENCIES = 256
 _ROTARY_BASE = 10000.0
@@ -101,8 +101,7 @@ class Block(nn.Module):
     )
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     if self.config.grid:
-      angles = grid_angles(self.config.grid, dim // heads)[:length]
-      q, k = turn(q, angles), turn(k, angles)
+      q, k = (rotate_in_grid(y, self.config.grid) for y in (q, k))
     else:
       q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
     q, k, v = self.execution.meet(q, k, v)

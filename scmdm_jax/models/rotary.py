@@ -6,6 +6,9 @@ and columns are as in RoPE-ViT (arXiv 2403.13298); the channel is ours. A learne
 for each channel would do as well, but no file of MDLM's layout has one.
 """
 
+import functools
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,22 +23,11 @@ def rotate(x: jax.Array, base: float) -> jax.Array:
   The two halves of K form the pairs (`rotate_half`, not interleaved), as in MDLM and
   in the Llama family. Computed in float32 and returned in the dtype of `x`.
   """
-  length, size = x.shape[1], x.shape[-1]
-  inv_freq = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-  return turn(x, jnp.arange(length, dtype=jnp.float32)[:, None] * inv_freq[None])
+  return _turn(x, _line_turns(x.shape[1], x.shape[-1], base))
 
 
-def turn(x: jax.Array, angles: jax.Array | np.ndarray) -> jax.Array:
-  """Rotates the pairs of `x` [B, L, H, K] by `angles` float32 [L, K / 2]."""
-  cos = jnp.cos(angles)[None, :, None]
-  sin = jnp.sin(angles)[None, :, None]
-  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = [first * cos - second * sin, second * cos + first * sin]
-  return jnp.concatenate(turned, axis=-1).astype(x.dtype)
-
-
-def grid_angles(grid: tuple[int, ...], size: int) -> np.ndarray:
-  """Angles of a token and the image behind it, float32 [1 + C H W, K / 2].
+def rotate_in_grid(x: jax.Array, grid: tuple[int, ...]) -> jax.Array:
+  """Rotates `x` [B, L, H, K], the first L positions of a token and the image behind it.
 
   The token stands at (row, column, channel) = (0, 0, 0), a value at (row + 1, column +
   1, channel). With one channel half of the pairs turn with the row and half with the
@@ -43,9 +35,32 @@ def grid_angles(grid: tuple[int, ...], size: int) -> np.ndarray:
   pairs of a coordinate turns by coordinate / 100^(j / n).
 
   Args:
+    x: as in `rotate`.
     grid: `C`, `H` and `W`; values are ordered channel, row, column.
-    size: `K`.
   """
+  return _turn(x, _grid_turns(grid, x.shape[1], x.shape[-1]))
+
+
+class _Turns(NamedTuple):
+  """Cosines and sines of the angles of pairs, float32 [1, L, 1, K / 2].
+
+  Constants, since a compiler that fuses a cosine into what it is multiplied by works it
+  out for every example and head (XLA on CPU: more than half of the time of attention at
+  B=4, L=128), and the same arrays at every use, so that a program holds them once.
+  """
+
+  cos: np.ndarray
+  sin: np.ndarray
+
+
+@functools.cache
+def _line_turns(length: int, size: int, base: float) -> _Turns:
+  inv_freq = np.float32(base) ** (-np.arange(0, size, 2, dtype=np.float32) / size)
+  return _turns(np.arange(length, dtype=np.float32)[:, None] * inv_freq)
+
+
+@functools.cache
+def _grid_turns(grid: tuple[int, ...], length: int, size: int) -> _Turns:
   channel, row, column = np.indices(grid).reshape(3, -1)
   places = np.zeros((1 + channel.size, 3))
   places[1:] = np.stack([row + 1, column + 1, channel], axis=1)
@@ -54,6 +69,20 @@ def grid_angles(grid: tuple[int, ...], size: int) -> np.ndarray:
   counts = (each, each, pairs - 2 * each)
   angles = [
     place[:, None] * _GRID_BASE ** (-np.arange(count) / max(count, 1))
-    for place, count in zip(places.T, counts, strict=True)
+    for place, count in zip(places[:length].T, counts, strict=True)
   ]
-  return np.concatenate(angles, axis=1).astype(np.float32)
+  return _turns(np.concatenate(angles, axis=1).astype(np.float32))
+
+
+def _turns(angles: np.ndarray) -> _Turns:
+  """Of angles float32 [L, K / 2]."""
+  return _Turns(np.cos(angles)[None, :, None], np.sin(angles)[None, :, None])
+
+
+def _turn(x: jax.Array, turns: _Turns) -> jax.Array:
+  first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  turned = [
+    first * turns.cos - second * turns.sin,
+    second * turns.cos + first * turns.sin,
+  ]
+  return jnp.concatenate(turned, axis=-1).astype(x.dtype)

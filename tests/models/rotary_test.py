@@ -1,10 +1,11 @@
 """Rotations against complex numbers."""
 
+import jax
 import ml_dtypes
 import numpy as np
 import pytest
 
-from scmdm_jax.models.rotary import grid_angles, rotate, turn
+from scmdm_jax.models.rotary import rotate, rotate_in_grid
 
 BATCH, LENGTH, HEADS, SIZE = 2, 7, 3, 8
 
@@ -52,6 +53,18 @@ def test_bfloat16_turns_by_exact_angles():
   np.testing.assert_allclose(found.astype(np.float32), wanted, rtol=2**-8, atol=1e-6)
 
 
+def test_a_program_holds_cosines_and_sines_once():
+  def run(x):
+    for _ in range(3):
+      x = rotate(x, 10000.0)
+    return x
+
+  x = np.zeros((BATCH, LENGTH, HEADS, SIZE), np.float32)
+  text = jax.jit(run).lower(x).as_text()
+  wide = [line for line in text.splitlines() if 'stablehlo.constant dense<[' in line]
+  assert len(wide) == 2
+
+
 @pytest.mark.parametrize(
   # Pairs that turn with row, column and channel.
   ('grid', 'size', 'counts'),
@@ -79,6 +92,6 @@ def test_an_image_turns_by_row_and_column(grid, size, counts):
         wanted[0, position, :, pair + size // 2] = second * cos + first * sin
         pair += 1
     assert pair == size // 2
-  found = np.asarray(turn(x, grid_angles(grid, size)))
+  found = np.asarray(rotate_in_grid(x, grid))
   # Cosines of float32 angles up to 4.
   np.testing.assert_allclose(found, wanted, atol=2e-6)
