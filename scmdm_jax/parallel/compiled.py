@@ -8,8 +8,10 @@ import jax
 
 from scmdm_jax.parallel import hlo
 
-# Two ways in which XLA:TPU says how much it would have needed.
-_NO_ROOM = re.compile(r'(?:Used |HLO temporaries \()([\d.]+)([KMGT])\b')
+# Two ways in which XLA:TPU says how much of its memory it would have needed.
+_NO_ROOM = re.compile(
+  r'(?:Used (?=\S+ of \S+ hbm)|HLO temporaries \()([\d.]+)([KMGT])\b'
+)
 
 
 class Facts(NamedTuple):

@@ -90,16 +90,16 @@ def _watch_all(client: Any, index: int, count: int, seconds: int) -> None:
       elif sign != heard[process][0]:
         heard[process] = (sign, now)
         turn = int(sign.split()[1])
-        if turn != moved[process][0]:
+        if turn != moved.get(process, (None, now))[0]:
           moved[process] = (turn, now)
-    still = {p: turn for p, (turn, at) in moved.items() if now - at > _STUCK}
+    # Whoever waits, for a process that hangs or a slow one, is further on than it.
+    least = min((turn for turn, _ in moved.values()), default=0)
+    behind = {p: at for p, (turn, at) in moved.items() if turn == least}
     if missing := [p for p, (_, at) in heard.items() if now - at > seconds]:
       tell(client, f'process {_list(missing)}: silent for {seconds} s')
-    elif still:
+    elif behind and now - max(behind.values()) > _STUCK:
       faulthandler.dump_traceback(all_threads=True)
-      # Whoever waits for a process that hangs stands still as well, but further on.
-      behind = [p for p, turn in still.items() if turn == min(still.values())]
-      tell(client, f'process {_list(behind)}: no step for {_STUCK} s')
+      tell(client, f'process {_list(list(behind))}: no step for {_STUCK} s')
     _end_if_told(client, wait=3 * _EVERY)
     time.sleep(_EVERY)
 

@@ -107,7 +107,8 @@ def test_each_of_two_processes_reads_half(model, tmp_path, mode):
     assert process['grown'] < 0.9 * size
 
 
-# Another mode of the same, of a training that is gone on with: bytes read of its state.
+# The program; it prints how many bytes it reads of the state of a training that it
+# resumes.
 RESUMED = """\
 import json, sys, tensorstore
 from scmdm_jax.checkpoints import training_store

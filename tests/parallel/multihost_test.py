@@ -74,13 +74,13 @@ def free_port():
 
 @pytest.mark.slow
 def test_tasks_of_slurm_find_each_other():
-  """The variables of `srun --ntasks=2`, as slurm.schedmd.com/srun.html lists them."""
+  """The variables of `srun --nodes=2 --ntasks=2` (slurm.schedmd.com/srun.html)."""
   step = {
     'SLURM_JOB_ID': str(free_port() - 61440),
     'SLURM_STEP_NODELIST': 'localhost',
-    'SLURM_STEP_TASKS_PER_NODE': '2',
+    'SLURM_STEP_TASKS_PER_NODE': '1(x2)',
     'SLURM_NTASKS': '2',
-    'SLURM_LOCALID': '0',  # Of two nodes with a task each.
+    'SLURM_LOCALID': '0',
   }
   body = """\
     print(me, multihost.count(), flush=True)
@@ -97,7 +97,11 @@ def test_tasks_of_slurm_find_each_other():
     )
     for task in range(2)
   ]
-  said = [task.communicate(timeout=100)[0] for task in tasks]
+  try:
+    said = [task.communicate(timeout=100)[0] for task in tasks]
+  finally:
+    for task in tasks:
+      task.kill()
   assert [task.returncode for task in tasks] == [0, 0]
   assert said == ['0 2\n', '1 2\n']
 
@@ -193,16 +197,16 @@ time.sleep(60)
 @pytest.mark.parametrize('process', [0, 1])
 def test_process_that_lives_but_stands_still_is_named_within_the_limit(process):
   code, said = run(f"""\
-multihost.watch._STUCK = 3
+multihost.watch._STUCK = 8
 for step in range(1000000):
   if me == {process} and step == 5:
     time.sleep(60)
   multihost.stop_agreed()
 """)
   assert code == 4
-  # Process 0, which waits for nobody, keeps on coming to its next step.
+  # Where process 1 stands still, process 0, which waits for nobody, goes on.
   assert said[1 - process][-1] == (
-    f'error: process {process}: no step for 3 s; the run ends, and the same command '
+    f'error: process {process}: no step for 8 s; the run ends, and the same command '
     'resumes it'
   )
 

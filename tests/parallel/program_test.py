@@ -76,7 +76,7 @@ def flags(devices):
 
 def saved_steps(workdir):
   paths = (workdir / 'checkpoints').glob('*/commit_success.txt')
-  return sorted(int(path.parent.name) for path in paths)
+  return sorted(int(path.parent.name) for path in paths if path.parent.name.isdecimal())
 
 
 def test_signal_to_one_saves_one_step_in_both_and_the_same_command_resumes(directory):
