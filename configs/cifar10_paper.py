@@ -9,7 +9,9 @@ r"""The paper's CIFAR-10 row at its own scale: FID 86.48 -> 78.59.
   python -m scmdm_jax.main --config=configs/cifar10_paper.py:pretrain --mode=plan \
       --workdir=PLAN --config.plan.topology=v5e:4x4
 
-The plan: 5.98 of 14.9 GiB, five minutes to compile. CIFAR is the folder cifar-10-batches-bin of cifar-10-binary.tar.gz. FID itself, with
+The plan: 5.98 of 14.9 GiB, five minutes to compile.
+
+CIFAR is the folder cifar-10-batches-bin of cifar-10-binary.tar.gz. FID itself, with
 Inception features, is torch-fidelity's of the PNG files that --mode=sample writes
 (docs/image_data.md); the distance that is reported here has the features of JUDGE.
 

@@ -19,7 +19,8 @@ warm-up and a cosine to 2e-6; 64 samples per species in 128 steps. What differs:
   run --config=configs/ten_species_paper.py:classifier --workdir=runs/ten_species_judge
   run --config=configs/ten_species_paper.py --workdir=runs/ten_species_compare
 
-On v5e:4x4 (--mode=plan) the base takes 3.61 of 14.9 GiB. docs/genome_data.md says where the data come from.
+The base takes 3.61 of 14.9 GiB on v5e:4x4, by --mode=plan. docs/genome_data.md says
+where the data come from.
 """
 
 from scmdm_jax.settings import default_config
