@@ -111,7 +111,7 @@ def test_signal_to_one_saves_one_step_in_both_and_the_same_command_resumes(direc
 
 
 def test_second_signal_ends_both_at_once_and_leaves_what_was_saved(directory):
-  options = ['--config.train.num_steps=400', '--config.train.save_every=20']
+  options = ['--config.train.num_steps=200', '--config.train.save_every=20']
   words = ['', '0', *words_of(directory, 'train', 'twice'), *options]
   process = processes.start(2, '-c', PROGRAM, *words, XLA_FLAGS=flags(2))
   try:
@@ -132,7 +132,7 @@ def test_second_signal_ends_both_at_once_and_leaves_what_was_saved(directory):
   code, _, err = run(directory, 'train', 'twice', *options)
   assert code == 0, err
   steps = [step for step, *_ in tiny_run.curve(directory / 'twice')]
-  assert steps == list(range(1, 401))
+  assert steps == list(range(1, 201))
 
 
 def test_two_processes_of_four_devices_are_one_of_eight(directory):
