@@ -10,6 +10,8 @@ starts from the base and the classifier in scmdm_jax/assets, which the first two
 commands made. Result in docs/genomes_compare.
 """
 
+import importlib.resources
+
 from scmdm_jax.settings import default_config
 
 
@@ -52,8 +54,9 @@ def get_config(stage='compare'):
     config.train.warmup_steps = 200
     config.train.ema_decay = 0.99
   else:
-    config.checkpoint = 'scmdm_jax/assets/genomes_base'
-    config.judge = 'scmdm_jax/assets/genomes_classifier'
+    assets = importlib.resources.files('scmdm_jax') / 'assets'
+    config.checkpoint = str(assets / 'genomes_base')
+    config.judge = str(assets / 'genomes_classifier')
     config.train.batch_size = 32
     config.train.learning_rate = 3e-4
     config.train.injection_rate_factor = 10.0
