@@ -39,19 +39,19 @@ _SHARED = ('train', 'sample', 'evaluate')
 
 
 def _convert(mode: str, options: Options) -> dict:
-  from scmdm_jax.modes import convert
-  from scmdm_jax.parallel import stopping
+  from scmdm_jax.processes import stopping
+  from scmdm_jax.runs import converting
 
   for name in ('source', 'workdir'):
     if not getattr(options, name):
       raise BadInput(f'--{name}: not given; --mode={mode} wants --source and --workdir')
-  do = convert.import_model if mode == 'import' else convert.export_model
+  do = converting.import_model if mode == 'import' else converting.export_model
   with stopping.unwinding():
     return {'mode': mode, **do(options.source, options.workdir)}
 
 
 def _verify(options: Options) -> dict:
-  from scmdm_jax.modes import verify
+  from scmdm_jax.verbs import verify
 
   if not options.source:
     raise BadInput('--source: not given; --mode=verify wants the path of a checkpoint')
@@ -110,12 +110,12 @@ def _run(options: Options) -> dict | None:
     unused = ('source', *unused)
   _refuse(options, unused, settings.mode)
 
-  from scmdm_jax.modes import compilation_cache, workdir
-  from scmdm_jax.parallel import multihost, stopping
+  from scmdm_jax.processes import multihost, stopping
+  from scmdm_jax.runs import compilation_cache, workdir
 
   path = options.workdir or settings.workdir
-  # One file per verb: modes/train.py runs --mode=train.
-  mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
+  # One file per verb: verbs/train.py runs --mode=train.
+  mode = importlib.import_module(f'scmdm_jax.verbs.{settings.mode}')
   compilation_cache.use(settings.compilation_cache)
   asks = settings.mode in _ASK
   with stopping.listening() if asks else nullcontext(), multihost.joined():
@@ -180,8 +180,8 @@ def _unraisable(what: Any) -> None:
 if __name__ == '__main__':
   sys.unraisablehook = _unraisable
   exit_code = main(sys.argv)
-  if 'scmdm_jax.parallel.multihost' in sys.modules:
-    from scmdm_jax.parallel import multihost
+  if 'scmdm_jax.processes.multihost' in sys.modules:
+    from scmdm_jax.processes import multihost
 
     multihost.end(exit_code)
   sys.exit(exit_code)

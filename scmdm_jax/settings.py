@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from scmdm_jax.data.image_rows import SHAPES, grid_of
-from scmdm_jax.data.tokenizers import pixels, species
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.diffusion.readout import MEASURES
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
+from scmdm_jax.domains.genomes import tokenizer as species
+from scmdm_jax.domains.images import tokenizer as pixels
+from scmdm_jax.domains.images.rows import SHAPES, grid_of
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import (
   INJECTIONS,
@@ -37,7 +38,7 @@ from scmdm_jax.training.step import OptimizerConfig
 CHECKPOINT_TOKENIZER = 'checkpoint'
 TRAINED_TOKENIZER = 'sentencepiece:'
 
-# Data set -> the domain that reads and judges it (modes/domains).
+# Data set -> the domain that reads and judges it (domains).
 DATASETS = {
   'qm9': 'molecules',
   'text': 'text',
@@ -141,12 +142,12 @@ class DataSettings:
   """Which data set, and where it lies."""
 
   # 'text': documents of one's own; behind it published sets, from files downloaded
-  # elsewhere (data/datasets/text says which).
+  # elsewhere (domains/text/builder says which).
   name: str = _one_of('qm9', tuple(DATASETS))
   directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
   # QM9: a CSV or parquet file instead of the qm9pack package. Text: a file or a folder
   # (.txt .md .rst .html .jsonl .parquet); a document is a file, a line or a row.
-  # Images: the folder of the published files (data/datasets/images says which).
+  # Images: the folder of the published files (domains/images/builder says which).
   # Genomes: a folder with a folder or a FASTA file per species, or parquet files.
   source: str = ''
   # smiles_qm9, dna or text8; for images pixels:16, that many levels of a value, of 2 to

@@ -13,14 +13,14 @@ from PIL import Image
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.data.image_rows import to_rows
-from scmdm_jax.data.tokenizers import PixelTokenizer
 from scmdm_jax.diffusion.likelihood import carried_elbo
 from scmdm_jax.diffusion.schedules import LogLinear
-from scmdm_jax.judges import images
+from scmdm_jax.domains.images import measures
+from scmdm_jax.domains.images.rows import to_rows
+from scmdm_jax.domains.images.tokenizer import PixelTokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.modes.classifiers import judge_of
-from scmdm_jax.modes.convert import import_model
+from scmdm_jax.runs.classifiers import judge_of
+from scmdm_jax.runs.converting import import_model
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
 SAMPLE = pathlib.Path(__file__).parent / 'fashion_sample.png'
@@ -28,7 +28,7 @@ SAMPLE = pathlib.Path(__file__).parent / 'fashion_sample.png'
 
 @pytest.fixture(scope='module')
 def rows():
-  """200 real images, int32 [200, 197], each class in turn."""
+  """200 real measures, int32 [200, 197], each class in turn."""
   with Image.open(SAMPLE) as sheet:
     pixels = np.asarray(sheet).reshape(20, 14, 10, 14).transpose(0, 2, 1, 3)
   labels = np.arange(200) % 10
@@ -50,12 +50,12 @@ def test_classifier_tells_real_images_from_shuffled_ones(rows, tmp_path):
   judge = judge_of(params, description, 100)
   labels, noise = rows[:, 0] - 16, shuffled(rows)
   # 0.88 of 10,000 test images (see the card); 200 of them have an error of 0.02.
-  assert images.class_accuracy(judge.logits(rows), labels) > 0.8
-  assert images.class_accuracy(judge.logits(noise), labels) < 0.3
+  assert measures.class_accuracy(judge.logits(rows), labels) > 0.8
+  assert measures.class_accuracy(judge.logits(noise), labels) < 0.3
   # Two halves of the real ones are near each other, though few: 0.7 and 18.
   first, second = judge.features(rows[:100]), judge.features(rows[100:])
-  real = images.frechet_distance(first, second)
-  assert images.frechet_distance(judge.features(noise[:100]), second) > 5 * real
+  real = measures.frechet_distance(first, second)
+  assert measures.frechet_distance(judge.features(noise[:100]), second) > 5 * real
 
 
 def test_base_knows_images(rows, tmp_path):

@@ -12,16 +12,17 @@ import pytest
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.data.genome_files import read_fasta
-from scmdm_jax.data.tokenizers import from_files, get_tokenizer
+from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.diffusion.likelihood import carried_elbo
 from scmdm_jax.diffusion.schedules import LogLinear
-from scmdm_jax.judges.mauve import judge_mauve
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.genomes.files import read_fasta
+from scmdm_jax.domains.text.mauve import judge_mauve
+from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import conv, denoiser
-from scmdm_jax.modes import domains
-from scmdm_jax.modes.convert import export_model, import_model
-from scmdm_jax.modes.models import Judge, load_judge
-from scmdm_jax.modes.perplexity import (
+from scmdm_jax.runs.converting import export_model, import_model
+from scmdm_jax.runs.opening import Judge, load_judge
+from scmdm_jax.runs.perplexity import (
   generative_perplexity,
   text_features,
   text_perplexity,
@@ -117,7 +118,7 @@ def held_out(tokenizer, directory):
   data = DataSettings(
     name='text', source=str(GLOSSES), directory=str(directory), length=32
   )
-  rows = domains.of(data).read_rows(data, tokenizer, 'test')
+  rows = registry.of(data).read_rows(data, tokenizer, 'test')
   return np.stack([rows[i] for i in range(len(rows))])
 
 

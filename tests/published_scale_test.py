@@ -16,11 +16,11 @@ from pyarrow import parquet
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.checkpoints.model_config import description_from_config
-from scmdm_jax.data.datasets.genomes.genomes_dataset_builder import SETS
-from scmdm_jax.data.genome_files import read_fasta
-from scmdm_jax.data.tokenizers import get_tokenizer
-from scmdm_jax.modes import train
-from scmdm_jax.modes.convert import export_model
+from scmdm_jax.domains.genomes.builder import SETS
+from scmdm_jax.domains.genomes.files import read_fasta
+from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.runs.converting import export_model
+from scmdm_jax.verbs import train
 from tests import tiny_run
 from tests.compiling import quick_jit
 from tests.models.parameters import random_params

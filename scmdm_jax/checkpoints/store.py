@@ -23,7 +23,7 @@ from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.parallel import multihost
+from scmdm_jax.processes import multihost
 
 MODEL_JSON = 'model.json'
 MODEL_SUBDIRECTORY = 'model'  # Of a training workdir.

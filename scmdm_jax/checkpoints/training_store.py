@@ -18,7 +18,7 @@ from orbax.checkpoint import v1 as ocp
 from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.checkpoints.store import FORMAT, check_format, placed
 from scmdm_jax.errors import BadInput
-from scmdm_jax.parallel import multihost
+from scmdm_jax.processes import multihost
 
 _STATE = 'state'
 # What Orbax puts into a step last. Its own `is_orbax_checkpoint` and `latest` say yes

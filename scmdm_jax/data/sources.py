@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from scmdm_jax.data.datasets.images import images_dataset_builder
-from scmdm_jax.data.datasets.images.image_files import Images
-from scmdm_jax.data.datasets.images.images_dataset_builder import LabelledImages
-from scmdm_jax.data.datasets.qm9 import qm9_dataset_builder
-from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
-from scmdm_jax.data.datasets.text import text_dataset_builder
-from scmdm_jax.data.datasets.text.text_dataset_builder import Text
+from scmdm_jax.domains.images import builder as images_dataset_builder
+from scmdm_jax.domains.images.builder import LabelledImages
+from scmdm_jax.domains.images.files import Images
+from scmdm_jax.domains.molecules import builder as qm9_dataset_builder
+from scmdm_jax.domains.molecules.builder import Qm9
+from scmdm_jax.domains.text import builder as text_dataset_builder
+from scmdm_jax.domains.text.builder import Text
 from scmdm_jax.errors import BadInput, DamagedData
 
 # Data sets by name: QM9, the sets of texts, the sets of images. How genomes are cut

@@ -99,7 +99,7 @@ def render_page(title: str, lead: str, sections: Iterable[Section]) -> str:
   """The whole document.
 
   Args:
-    title: plain text, escaped here.
+    title: plain drawing, escaped here.
     lead: finished HTML under the title.
     sections: their titles are plain text and escaped here, their bodies are HTML.
 

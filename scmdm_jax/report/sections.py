@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from scmdm_jax.data.tokenizers import pixels
+from scmdm_jax.domains.images import tokenizer
 from scmdm_jax.report import figures, page, summary, table, text, trajectory
 
 _FINDINGS = (*table.QUALITY, 'carried_elbo')
@@ -138,13 +138,10 @@ def gallery(report: Report) -> str:
   draw = _texts
   if report['domain'] == 'molecules':
     # RDKit is an extra of this domain.
-    from scmdm_jax.report import molecules
 
-    draw = molecules.gallery_html
+    draw = text.gallery_html
   elif report['domain'] == 'images':
-    from scmdm_jax.report import images
-
-    draw = functools.partial(images.gallery_html, levels=_levels(report))
+    draw = functools.partial(text.gallery_html, levels=_levels(report))
   parts = [
     f'<h3>{text.escape(arm)}</h3>{draw(samples)}'
     for arm, samples in report['gallery'].items()
@@ -156,7 +153,7 @@ def gallery(report: Report) -> str:
 
 
 def _texts(samples: Sequence[str]) -> str:
-  """Samples of text, folded away one by one; their lines stay lines."""
+  """Samples of drawing, folded away one by one; their lines stay lines."""
   blocks = []
   for number, sample in enumerate(samples, 1):
     lines = '<br>'.join(text.escape(line) for line in sample.split('\n'))
@@ -174,15 +171,13 @@ def trajectory_of(report: Report) -> str:
   rates = {arm['name']: arm['rate'] for arm in report['arms']}
   conditioned = bool(rates.get(shown['arm'], 0.0))
   if report['domain'] == 'images':
-    from scmdm_jax.report import images
-
-    return images.film_html(shown, _levels(report), conditioned=conditioned)
+    return text.film_html(shown, _levels(report), conditioned=conditioned)
   return trajectory.trajectory_html(shown, conditioned=conditioned)
 
 
 def _levels(report: Report) -> int:
   """Levels of a value of an image, as the name of the run's tokenizer tells."""
-  return pixels.pixel_tokenizer(report['tokenizer']).levels
+  return tokenizer.pixel_tokenizer(report['tokenizer']).levels
 
 
 def cost(report: Report) -> str:

@@ -12,8 +12,8 @@ import pytest
 import scmdm_jax
 from scmdm_jax import settings
 from scmdm_jax.data import sources
-from scmdm_jax.data.datasets.genomes import genomes_dataset_builder
-from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
+from scmdm_jax.domains.genomes import builder
+from scmdm_jax.domains.molecules.builder import Qm9
 from scmdm_jax.errors import BadInput, DamagedData
 
 # 40 different strings: ceil(0.05 * 40) = 2 of them are the test split.
@@ -42,7 +42,7 @@ def prepared(pristine, tmp_path):
 
 
 def test_the_settings_offer_every_data_set():
-  assert set(settings.DATASETS) == {*sources.NAMES, *genomes_dataset_builder.SETS}
+  assert set(settings.DATASETS) == {*sources.NAMES, *builder.SETS}
 
 
 def test_splits_come_back_in_the_published_order(pristine):
@@ -159,7 +159,8 @@ def test_a_second_process_waits_and_uses_what_the_first_built(
 
 PREPARE = """
 import sys
-from scmdm_jax.data import pipeline, sources, tokenizers
+from scmdm_jax.data import pipeline, sources
+from scmdm_jax.domains import tokenizers
 texts = sources.open_split('qm9', sys.argv[1], 'train', sys.argv[2])
 tokenizer = tokenizers.get_tokenizer('smiles_qm9')
 rows = pipeline.Encoded(texts, tokenizer, 16)

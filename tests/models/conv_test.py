@@ -11,8 +11,8 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.judges.classifier import class_nll
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
-from scmdm_jax.modes import convert
 from scmdm_jax.parallel import rules
+from scmdm_jax.runs import converting
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
 from tests.models.parameters import random_params
 
@@ -152,8 +152,8 @@ def test_it_travels_as_safetensors(kind, tmp_path):
   config = KINDS[kind]
   description, params = describe(config), random_params(describe(config), seed=2)
   store.save_model(tmp_path / 'a', description, params, {}, {})
-  convert.export_model(str(tmp_path / 'a'), str(tmp_path / 'b'))
-  convert.import_model(str(tmp_path / 'b'), str(tmp_path / 'c'))
+  converting.export_model(str(tmp_path / 'a'), str(tmp_path / 'b'))
+  converting.import_model(str(tmp_path / 'b'), str(tmp_path / 'c'))
   found, values = store.load_model(tmp_path / 'c')
   assert found == description
   jax.tree.map(np.testing.assert_array_equal, values, params)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_run
-from tests.parallel import processes
+from tests.processes import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

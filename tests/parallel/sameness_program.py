@@ -16,10 +16,10 @@ from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.modes import sample, train
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.settings import MethodSettings, SampleSettings
 from scmdm_jax.training.step import OptimizerConfig
+from scmdm_jax.verbs import sample, train
 
 VOCAB, LENGTH, WIDTH, BATCH, STEPS = 64, 16, 32, 16, 20
 ARCHITECTURES = {

@@ -1,71 +1,29 @@
-"""Text to token ids and back: tokenizers by name, and those that models bring along."""
+"""Text to token ids and back: the general tokenizers, and those that models bring."""
 
 import pathlib
 
-from scmdm_jax.data.tokenizers import (
-  huggingface,
-  pixels,
-  sentencepiece,
-  species,
-  subword,
-)
-from scmdm_jax.data.tokenizers.characters import DNA, TEXT8, CharacterTokenizer
+from scmdm_jax.data.tokenizers import huggingface, sentencepiece, subword
+from scmdm_jax.data.tokenizers.characters import CharacterTokenizer
 from scmdm_jax.data.tokenizers.files import (
   Files,
   collect,
   definition_file,
   read_bytes,
 )
-from scmdm_jax.data.tokenizers.pixels import PixelTokenizer
 from scmdm_jax.data.tokenizers.protocol import Tokenizer
-from scmdm_jax.data.tokenizers.smiles import SmilesTokenizer
-from scmdm_jax.data.tokenizers.species import SpeciesTokenizer
 from scmdm_jax.data.tokenizers.subword import Definition, SubwordTokenizer
 from scmdm_jax.errors import BadInput
 
 __all__ = [
-  'NAMES',
   'CharacterTokenizer',
   'Files',
-  'PixelTokenizer',
-  'SmilesTokenizer',
-  'SpeciesTokenizer',
   'SubwordTokenizer',
   'Tokenizer',
   'collect',
   'files_at',
   'from_files',
   'from_files_for_new_model',
-  'get_tokenizer',
-  'is_built_in',
 ]
-
-_BUILT_IN = {
-  SmilesTokenizer.name: SmilesTokenizer,
-  DNA.name: lambda: DNA,
-  TEXT8.name: lambda: TEXT8,
-}
-NAMES = (*_BUILT_IN, 'pixels:LEVELS[:CLASSES]', 'species:COUNT')
-
-
-def is_built_in(name: str) -> bool:
-  """Whether `get_tokenizer` knows it."""
-  return name in _BUILT_IN or pixels.is_name(name) or species.is_name(name)
-
-
-def get_tokenizer(name: str) -> Tokenizer:
-  """The tokenizer of that name.
-
-  Raises:
-    BadInput: no such tokenizer.
-  """
-  if not is_built_in(name):
-    raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(NAMES)}')
-  if pixels.is_name(name):
-    return pixels.pixel_tokenizer(name)
-  if species.is_name(name):
-    return species.species_tokenizer(name)
-  return _BUILT_IN[name]()
 
 
 def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -82,8 +40,8 @@ def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
   if not path.is_file():
     raise BadInput(
-      f'data.tokenizer: no file or directory {path}; wanted one of '
-      f"{', '.join(NAMES)}, 'checkpoint', or the path of a tokenizer"
+      f'data.tokenizer: no file or directory {path}; wanted the name of a built-in '
+      "tokenizer, 'checkpoint', or the path of a tokenizer"
     )
   beside = collect(path.parent)
   definitions = ('tokenizer.json', 'vocab.json')

@@ -1,0 +1,218 @@
+"""Modes `import` and `export`: weights of other projects in, safetensors out.
+
+Both go tensor by tensor, in the dtype of the source, and never hold a whole model.
+"""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from scmdm_jax.checkpoints import (
+  disk,
+  layouts,
+  model_card,
+  model_config,
+  safetensors_files,
+  safetensors_writer,
+  store,
+)
+from scmdm_jax.data import tokenizers
+from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.data.tokenizers.protocol import undefined_ranges
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models.description import ModelDescription
+
+
+def import_model(source: str, workdir: str) -> dict[str, Any]:
+  """Turns safetensors, or a GGUF of a causal model, into a checkpoint at `workdir`.
+
+  Args:
+    source: a directory with `config.json`, `*.safetensors` in one of
+      `description.LAYOUTS` and, perhaps, the files of its tokenizer; one such weight
+      file; or a `*.gguf`.
+    workdir: a new or empty directory; it appears complete or not at all.
+
+  Returns:
+    Main figures: layout, tensors and bytes read, parameters, tokenizer, path.
+
+  Raises:
+    BadInput: not such a source (all tensors that do not fit are listed at once), a
+      tokenizer that does not fit it, or `workdir` is not empty.
+    DamagedData: a file of the source is truncated or altered.
+  """
+  path = pathlib.Path(os.path.expanduser(workdir))
+  disk.refuse_occupied(path)
+  opened, description, files, entries = _checked(source)
+  origin = {'imported_from': source, 'license': _license(opened.where)}
+  parameters, size = 0, 0
+  with store.writing_model(path, description, origin) as writer:
+    writer.add_tokenizer(files)
+    for name, entry in entries.items():
+      value = entry.from_file(opened.read(name))
+      parameters, size = parameters + value.size, size + value.nbytes
+      writer.add(entry.path, value)
+  return {
+    'layout': description.layout,
+    'tensors': len(opened.tensors),
+    'parameters': parameters,
+    'bytes': size,
+    'tokenizer': description.tokenizer,
+    'path': str(path),
+  }
+
+
+def export_model(
+  source: str, workdir: str, verify_below: int = store.digests.VERIFY_BELOW
+) -> dict[str, Any]:
+  """Writes a model checkpoint as `config.json`, safetensors, tokenizer and model card.
+
+  Args:
+    source: a model checkpoint, or a training workdir holding one.
+    workdir: a new or empty directory; it appears complete or not at all.
+    verify_below: as `store.open_model`.
+
+  Returns:
+    Main figures: layout, tensors and bytes written, parameters, path.
+
+  Raises:
+    BadInput: `source` is no model checkpoint, or `workdir` is not empty.
+    DamagedData: a file of the source is truncated or altered.
+  """
+  path = pathlib.Path(os.path.expanduser(workdir))
+  disk.refuse_occupied(path)
+  model = store.open_model(pathlib.Path(os.path.expanduser(source)), verify_below)
+  if path.resolve().is_relative_to(model.directory.resolve()):
+    raise BadInput(
+      f'--workdir {path}: inside the checkpoint {model.directory}, which has a digest '
+      'of each of its files; give a directory elsewhere'
+    )
+  entries = layouts.manifest(model.description)
+  buffers = layouts.buffers(model.description)
+  tensors = {name: (value.shape, value.dtype) for name, value in buffers.items()}
+  for name, entry in entries.items():
+    tensors[name] = (entry.shape, np.dtype(_leaf(model.params, entry.path).dtype))
+
+  def read(name: str) -> np.ndarray:
+    if name in buffers:
+      return buffers[name]
+    return entries[name].to_file(model.read(entries[name].path))
+
+  card = model_card.card(model.description, model.extra, _measured(model.directory))
+  size = safetensors_writer.write(
+    path,
+    model_config.config_from_description(model.description, _main_dtype(model)),
+    tensors,
+    read,
+    extra_files={**model.tokenizer_files, 'README.md': card},
+  )
+  parameters = [entry.shape for entry in entries.values()]
+  return {
+    'layout': model.description.layout,
+    'tensors': len(tensors),
+    'parameters': int(sum(np.prod(shape) for shape in parameters)),
+    'bytes': size,
+    'path': str(path),
+  }
+
+
+def is_foreign(path: pathlib.Path) -> bool:
+  """Whether `path` is weights of another format, to be imported."""
+  if not path.is_dir():
+    return path.suffix in ('.safetensors', '.gguf')
+  if (path / store.MODEL_JSON).exists():
+    return False
+  return any(path.glob('*.safetensors')) or any(path.glob('*.gguf'))
+
+
+def check(source: str) -> dict[str, Any]:
+  """Everything `import_model` checks before it reads weights; the same errors."""
+  opened, description, _, entries = _checked(source)
+  return {
+    'layout': description.layout,
+    'tensors': len(opened.tensors),
+    'parameters': int(sum(np.prod(entry.shape) for entry in entries.values())),
+  }
+
+
+def _checked(source: str):
+  """Source, description, tokenizer files and the entry of every tensor to be read."""
+  opened = _open(pathlib.Path(os.path.expanduser(source)))
+  file = opened.where
+  config = file / safetensors_files.CONFIG if file.is_dir() else file
+  description = model_config.description_from_config(opened.config, str(config))
+  shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
+  entries = layouts.check(description, shapes, source)
+  files = opened.tokenizer_files()
+  description = _with_tokenizer(description, files, str(opened.where))
+  return opened, description, files, entries
+
+
+def _open(source: pathlib.Path) -> Any:
+  """The source, by what it holds; GGUF needs a library of its own."""
+  is_gguf = source.suffix == '.gguf'
+  if source.is_dir() and not any(source.glob('*.safetensors')):
+    is_gguf = any(source.glob('*.gguf'))
+  if not is_gguf:
+    return safetensors_files.open_source(source)
+  from scmdm_jax.checkpoints import gguf_files
+
+  return gguf_files.open_source(source)
+
+
+def _with_tokenizer(
+  description: ModelDescription, files: Any, where: str
+) -> ModelDescription:
+  """The description with what its tokenizer says: name, fingerprint, undefined ids."""
+  vocab_size = description.architecture.vocab_size
+  if files:
+    tokenizer = tokenizers.from_files(
+      files, mask_id=description.mask_id, vocab_size=vocab_size, where=where
+    )
+  elif built_in.is_built_in(description.tokenizer):
+    tokenizer = built_in.get_tokenizer(description.tokenizer)
+  else:
+    return description
+  ranges = (*description.undefined_ids, *tokenizer.undefined_ids)
+  undefined = {i for start, stop in ranges for i in range(start, stop)}
+  defined = set(range(vocab_size)) - undefined
+  return dataclasses.replace(
+    description,
+    tokenizer=tokenizer.name,
+    fingerprint=tokenizer.fingerprint,
+    undefined_ids=undefined_ranges(defined, vocab_size),
+  )
+
+
+def _leaf(tree: Any, path: tuple[str, ...]) -> Any:
+  for key in path:
+    tree = tree[key]
+  return tree
+
+
+def _measured(directory: pathlib.Path) -> dict[str, Any]:
+  """What was measured on a model: `evaluation.json` beside it, if it is there."""
+  path = directory.parent / 'evaluation.json'
+  in_workdir = directory.name == store.MODEL_SUBDIRECTORY
+  return disk.read_json(path) if in_workdir and path.is_file() else {}
+
+
+def _license(directory: pathlib.Path) -> str:
+  """The licence that the model card of a source names, if it has one."""
+  path = directory / 'README.md'
+  if not path.is_file():
+    return 'unknown'
+  with path.open('rb') as file:  # The front matter is at the top.
+    text = file.read(1 << 16).decode('utf-8', errors='replace')
+  return model_card.license_of(text) or 'unknown'
+
+
+def _main_dtype(model: store.StoredModel) -> str:
+  """The dtype of most parameters, for `torch_dtype`."""
+  sizes: dict[str, int] = {}
+  for entry in layouts.manifest(model.description).values():
+    dtype = str(_leaf(model.params, entry.path).dtype)
+    sizes[dtype] = sizes.get(dtype, 0) + int(np.prod(entry.shape))
+  return max(sizes, key=lambda name: sizes[name])

@@ -1,0 +1,234 @@
+import json
+import os
+
+import jax
+import ml_dtypes  # noqa: F401 (names bfloat16 for NumPy)
+import numpy as np
+import pytest
+
+from scmdm_jax.checkpoints import digests, safetensors_files, store
+from scmdm_jax.data.tokenizers import from_files
+from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.runs import converting
+from tests.checkpoints import manifests, tiny_gguf
+
+INV_FREQ = 'backbone.rotary_emb.inv_freq'
+PROJECTION = {'self_conditioning.projection.kernel': (16, 16)}
+CASES = {
+  'mdlm': (manifests.MDLM_CONFIG, manifests.SMALL_MDLM),
+  'mdlm+sc': (
+    manifests.MDLM_CONFIG | {'self_conditioning': 'embedding', 'tokenizer': 'qm9'},
+    manifests.SMALL_MDLM | PROJECTION,
+  ),
+  'llama': (manifests.LLAMA_CONFIG, manifests.SMALL_LLAMA),
+}
+
+
+def make_source(tmp_path, case):
+  config, shapes = CASES[case]
+  tensors = manifests.random_tensors(shapes)
+  return manifests.write_directory(tmp_path / 'source', config, tensors), tensors
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_import_then_export_is_bitwise(tmp_path, case):
+  source, tensors = make_source(tmp_path, case)
+  figures = converting.import_model(str(source), str(tmp_path / 'model'))
+  counted = [t for name, t in tensors.items() if name != INV_FREQ]
+  assert figures == {
+    'layout': case.split('+')[0],
+    'tensors': len(tensors),
+    'parameters': sum(t.size for t in counted),
+    'bytes': sum(t.nbytes for t in counted),
+    'tokenizer': CASES[case][0].get('tokenizer', ''),
+    'path': str(tmp_path / 'model'),
+  }
+  json.dumps(figures)
+  # From the model, and from a training workdir around it.
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'model').rename(tmp_path / 'run' / 'model')
+  exported = converting.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  assert exported['parameters'] == figures['parameters']
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  back = {name: opened.read(name) for name in opened.tensors}
+  assert back.keys() == tensors.keys()
+  for name, value in tensors.items():
+    if name != INV_FREQ:
+      assert back[name].tobytes() == value.tobytes(), name
+  # And what was exported can be imported: the very same bytes again.
+  converting.import_model(str(tmp_path / 'out'), str(tmp_path / 'again'))
+  converting.export_model(str(tmp_path / 'again'), str(tmp_path / 'out2'))
+  for name in ('model.safetensors', 'config.json'):
+    first = (tmp_path / 'out' / name).read_bytes()
+    assert (tmp_path / 'out2' / name).read_bytes() == first
+  # Nothing temporary is left beside the results.
+  assert sorted(os.listdir(tmp_path)) == ['again', 'out', 'out2', 'run', 'source']
+
+
+def test_every_wrong_tensor_is_in_the_message(tmp_path):
+  tensors = manifests.random_tensors(manifests.SMALL_MDLM)
+  del tensors['backbone.output_layer.linear.bias']
+  tensors['surprise'] = np.zeros(3, np.float32)
+  name = 'backbone.blocks.0.attn_qkv.weight'
+  tensors[name] = np.ascontiguousarray(tensors[name].T)
+  source = manifests.write_directory(tmp_path / 's', manifests.MDLM_CONFIG, tensors)
+  with pytest.raises(BadInput) as caught:
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  message = str(caught.value)
+  assert 'missing backbone.output_layer.linear.bias [11]' in message
+  assert 'unknown surprise' in message
+  assert f'misshaped {name}: got [16, 48], wanted [48, 16]' in message
+  assert sorted(os.listdir(tmp_path)) == ['s']
+
+
+def test_occupied_destinations_are_refused_first(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  taken = tmp_path / 'taken'
+  taken.mkdir()
+  (taken / 'notes.txt').write_text('mine')
+  for verb in (converting.import_model, converting.export_model):
+    with pytest.raises(BadInput, match=r'taken: not empty \(holds notes.txt\)'):
+      verb(str(source), str(taken))
+    with pytest.raises(BadInput, match=r'notes\.txt: a file; give a new directory'):
+      verb(str(source), str(taken / 'notes.txt'))
+  assert (taken / 'notes.txt').read_text() == 'mine'
+  # An empty directory will do.
+  (tmp_path / 'empty').mkdir()
+  converting.import_model(str(source), str(tmp_path / 'empty'))
+  assert store.load_model(tmp_path / 'empty')[0].layout == 'mdlm'
+
+
+def test_an_export_does_not_go_into_its_own_source(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  model = tmp_path / 'run' / 'model'
+  converting.import_model(str(source), str(model))
+  for inside in (model / 'out', model / 'params' / 'a' / 'b'):
+    with pytest.raises(BadInput, match='inside the checkpoint'):
+      converting.export_model(str(model), str(inside))
+  converting.export_model(str(model), str(tmp_path / 'run' / 'out'))
+  digests.check(model, model / digests.MANIFEST, 1 << 30)
+
+
+def test_damage_leaves_no_destination(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  file = source / 'model.safetensors'
+  file.write_bytes(file.read_bytes()[:-1])
+  with pytest.raises(DamagedData, match=str(file)):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_export_of_safetensors_points_to_import(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  with pytest.raises(BadInput, match='--mode=import'):
+    converting.export_model(str(source), str(tmp_path / 'out'))
+
+
+def word_tokenizer(path, words):
+  """A `tokenizer.json` of whole words, and the names of its special tokens."""
+  tokenizers = pytest.importorskip('tokenizers')
+  vocabulary = {word: i for i, word in enumerate(['<eos>', '<unk>', *words])}
+  made = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, '<unk>'))
+  made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+  made.add_special_tokens(['<eos>'])
+  made.save(str(path / 'tokenizer.json'))
+  config = {'eos_token': '<eos>'}
+  (path / 'tokenizer_config.json').write_text(json.dumps(config))
+
+
+def test_the_tokenizer_travels_with_the_weights(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')  # 11 ids, of which 10 is the mask.
+  word_tokenizer(source, ['one', 'two'])
+  figures = converting.import_model(str(source), str(tmp_path / 'model'))
+  model = store.open_model(tmp_path / 'model')
+  assert figures['tokenizer'] == model.description.tokenizer != ''
+  assert len(model.description.fingerprint) == 64
+  # Ids 4 to 9 have no token, and are never sampled.
+  assert model.description.undefined_ids == ((4, 10),)
+  converting.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  for name in ('tokenizer.json', 'tokenizer_config.json'):
+    assert (tmp_path / 'out' / name).read_bytes() == (source / name).read_bytes()
+  assert '---' in (tmp_path / 'out' / 'README.md').read_text()
+
+
+def test_an_export_has_a_card(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm+sc')
+  (source / 'README.md').write_text('---\nlicense: mit\n---\n# Theirs\n')
+  # As a training leaves it: a workdir with `model`, and what was measured on it.
+  converting.import_model(str(source), str(tmp_path / 'run' / 'model'))
+  (tmp_path / 'run' / 'evaluation.json').write_text('{"samples": {"valid_rate": 0.5}}')
+  converting.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  card = (tmp_path / 'out' / 'README.md').read_text()
+  assert card.startswith('---\nlicense: "mit"\n')
+  assert '| samples.valid_rate | 0.5 |' in card
+  assert '`self_conditioning.projection.kernel` [16, 16]' in card
+
+
+def test_a_tokenizer_of_another_model_is_refused(tmp_path):
+  source, _ = make_source(tmp_path, 'mdlm')
+  word_tokenizer(source, [f'word{i}' for i in range(19)])
+  with pytest.raises(BadInput, match='has id 20; the model has 11 ids'):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_half_precision_stays_as_it_is(tmp_path, dtype):
+  config, shapes = CASES['llama']
+  tensors = {
+    name: value.astype(np.dtype(dtype))
+    for name, value in manifests.random_tensors(shapes).items()
+  }
+  tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float32)
+  source = manifests.write_directory(tmp_path / 'source', config, tensors)
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  converting.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  assert opened.config['torch_dtype'] == dtype
+  for name, value in tensors.items():
+    assert opened.read(name).dtype == value.dtype
+    assert opened.read(name).tobytes() == value.tobytes(), name
+  # In memory it is float32, widened exactly.
+  _, params = store.load_model(tmp_path / 'model')
+  leaf = params['backbone']['lm_head']['kernel']
+  assert leaf.dtype == np.float32
+  np.testing.assert_array_equal(leaf, tensors['lm_head.weight'].T.astype(np.float32))
+
+
+def test_restoring_compiles_nothing(tmp_path, caplog):
+  source, _ = make_source(tmp_path, 'mdlm')
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
+    store.load_model(tmp_path / 'model')
+    assert 'XLA compilation' not in caplog.text
+    jax.jit(lambda x: x + 3)(1.5)  # Would have been seen.
+  assert 'XLA compilation' in caplog.text
+
+
+def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
+  source = tmp_path / 'tiny.gguf'
+  source.write_bytes(tiny_gguf.llama())
+  figures = converting.import_model(str(source), str(tmp_path / 'model'))
+  assert (figures['layout'], figures['tokenizer']) == ('llama', 'tokenizer.json')
+  converting.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  wanted = tiny_gguf.hugging_face_tensors()
+  assert opened.tensors.keys() == wanted.keys()
+  for name, value in wanted.items():
+    np.testing.assert_array_equal(opened.read(name), value)
+  assert opened.config['rope_theta'] == tiny_gguf.THETA
+  tokenizer = from_files(
+    opened.tokenizer_files(), mask_id=None, vocab_size=tiny_gguf.VOCAB, where='out'
+  )
+  assert tokenizer.encode_text('ab ab').tolist() == [7, 8]
+
+
+def test_a_damaged_gguf_file_leaves_nothing_behind(tmp_path):
+  source = tmp_path / 'tiny.gguf'
+  source.write_bytes(tiny_gguf.llama()[:-100])
+  with pytest.raises(DamagedData, match=r"tiny\.gguf: puts 'output.weight' at bytes"):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  source.write_bytes(tiny_gguf.llama(**{'tokenizer.ggml.model': None}))
+  with pytest.raises(BadInput, match=r'tokenizer\.ggml\.model is None'):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert os.listdir(tmp_path) == ['tiny.gguf']
