@@ -78,14 +78,15 @@ def _refuse(options: Options, unused: tuple[str, ...], mode: str) -> None:
 
 def _run(options: Options) -> dict | None:
   """Runs the mode and returns its main figures; of several processes the first does."""
-  from scmdm_jax import settings as run_settings
+  from scmdm_jax.settings import options as run_options
+  from scmdm_jax.settings import resolve
 
-  if options.mode and options.mode not in run_settings.MODES:
-    near = difflib.get_close_matches(options.mode, run_settings.MODES, n=1)
+  if options.mode and options.mode not in run_options.MODES:
+    near = difflib.get_close_matches(options.mode, run_options.MODES, n=1)
     hint = f'; did you mean {near[0]}?' if near else ''
     raise BadInput(
       f'--mode: found {options.mode!r}; wanted one of '
-      f'{", ".join(run_settings.MODES)}{hint}'
+      f'{", ".join(run_options.MODES)}{hint}'
     )
   if options.mode in ('import', 'export'):
     _refuse(options, ('reference', 'tolerance'), options.mode)
@@ -97,7 +98,7 @@ def _run(options: Options) -> dict | None:
   if options.mode:
     with options.config.unlocked():
       options.config.mode = options.mode
-  settings = run_settings.resolve(options.config)
+  settings = resolve.resolve(options.config)
   if settings.mode in ('import', 'export'):
     _refuse(options, ('reference', 'tolerance'), settings.mode)
     return _convert(

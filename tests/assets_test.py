@@ -27,7 +27,8 @@ from scmdm_jax.runs.perplexity import (
   text_features,
   text_perplexity,
 )
-from scmdm_jax.settings import DataSettings, resolve
+from scmdm_jax.settings.options import DataSettings
+from scmdm_jax.settings.resolve import resolve
 from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'

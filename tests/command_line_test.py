@@ -3,7 +3,7 @@
 import pytest
 
 from scmdm_jax import command_line
-from scmdm_jax.settings import MODES
+from scmdm_jax.settings.options import MODES
 from tests import tiny_run
 
 IMPORT = 'from scmdm_jax.settings import default_config'

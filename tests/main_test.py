@@ -11,7 +11,7 @@ import pytest
 
 from scmdm_jax.main import main
 from scmdm_jax.runs import workdir
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 from tests import tiny_run
 from tests.checkpoints import manifests
 from tests.compiling import quick_jit
@@ -177,7 +177,7 @@ def test_an_error_of_several_lines_is_told_in_one(program, config, monkeypatch):
   def refuse(_):
     raise BadInput('first\nsecond')
 
-  monkeypatch.setattr('scmdm_jax.settings.resolve', refuse)
+  monkeypatch.setattr('scmdm_jax.settings.resolve.resolve', refuse)
   assert program.refusal(f'--config={config}') == 'first second'
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 from scmdm_jax.data import sources
 from scmdm_jax.data.tokenizers import training
-from scmdm_jax.settings import DataSettings
+from scmdm_jax.settings.options import DataSettings
 
 
 def directory(data: DataSettings) -> pathlib.Path:

@@ -8,7 +8,7 @@ import numpy as np
 
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.settings import DataSettings, Settings
+from scmdm_jax.settings.options import DataSettings, Settings
 
 # Samples int32 [N, L] -> measures by name.
 Measure = Callable[[np.ndarray], dict[str, Any]]

@@ -8,7 +8,7 @@ from scmdm_jax.domains.images.domain import DOMAIN as IMAGES
 from scmdm_jax.domains.molecules.domain import DOMAIN as MOLECULES
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.domains.text.domain import DOMAIN as TEXT
-from scmdm_jax.settings import DATASETS, DataSettings
+from scmdm_jax.settings.options import DATASETS, DataSettings
 
 __all__ = ['Domain', 'Measure', 'of']
 

@@ -24,12 +24,8 @@ from scmdm_jax.domains import prepared
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.processes import multihost
 from scmdm_jax.parallel import rules
-from scmdm_jax.settings import (
-  CHECKPOINT_TOKENIZER,
-  TRAINED_TOKENIZER,
-  Settings,
-  grid_of_rows,
-)
+from scmdm_jax.settings.options import (CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings)
+from scmdm_jax.settings.building import (grid_of_rows)
 
 
 class Judge(NamedTuple):

@@ -31,13 +31,8 @@ from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, opening, timing, workdir
-from scmdm_jax.settings import (
-  SampleSettings,
-  Settings,
-  new_model,
-  optimizer_of,
-  schedule_of,
-)
+from scmdm_jax.settings.building import new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.options import SampleSettings, Settings
 from scmdm_jax.verbs.sample import compiled_sampler, draw, starting_rows
 from scmdm_jax.verbs.train import compiled_step, fresh_state
 

@@ -27,7 +27,8 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import opening, timing, workdir
 from scmdm_jax.runs.opening import mesh_of
-from scmdm_jax.settings import MethodSettings, Settings, optimizer_of, schedule_of
+from scmdm_jax.settings.building import optimizer_of, schedule_of
+from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.writer import read_metrics
 from scmdm_jax.verbs import evaluate, sample, train
 

@@ -26,7 +26,8 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import load_masked, mesh_of, place, run_tokenizer
-from scmdm_jax.settings import EvaluateSettings, Settings, schedule_of
+from scmdm_jax.settings.building import schedule_of
+from scmdm_jax.settings.options import EvaluateSettings, Settings
 from scmdm_jax.verbs.sample import Drawn, draw, starting_rows, write_samples
 
 Model = tuple[ModelDescription, Any]

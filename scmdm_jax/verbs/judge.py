@@ -21,7 +21,7 @@ from scmdm_jax.judges.autoregressive import score
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
 from scmdm_jax.runs.perplexity import scorer, start_of
-from scmdm_jax.settings import Settings
+from scmdm_jax.settings.options import Settings
 
 
 def read_texts(path: pathlib.Path) -> list[str]:

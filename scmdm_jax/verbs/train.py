@@ -35,14 +35,8 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import classifiers, opening
-from scmdm_jax.settings import (
-  MethodSettings,
-  Settings,
-  loop_of,
-  new_model,
-  optimizer_of,
-  schedule_of,
-)
+from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import (

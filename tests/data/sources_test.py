@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 import scmdm_jax
-from scmdm_jax import settings
 from scmdm_jax.data import sources
 from scmdm_jax.domains.genomes import builder
 from scmdm_jax.domains.molecules.builder import Qm9
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.settings import options as settings
 
 # 40 different strings: ceil(0.05 * 40) = 2 of them are the test split.
 MOLECULES = [f'{"C" * n}{tail}' for n in range(1, 11) for tail in 'NOFC']

@@ -6,7 +6,7 @@ import pytest
 
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.execution import REMATS, Execution
-from scmdm_jax.settings import MethodSettings
+from scmdm_jax.settings.options import MethodSettings
 from scmdm_jax.verbs.train import make_loss
 from tests.compiling import quick_jit
 from tests.models import tiny

@@ -12,7 +12,7 @@ import pytest
 
 from scmdm_jax import command_line
 from scmdm_jax.models import flops
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.settings import MethodSettings, SampleSettings
+from scmdm_jax.settings.options import MethodSettings, SampleSettings
 from scmdm_jax.training.step import OptimizerConfig
 from scmdm_jax.verbs import sample, train
 

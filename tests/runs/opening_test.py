@@ -14,7 +14,7 @@ from scmdm_jax.domains import registry
 from scmdm_jax.runs import opening
 from scmdm_jax.verbs import (sample, train)
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.settings import DataSettings, MethodSettings, ModelSettings, Settings
+from scmdm_jax.settings.options import (DataSettings, MethodSettings, ModelSettings, Settings)
 from tests.checkpoints import manifests
 from tests.data.tokenizers import tiny
 

@@ -8,7 +8,7 @@ from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import compare
 from tests import tiny_run
 from tests.compiling import quick_jit

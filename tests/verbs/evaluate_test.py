@@ -11,7 +11,7 @@ from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.settings import EvaluateSettings
+from scmdm_jax.settings.options import EvaluateSettings
 from scmdm_jax.verbs import evaluate, sample
 from tests.compiling import quick_jit
 

@@ -7,7 +7,8 @@ import pytest
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import flops
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.settings import PlanSettings, resolve
+from scmdm_jax.settings.options import PlanSettings
+from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan
 from tests import tiny_run
 from tests.compiling import quick_jit

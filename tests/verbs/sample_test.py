@@ -13,7 +13,7 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.settings import DataSettings, SampleSettings, Settings
+from scmdm_jax.settings.options import DataSettings, SampleSettings, Settings
 from scmdm_jax.verbs import sample
 from tests.compiling import quick_jit
 

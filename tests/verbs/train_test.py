@@ -13,7 +13,8 @@ from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import workdir
-from scmdm_jax.settings import OptimizerConfig, resolve
+from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.training.step import OptimizerConfig
 from scmdm_jax.verbs import train
 from tests import tiny_run
 from tests.compiling import quick_jit

@@ -17,7 +17,7 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.classifier import accuracy, macro_f1
 from scmdm_jax.runs import classifiers, discriminator
 from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings import DataSettings, Settings
+from scmdm_jax.settings.options import DataSettings, Settings
 
 _LINE = 80  # Bases of a line of FASTA.
 

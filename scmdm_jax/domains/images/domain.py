@@ -19,7 +19,7 @@ from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import classifiers
 from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings import DataSettings, Settings
+from scmdm_jax.settings.options import DataSettings, Settings
 
 _REFERENCE = 10_000  # Training images whose features samples are compared with.
 _DRAWS = 8  # Sets of held-out images whose distances say how much such a set varies.

@@ -14,7 +14,7 @@ from scmdm_jax.domains.molecules.measures import judge_molecules
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.runs.opening import Judge, load_judge
 from scmdm_jax.runs.perplexity import generative_perplexity
-from scmdm_jax.settings import DataSettings, Settings
+from scmdm_jax.settings.options import DataSettings, Settings
 
 
 def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:

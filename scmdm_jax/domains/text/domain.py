@@ -16,7 +16,7 @@ from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs.opening import Judge, load_judge
 from scmdm_jax.runs.perplexity import text_features, text_perplexity
-from scmdm_jax.settings import DataSettings, Settings
+from scmdm_jax.settings.options import DataSettings, Settings
 
 
 def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:

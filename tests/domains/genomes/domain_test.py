@@ -12,7 +12,7 @@ from scmdm_jax.domains.genomes import domain
 from scmdm_jax.domains.genomes import rows as genome_rows
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings import DataSettings
+from scmdm_jax.settings.options import DataSettings
 from tests import tiny_run
 
 REAL = pathlib.Path(__file__).parents[2] / 'genomes'

@@ -9,7 +9,7 @@ from scmdm_jax.domains.images.tokenizer import PixelTokenizer
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 from tests.domains.images.idx_files import random_images, write_fashion
 
 SIXTEEN = PixelTokenizer(16)

@@ -6,11 +6,11 @@ import pathlib
 import jax
 import numpy as np
 import pytest
-from tests.domains.images.builder_test import write_cifar
 
 from scmdm_jax.domains.images import files
 from tests import tiny_run
 from tests.compiling import quick_jit
+from tests.domains.images.builder_test import write_cifar
 from tests.domains.images.idx_files import write_fashion
 
 CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'

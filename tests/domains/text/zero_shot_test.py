@@ -18,7 +18,7 @@ from scmdm_jax.data.tokenizers.training import train_sentencepiece
 from scmdm_jax.domains import registry
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.settings import DataSettings
+from scmdm_jax.settings.options import DataSettings
 from scmdm_jax.verbs import evaluate
 from tests import tiny_run
 from tests.compiling import quick_jit

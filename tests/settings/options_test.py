@@ -6,19 +6,14 @@ import re
 import pytest
 from ml_collections import ConfigDict
 
-from scmdm_jax import settings as options
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import DecoderConfig, DiTConfig
-from scmdm_jax.settings import (
-  STRATEGIES,
-  SampleSettings,
-  Settings,
-  default_config,
-  resolve,
-  strategy_of,
-)
+from scmdm_jax.settings import building, options
+from scmdm_jax.settings.building import STRATEGIES, strategy_of
+from scmdm_jax.settings.options import SampleSettings, Settings, default_config
+from scmdm_jax.settings.resolve import resolve
 
 
 def fields_of(cls=Settings, prefix=''):
@@ -429,7 +424,7 @@ def test_resolve_takes_any_mapping_of_options():
 )
 def test_schedule_of(name, wanted):
   method = options.MethodSettings(schedule=name, eps=0.01, power=3.0)
-  assert options.schedule_of(method) == wanted
+  assert building.schedule_of(method) == wanted
 
 
 def test_no_training_option_is_dropped_on_the_way():
@@ -438,8 +433,8 @@ def test_no_training_option_is_dropped_on_the_way():
     **{f.name: i + 1 for i, f in enumerate(dataclasses.fields(options.TrainSettings))}
   )
   given = dataclasses.asdict(train)
-  optimizer = dataclasses.asdict(options.optimizer_of(train))
-  loop = dataclasses.asdict(options.loop_of(train))
+  optimizer = dataclasses.asdict(building.optimizer_of(train))
+  loop = dataclasses.asdict(building.loop_of(train))
   for name in ('weight_decay', 'clip', 'ema_decay', 'accumulate'):
     assert optimizer[name] == given[name]
   assert loop == {name: given[name] for name in loop}
@@ -467,7 +462,7 @@ def test_new_masked_model():
     ),
     method=options.MethodSettings(injection='gate'),
   )
-  description = options.new_model(settings, vocab_size=35, mask_id=2)
+  description = building.new_model(settings, vocab_size=35, mask_id=2)
   assert description.architecture == DiTConfig(35, 20, 24, 2, 3, 7, 5, True)
   assert (description.mask_id, description.injection) == (2, 'gate')
   assert description.tokenizer == ''
@@ -478,14 +473,14 @@ def test_new_judge():
     model=options.ModelSettings(architecture='llama', hidden_dim=24, num_heads=3),
     method=options.MethodSettings(objective='causal'),
   )
-  description = options.new_model(settings, vocab_size=35, mask_id=2)
+  description = building.new_model(settings, vocab_size=35, mask_id=2)
   assert description.architecture == DecoderConfig(35, 32, 24, 3, 3, 3, 96)
   assert (description.mask_id, description.injection) == (None, 'none')
 
 
 def test_new_decoder_that_sees_both_ways():
   settings = Settings(model=options.ModelSettings(architecture='dream', mlp_ratio=3))
-  description = options.new_model(settings, vocab_size=35, mask_id=2)
+  description = building.new_model(settings, vocab_size=35, mask_id=2)
   assert description.architecture == DecoderConfig(
     35, 32, 96, 3, 4, 4, 288, causal=False, qkv_bias=True, shifted=True
   )
@@ -503,7 +498,7 @@ def test_new_decoder_that_sees_both_ways():
 def test_sizes_that_do_not_fit(heads, message):
   settings = Settings(model=options.ModelSettings(num_heads=heads))
   with pytest.raises(BadInput) as caught:
-    options.new_model(settings, vocab_size=35, mask_id=2)
+    building.new_model(settings, vocab_size=35, mask_id=2)
   assert str(caught.value) == message
 
 
