@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from scmdm_jax.runs.classifiers import judge_of
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
@@ -19,7 +20,6 @@ from scmdm_jax.domains.images import measures
 from scmdm_jax.domains.images.rows import to_rows
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.runs.classifiers import judge_of
 from scmdm_jax.runs.converting import import_model
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'

@@ -9,6 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.runs.perplexity import (
+  generative_perplexity,
+  text_features,
+  text_perplexity,
+)
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
@@ -18,15 +24,9 @@ from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.genomes.files import read_fasta
 from scmdm_jax.domains.text.mauve import judge_mauve
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.runs.converting import export_model, import_model
 from scmdm_jax.runs.opening import Judge, load_judge
-from scmdm_jax.runs.perplexity import (
-  generative_perplexity,
-  text_features,
-  text_perplexity,
-)
 from scmdm_jax.settings.options import DataSettings
 from scmdm_jax.settings.resolve import resolve
 from tests.tiny_run import MOLECULES

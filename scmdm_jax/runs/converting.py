@@ -20,7 +20,7 @@ from scmdm_jax.checkpoints import (
   store,
 )
 from scmdm_jax.data import tokenizers
-from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.domains import registry
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
@@ -171,8 +171,8 @@ def _with_tokenizer(
     tokenizer = tokenizers.from_files(
       files, mask_id=description.mask_id, vocab_size=vocab_size, where=where
     )
-  elif built_in.is_built_in(description.tokenizer):
-    tokenizer = built_in.get_tokenizer(description.tokenizer)
+  elif registry.is_built_in(description.tokenizer):
+    tokenizer = registry.get_tokenizer(description.tokenizer)
   else:
     return description
   ranges = (*description.undefined_ids, *tokenizer.undefined_ids)

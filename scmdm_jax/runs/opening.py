@@ -13,19 +13,23 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import digests, store
-from scmdm_jax.data import tokenizers
-from scmdm_jax.domains import tokenizers as built_in
-from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.data import sources, tokenizers
+from scmdm_jax.data.tokenizers import Tokenizer, training
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.runs import converting
-from scmdm_jax.domains import prepared
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import (
+  CHECKPOINT_TOKENIZER,
+  TRAINED_TOKENIZER,
+  DataSettings,
+)
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.processes import multihost
 from scmdm_jax.parallel import rules
-from scmdm_jax.settings.options import (CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings)
-from scmdm_jax.settings.building import (grid_of_rows)
+from scmdm_jax.settings.options import Settings
+from scmdm_jax.settings.building import grid_of_rows
 
 
 class Judge(NamedTuple):
@@ -123,16 +127,16 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     DamagedData: its files are malformed.
   """
   choice = settings.data.tokenizer
-  if built_in.is_built_in(choice):
-    return built_in.get_tokenizer(choice)
+  if registry.is_built_in(choice):
+    return registry.get_tokenizer(choice)
   if choice.startswith(TRAINED_TOKENIZER):
     size = int(choice.removeprefix(TRAINED_TOKENIZER))
-    choice = str(prepared.trained_tokenizer(settings.data, size))
+    choice = str(_trained_tokenizer(settings.data, size))
   own = choice == CHECKPOINT_TOKENIZER
   if own and not settings.checkpoint:
     raise BadInput(
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
-      f'{", ".join(built_in.NAMES)}, or the path of a tokenizer'
+      f'{", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
     )
   files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
   if not settings.checkpoint:
@@ -147,7 +151,7 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     if tokenizer is None:
       raise BadInput(
         f'data.tokenizer: {settings.checkpoint} brings no tokenizer along; wanted one '
-        f'of {", ".join(built_in.NAMES)}, or the path of a tokenizer'
+        f'of {", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
       )
     return tokenizer
   return tokenizers.from_files(
@@ -156,6 +160,23 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     vocab_size=model.description.architecture.vocab_size,
     where=choice,
   )
+
+
+def _trained_tokenizer(data: DataSettings, vocab_size: int) -> pathlib.Path:
+  """A SentencePiece model made of the training split, made once."""
+  documents_of = registry.of(data).documents
+  assert documents_of is not None  # Settings are checked.
+  documents = documents_of(data, 'train')
+  folder = data.folder / 'tokenizers' / f'{documents.key}-{vocab_size}'
+  path = folder / 'tokenizer.model'
+  if not path.exists():
+    with sources.locked(folder):
+      if not path.exists():
+        model = training.train_sentencepiece(documents.texts(), vocab_size)
+        temporary = folder / 'tokenizer.tmp'
+        temporary.write_bytes(model)
+        temporary.rename(path)
+  return path
 
 
 def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
@@ -168,8 +189,8 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
       vocab_size=description.architecture.vocab_size,
       where=str(model.directory / store.TOKENIZER),
     )
-  if built_in.is_built_in(description.tokenizer):
-    return built_in.get_tokenizer(description.tokenizer)
+  if registry.is_built_in(description.tokenizer):
+    return registry.get_tokenizer(description.tokenizer)
   return None
 
 
@@ -248,9 +269,9 @@ def fitted(
   grid = getattr(description.architecture, 'grid', ())
   if grid and grid != grid_of_rows(settings.data):
     raise BadInput(
-      f'{where}: its images have {" x ".join(map(str, grid))} values; wanted '
-      f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as prepared.name = '
-      f'{settings.data.name!r} with side {settings.data.side} has'
+      f'{where}: its rows have {" x ".join(map(str, grid))} values; wanted '
+      f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as data.name = '
+      f'{settings.data.name!r} has with these options of data'
     )
   return _padded(description, tokenizer)
 
@@ -268,7 +289,7 @@ def _check_tokenizer(
     )
   if not known and description.tokenizer not in ('', tokenizer.name):
     raise BadInput(
-      f'{where}: its tokenizer is {description.tokenizer!r}; wanted prepared.tokenizer = '
+      f'{where}: its tokenizer is {description.tokenizer!r}; wanted data.tokenizer = '
       f'{tokenizer.name!r}'
     )
   if description.architecture.vocab_size < tokenizer.vocab_size:

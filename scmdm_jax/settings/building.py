@@ -10,7 +10,8 @@ import numpy as np
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.readout import MEASURES
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
-from scmdm_jax.domains.images.rows import SHAPES, grid_of
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import (
   ConvConfig,
@@ -19,7 +20,6 @@ from scmdm_jax.models.description import (
   ModelDescription,
 )
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   SampleSettings,
   Settings,
@@ -30,8 +30,8 @@ from scmdm_jax.training.step import OptimizerConfig
 
 
 def grid_of_rows(data: DataSettings) -> tuple[int, ...]:
-  """Channels, height and width of the image in a row; () where there is none."""
-  return grid_of(data.name, data.side) if data.name in SHAPES else ()
+  """Channels, height and width of the picture in a row; () where there is none."""
+  return registry.of(data).grid(data)
 
 
 STRATEGIES: dict[str, type] = {

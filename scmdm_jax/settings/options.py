@@ -10,7 +10,8 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from scmdm_jax.diffusion.draws import NOISES
-from scmdm_jax.domains.images.rows import SHAPES
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.models.description import INJECTIONS
 from scmdm_jax.models.execution import REMATS
 from scmdm_jax.settings.rules import (
@@ -26,28 +27,6 @@ from scmdm_jax.settings.rules import (
   steps_of,
   within,
 )
-
-# As data.tokenizer: the checkpoint's own, or one made of the training texts.
-CHECKPOINT_TOKENIZER = 'checkpoint'
-TRAINED_TOKENIZER = 'sentencepiece:'
-
-# Data set -> the domain that reads and judges it (domains).
-DATASETS = {
-  'qm9': 'molecules',
-  'text': 'text',
-  'openwebtext': 'text',
-  'lm1b': 'text',
-  'text8': 'text',
-  'wikitext': 'text',
-  'ptb': 'text',
-  'lambada': 'text',
-  'ag_news': 'text',
-  'pubmed': 'text',
-  'arxiv': 'text',
-  **dict.fromkeys(SHAPES, 'images'),
-  'genomes': 'genomes',
-  'ten_species': 'genomes',
-}
 
 MODES = (
   'train',
@@ -76,36 +55,6 @@ class MeshSettings:
   fsdp: int = axis(1)  # Splits the examples and the parameters.
   tensor: int = axis(1)  # Splits widths and vocabulary.
   sequence: int = axis(1)  # Splits the positions of every example.
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-  """Which data set, and where it lies."""
-
-  # 'text': documents of one's own; behind it published sets, from files downloaded
-  # elsewhere (domains/text/builder says which).
-  name: str = one_of('qm9', tuple(DATASETS))
-  directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
-  # QM9: a CSV or parquet file instead of the qm9pack package. Text: a file or a folder
-  # (.txt .md .rst .html .jsonl .parquet); a document is a file, a line or a row.
-  # Images: the folder of the published files (domains/images/builder says which).
-  # Genomes: a folder with a folder or a FASTA file per species, or parquet files.
-  source: str = ''
-  # smiles_qm9, dna or text8; for images pixels:16, that many levels of a value, of 2 to
-  # 256 (as published), and 10 classes, or pixels:16:9 (emoji); for genomes species:9,
-  # that many classes; the path of a tokenizer, a file or a directory;
-  # 'checkpoint': the one that the checkpoint brings along; or 'sentencepiece:1024':
-  # that many pieces, learnt from the training texts.
-  tokenizer: str = option('smiles_qm9', 'a name or a path', lambda x: x != '')
-  length: int = at_least(32, 1)  # Tokens per example, padding included.
-  frame: bool = True  # Packed text: rows begin with bos and end with eos, as MDLM's.
-  # Images: height and width, averaged down to; 0: as they are.
-  side: int = at_least(0, 0)
-  flip: bool = False  # Images: every epoch has each training image mirrored, too.
-  # Genomes: most stretches of a species, drawn once, of both splits; 0: all.
-  chunk_limit: int = at_least(0, 0)
-  # Genomes: every epoch has each training stretch on its other strand, too.
-  reverse_complement: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,18 +162,12 @@ class SampleSettings:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
-  """What is measured on a model."""
+  """What is measured on a model; domains add what only they measure."""
 
   num_examples: int = above(1024, 0)  # Held-out examples for the likelihood.
   batch_size: int = above(64, 0)
   repeats: int = above(4, 0)  # Times and masks drawn per example for the NELBO.
   judge_length: int = above(1024, 0)  # --mode=judge: most tokens it reads at once.
-  # Above 0: MAUVE of samples of text with the judge's features, over so many starts of
-  # k-means, against as many held-out rows.
-  mauve_seeds: int = at_least(0, 0)
-  # Genomes: epochs of a network trained to tell every set of samples from real
-  # stretches, as published 5; 0: none.
-  discriminator_epochs: int = at_least(5, 0)
   carried_steps: tuple = each((32,), int, 'whole numbers above 0', lambda x: x > 0)
 
 
@@ -253,7 +196,7 @@ class BenchmarkSettings:
     (), 'a tuple of strategies', lambda xs: all(is_kind(x, str) for x in xs)
   )
   # Batch and length whose compiled samplers' temporaries are told, of a random model
-  # that is none of images; (0, 0): none.
+  # that has no grid; (0, 0): none.
   memory_shape: tuple = option(
     (8, 1024),
     'a batch size and a length',
@@ -314,12 +257,17 @@ class Settings:
   compilation_cache: str = ''
   profile: ProfileSettings = ProfileSettings()
   mesh: MeshSettings = MeshSettings()
-  data: DataSettings = DataSettings()
+  # Of classes that have the options of every domain, too.
+  data: DataSettings = dataclasses.field(
+    default_factory=lambda: registry.data_settings()()
+  )
   model: ModelSettings = ModelSettings()
   method: MethodSettings = MethodSettings()
   train: TrainSettings = TrainSettings()
   sample: SampleSettings = SampleSettings()
-  evaluate: EvaluateSettings = EvaluateSettings()
+  evaluate: EvaluateSettings = dataclasses.field(
+    default_factory=lambda: registry.with_own_evaluation(EvaluateSettings)()
+  )
   compare: CompareSettings = CompareSettings()
   benchmark: BenchmarkSettings = BenchmarkSettings()
   plan: PlanSettings = PlanSettings()

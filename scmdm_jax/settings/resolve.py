@@ -8,22 +8,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from scmdm_jax.diffusion import strategies
-from scmdm_jax.domains.genomes import tokenizer as species
-from scmdm_jax.domains.images import tokenizer as pixels
-from scmdm_jax.domains.images.rows import SHAPES
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.settings.building import grid_of_rows, strategy_of
-from scmdm_jax.settings.options import (
-  ARCHITECTURES_OF,
-  CHECKPOINT_TOKENIZER,
-  DATASETS,
-  TRAINED_TOKENIZER,
-  DataSettings,
-  Settings,
-)
+from scmdm_jax.settings.building import strategy_of
+from scmdm_jax.settings.options import ARCHITECTURES_OF, Settings
 from scmdm_jax.settings.rules import is_kind
-
-_WITHOUT_CLASSES = ('molecules', 'text')
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
@@ -37,19 +26,21 @@ def _build(cls: type, values: Any, path: str) -> Any:
       near = difflib.get_close_matches(name, fields, n=1)
       hint = f'; did you mean {prefix}{near[0]}?' if near else ''
       raise BadInput(f'{prefix}{name}: no such option{hint}')
-  built = {}
+  built, default = {}, cls()
   for name, field in fields.items():
     if name not in values:
       continue
-    built[name] = _check(field, values[name], f'{prefix}{name}')
+    group = getattr(default, name)
+    if dataclasses.is_dataclass(group):
+      built[name] = _build(type(group), values[name], f'{prefix}{name}')
+    else:
+      built[name] = _check(field, values[name], f'{prefix}{name}')
   return cls(**built)
 
 
 def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
   """`value` of `field`, if it has the type and obeys the rule."""
   kind: Any = field.type
-  if dataclasses.is_dataclass(field.type):
-    return _build(kind, value, path)
   if kind is tuple and isinstance(value, list):
     value = tuple(value)
   if not is_kind(value, kind):
@@ -104,8 +95,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'method.objective: found {objective!r} with --mode={settings.mode}, which is of '
       "diffusion models; wanted 'masked'"
     )
-  _check_data(settings.data)
-  _check_mauve(settings)
+  _check_domain(settings)
   _check_sample(settings)
   for name in settings.benchmark.strategies:
     sample = dataclasses.replace(settings.sample, strategy=name)
@@ -118,11 +108,6 @@ def resolve(config: ConfigDict | dict) -> Settings:
     )
   if settings.mode == 'compare':
     _check_compare(settings)
-  if settings.method.class_shown and DATASETS[settings.data.name] in _WITHOUT_CLASSES:
-    raise BadInput(
-      f'method.class_shown: found {settings.method.class_shown:g} with data.name = '
-      f'{settings.data.name!r}; wanted 0, or data with classes'
-    )
   unsignalled = settings.method.injection == 'none' and settings.method.rate > 0
   if unsignalled and objective == 'masked':
     raise BadInput(
@@ -132,79 +117,35 @@ def resolve(config: ConfigDict | dict) -> Settings:
   return settings
 
 
-def _check_data(data: DataSettings) -> None:
-  """Refuses a tokenizer that is not one for the data, and rows of another length."""
-  choice = data.tokenizer
-  _check_genomes(data)
-  if data.name in SHAPES:
-    grid = grid_of_rows(data)
-    if data.length != 1 + math.prod(grid):
-      raise BadInput(
-        f'data.length: found {data.length}; wanted {1 + math.prod(grid)}, a class and '
-        f'{" x ".join(map(str, grid))} values'
-      )
-    if choice != CHECKPOINT_TOKENIZER and not pixels.is_name(choice):
-      raise BadInput(
-        f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
-        "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16, or with a number of "
-        'classes other than 10 behind them, as in pixels:16:9'
-      )
-    return
-  if data.side or data.flip:
+def _check_domain(settings: Settings) -> None:
+  """Refuses options and tokenizers of other domains, and what the own one refuses."""
+  data = settings.data
+  domain = registry.of(data)
+  for other in registry.domains():
+    if other is domain:
+      continue
+    wanted = f'{other.name}: {", ".join(other.data_sets)}'
+    for path, field in registry.own_options(other).items():
+      group, name = path.split('.')
+      value = getattr(getattr(settings, group), name)
+      # A default that is not off is no request.
+      if value and value != field.default:
+        raise BadInput(
+          f'{path}: found {value!r} with data.name = {data.name!r}; wanted '
+          f'{field.default!r}, or {wanted}'
+        )
+    for kind in other.tokenizers:
+      if kind.is_name(data.tokenizer) and not kind.shared:
+        raise BadInput(
+          f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
+          f'wanted one of {", ".join(k.pattern for k in domain.tokenizers)}, '
+          f"'checkpoint', or the path of a tokenizer; it is for {wanted}"
+        )
+  domain.check_settings(data, settings.evaluate, settings.judge)
+  if settings.method.class_shown and not domain.has_classes:
     raise BadInput(
-      f'data: found side {data.side}, flip {data.flip} with name = {data.name!r}; '
-      f'wanted 0 and False, or images: {", ".join(SHAPES)}'
-    )
-  if pixels.is_name(choice):
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
-      f'images only: {", ".join(SHAPES)}'
-    )
-  if DATASETS[data.name] == 'genomes':
-    return
-  molecules = data.name == 'qm9'
-  if not molecules and choice == 'smiles_qm9':
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted one '
-      "for text: 'sentencepiece:1024', 'checkpoint', or the path of a tokenizer"
-    )
-  if not choice.startswith(TRAINED_TOKENIZER):
-    return
-  size = choice.removeprefix(TRAINED_TOKENIZER)
-  if molecules or not (size.isdecimal() and 300 <= int(size) <= 1_000_000):
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted text '
-      'and a number of pieces from 300, as in sentencepiece:1024'
-    )
-
-
-def _check_mauve(settings: Settings) -> None:
-  """Refuses MAUVE of what is not text, or without anybody to read it."""
-  seeds, domain = settings.evaluate.mauve_seeds, DATASETS[settings.data.name]
-  if seeds and (domain != 'text' or not settings.judge):
-    raise BadInput(
-      f'evaluate.mauve_seeds: found {seeds} with data.name = {settings.data.name!r} '
-      f'and judge = {settings.judge!r}; wanted text and a judge that reads it, or 0'
-    )
-
-
-def _check_genomes(data: DataSettings) -> None:
-  """Refuses bases without classes, and what only genomes have elsewhere."""
-  genomes, choice = DATASETS[data.name] == 'genomes', data.tokenizer
-  if genomes and not (choice == CHECKPOINT_TOKENIZER or species.is_name(choice)):
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
-      "'species:COUNT' with 2 to 1000 species, as in species:9"
-    )
-  if genomes and data.length < 2:
-    raise BadInput(f'data.length: found {data.length}; wanted a class and bases')
-  if not genomes and (
-    data.chunk_limit or data.reverse_complement or species.is_name(choice)
-  ):
-    raise BadInput(
-      f'data: found chunk_limit {data.chunk_limit}, reverse_complement '
-      f'{data.reverse_complement}, tokenizer {choice!r} with data.name = '
-      f'{data.name!r}; wanted 0, False and another tokenizer, or genomes'
+      f'method.class_shown: found {settings.method.class_shown:g} with data.name = '
+      f'{data.name!r}; wanted 0, or data with classes'
     )
 
 

@@ -22,7 +22,6 @@ import numpy as np
 
 from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
-from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
@@ -30,7 +29,7 @@ from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import compilation_cache, opening, timing, workdir
+from scmdm_jax.runs import compilation_cache, measuring, opening, timing, workdir
 from scmdm_jax.settings.building import new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 from scmdm_jax.verbs.sample import compiled_sampler, draw, starting_rows
@@ -438,7 +437,7 @@ def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, An
   """
   tokenizer = opening.run_tokenizer(settings, directory)
   description, params = opening.load_masked(settings, directory, tokenizer)
-  measure = registry.of(settings.data).judging(settings, directory, tokenizer)
+  measure = measuring.measure_of(settings, directory, tokenizer)
   sample, schedule = settings.sample, schedule_of(settings.method)
   options = {
     OURS: sample,
@@ -522,7 +521,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   grid = getattr(bench.description.architecture, 'grid', ())
   if grid and options.lengths:
     raise BadInput(
-      f'benchmark.lengths: found {options.lengths} with a model of images; wanted '
+      f'benchmark.lengths: found {options.lengths} with a model of a grid; wanted '
       f'none, its length is that of its grid {grid}'
     )
   results: dict[str, Any] = {

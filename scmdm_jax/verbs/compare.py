@@ -23,9 +23,10 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import opening, timing, workdir
+from scmdm_jax.runs import measuring, opening, timing, workdir
 from scmdm_jax.runs.opening import mesh_of
 from scmdm_jax.settings.building import optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
@@ -108,8 +109,8 @@ class _Bench:
   settings: Settings
   base: evaluate.Model
   base_origin: dict[str, Any]
-  domain: registry.Domain
-  measure_samples: registry.Measure
+  domain: Domain[Any]
+  measure_samples: Measure
   tokenizer: Tokenizer
   train_rows: Rows
   test_rows: Rows
@@ -309,7 +310,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     base=base,
     base_origin=opening.base_origin(settings, directory),
     domain=domain,
-    measure_samples=domain.judging(settings, directory, tokenizer),
+    measure_samples=measuring.measure_of(settings, directory, tokenizer),
     tokenizer=tokenizer,
     train_rows=domain.read_rows(settings.data, tokenizer, 'train'),
     test_rows=domain.read_rows(settings.data, tokenizer, 'test'),

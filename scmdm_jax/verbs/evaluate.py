@@ -25,6 +25,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.processes import multihost
+from scmdm_jax.runs import measuring
 from scmdm_jax.runs.opening import load_masked, mesh_of, place, run_tokenizer
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import EvaluateSettings, Settings
@@ -150,7 +151,7 @@ def judge_samples(
   """All measures of a set of samples, by name.
 
   Args:
-    measure: those of the domain; see `registry.Domain.judging`.
+    measure: those of the domain; see `Domain.measuring`.
     drawn: the samples.
     tokenizer: of the run.
   """
@@ -169,11 +170,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `evaluation.json` and `samples.jsonl`, returns the same figures."""
   tokenizer = run_tokenizer(settings, workdir)
   domain = registry.of(settings.data)
-  domain.check(settings.data, workdir, tokenizer)
+  domain.check_run(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, workdir, tokenizer, mesh)
-  measure = domain.judging(settings, workdir, tokenizer)
+  measure = measuring.measure_of(settings, workdir, tokenizer)
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {
     'mode': 'evaluate',

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.judges.autoregressive import score
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
-from scmdm_jax.runs.perplexity import scorer, start_of
+from scmdm_jax.judges.protocol import CausalJudge, start_of
+from scmdm_jax.runs.judges import load_causal
+from scmdm_jax.runs.opening import run_tokenizer
 from scmdm_jax.settings.options import Settings
 
 
@@ -58,16 +58,13 @@ def read_texts(path: pathlib.Path) -> list[str]:
   return texts
 
 
-def judge_texts(
-  judge: Judge, texts: list[str], *, length: int, batch_size: int
-) -> dict[str, Any]:
+def judge_texts(judge: CausalJudge, texts: list[str], length: int) -> dict[str, Any]:
   """Perplexity of `texts`, and the entropy beside it.
 
   Args:
     judge: a causal model and its tokenizer.
     texts: at least one with a token.
     length: most tokens it reads at once; capped by what it can.
-    batch_size: windows at a time.
 
   Returns:
     Numbers of texts and of scored tokens, mean -log p (nats), perplexity, and the
@@ -79,14 +76,8 @@ def judge_texts(
     np.array([*given, *tokenizer.encode_text(text).tolist()], np.int32)
     for text in texts
   ]
-  length = min(length, judge.description.architecture.length)
-  judged = score(
-    scorer(judge),
-    rows,
-    length=length,
-    stride=max(length // 2, 1),
-    batch_size=batch_size,
-  )
+  length = min(length, judge.length)
+  judged = judge.score(rows, length=length, stride=max(length // 2, 1))
   if not judged.tokens:
     raise BadInput('--source: no text in it; wanted at least one token')
   return {
@@ -105,16 +96,13 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
   texts = read_texts(pathlib.Path(os.path.expanduser(source)))
-  judge = load_judge(settings, workdir, run_tokenizer(settings, workdir))
+  judge = load_causal(settings, workdir, run_tokenizer(settings, workdir))
   assert judge is not None
-  options = settings.evaluate
   figures = {
     'mode': 'judge',
     'judge': settings.judge,
     'source': source,
-    **judge_texts(
-      judge, texts, length=options.judge_length, batch_size=options.batch_size
-    ),
+    **judge_texts(judge, texts, settings.evaluate.judge_length),
   }
   temporary = workdir / 'judgement.tmp'
   temporary.write_text(json.dumps(figures, indent=2) + '\n')

@@ -20,6 +20,7 @@ from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Domain
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -216,7 +217,7 @@ def _records(drawn: Drawn, tokenizer: Tokenizer) -> list[dict[str, Any]]:
 
 
 def write_samples(
-  directory: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer, domain: registry.Domain
+  directory: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer, domain: Domain[Any]
 ) -> None:
   """`samples.jsonl`, and what the domain writes beside it.
 
@@ -237,7 +238,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `samples.jsonl` and returns the main figures."""
   tokenizer = run_tokenizer(settings, workdir)
   domain = registry.of(settings.data)
-  domain.check(settings.data, workdir, tokenizer)
+  domain.check_run(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   description, params = load_masked(

@@ -34,7 +34,7 @@ from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import classifiers, opening
+from scmdm_jax.runs import judges, opening
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training import loop
@@ -342,7 +342,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   )
   figures = {}
   if description.objective == 'classify':
-    figures = classifiers.heldout_figures(
+    figures = judges.heldout_figures(
       multihost.gathered(trained),
       description,
       registry.of(settings.data).read_rows(settings.data, tokenizer, 'test'),

@@ -4,11 +4,11 @@ import json
 import jax
 import numpy as np
 import pytest
+from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription

@@ -6,12 +6,12 @@ import pathlib
 
 import numpy as np
 import pytest
+from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.runs.classifiers import ClassJudge
 
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.genomes import domain
 from scmdm_jax.domains.genomes import rows as genome_rows
-from scmdm_jax.domains.tokenizers import get_tokenizer
-from scmdm_jax.runs.classifiers import ClassJudge
 from scmdm_jax.settings.options import DataSettings
 from tests import tiny_run
 

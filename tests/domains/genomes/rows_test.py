@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
+from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.domains.genomes import builder
 from scmdm_jax.domains.genomes import rows as genome_rows
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 
 TOKENIZER = get_tokenizer('species:2')

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.data.tokenizers.characters import DNA
 from scmdm_jax.domains import tokenizers
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 
 THREE = get_tokenizer('species:3')

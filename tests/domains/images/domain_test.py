@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 from PIL import Image
+from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.runs.classifiers import ClassJudge
 
 from scmdm_jax.domains.images import domain
 from scmdm_jax.domains.images import measures as judges
 from scmdm_jax.domains.images import rows as image_rows
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs.classifiers import ClassJudge
 from scmdm_jax.settings.resolve import resolve
 from tests.domains.images.idx_files import random_images, write_fashion
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.domains import tokenizers
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.domains.molecules import domain
-from scmdm_jax.domains.tokenizers import get_tokenizer
 
 pytest.importorskip('rdkit')
 TOKENIZER = get_tokenizer('smiles_qm9')

@@ -1,0 +1,37 @@
+"""Rows of text: documents one after the other, cut to length."""
+
+import functools
+
+from scmdm_jax.data import packing, sources
+from scmdm_jax.data.sources import Documents
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.domains.options import DataSettings
+from scmdm_jax.domains.text import builder
+from scmdm_jax.domains.text.options import TextSettings
+
+
+def documents(data: DataSettings, split: str) -> Documents:
+  """The documents of a split, prepared if need be; they are not read yet.
+
+  They are not held in memory but pass by once, on their way to `packing`.
+
+  Raises:
+    BadInput: no source, an unsuitable one, or no such split.
+    DamagedData: the source, or what an earlier run prepared, cannot be read.
+  """
+  config = builder.config_of(data.name, data.source or None)
+  found = sources.prepared(builder.Text, config, data.folder)
+  return Documents(
+    f'{config.name}-{split}',
+    sources.count(found, data.name, split),
+    functools.partial(sources.texts, found, split, builder.TEXT_COLUMN),
+  )
+
+
+def read_rows(
+  data: TextSettings, tokenizer: Tokenizer, split: str
+) -> packing.PackedRows:
+  """Documents one after the other, cut into rows int32 `[L]`."""
+  return packing.packed_rows(
+    documents(data, split), tokenizer, data.length, data.folder, data.frame
+  )
