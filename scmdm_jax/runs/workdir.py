@@ -18,10 +18,10 @@ from typing import IO, Any
 import jax
 
 from scmdm_jax.errors import BadInput
+from scmdm_jax.processes import multihost
 from scmdm_jax.regular_files import open_regular, read_regular
 from scmdm_jax.runs import compilation_cache
-from scmdm_jax.processes import multihost
-from scmdm_jax.settings.options import (Settings)
+from scmdm_jax.settings.options import Settings
 
 # Options that change nothing in what a run makes, but for the order of sums and, at a
 # rate between 0 and 1, for which examples are conditioned: it may move.
