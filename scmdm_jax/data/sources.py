@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import tensorflow_datasets as tfds
 
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular, special_files
 
 _BLOCK = 1000  # Records read at once.
 Builder = TypeVar('Builder', bound=tfds.core.GeneratorBasedBuilder)
@@ -70,6 +71,8 @@ def prepared(
           data_dir=root, config=config, file_format='array_record'
         ).download_and_prepare()
   with damage_named(directory):
+    if special := special_files(directory):
+      raise ValueError(f'{special[0]} is not a regular file')
     builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
@@ -144,7 +147,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   """Makes `folder` and waits until no other process prepares anything there."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / 'prepare.lock').open('w')
+    lock = open_regular(folder / 'prepare.lock', 'a')
   except OSError as error:
     raise BadInput(
       f'data directory {folder}: cannot be written ({error.strerror}); give another'

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.judges.autoregressive import Score
+from scmdm_jax.judges.windows import Score
 
 
 class Scoring(Protocol):
@@ -20,7 +20,7 @@ class Scoring(Protocol):
     stride: int,
     counted: Sequence[np.ndarray] | None = None,
   ) -> Score:
-    """The score of texts int32 [N] each; arguments as of `autoregressive.score`."""
+    """The score of texts int32 [N] each; arguments as of `windows.score`."""
     ...
 
 

@@ -16,20 +16,20 @@ from scmdm_jax.checkpoints import digests, store
 from scmdm_jax.data import sources, tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer, training
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
-from scmdm_jax.errors import BadInput, DamagedData
-from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.runs import converting
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import (
   CHECKPOINT_TOKENIZER,
   TRAINED_TOKENIZER,
   DataSettings,
 )
+from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.processes import multihost
 from scmdm_jax.parallel import rules
-from scmdm_jax.settings.options import Settings
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs import converting
 from scmdm_jax.settings.building import grid_of_rows
+from scmdm_jax.settings.options import Settings
 
 
 class Judge(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 
 from scmdm_jax.domains.images.tokenizer import CLASSES
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import read_regular
 
 _UNSIGNED_BYTES = 0x08  # The type byte in the magic number of IDX.
 _CIFAR_SHAPE = (3, 32, 32)
@@ -87,7 +88,7 @@ def _idx(path: pathlib.Path, rank: int) -> np.ndarray:
 
 def _bytes(path: pathlib.Path) -> bytes:
   try:
-    content = path.read_bytes()
+    content = read_regular(path)
     return gzip.decompress(content) if path.suffix == '.gz' else content
   # BadGzipFile is an OSError.
   except (OSError, EOFError, ValueError, zlib.error) as error:

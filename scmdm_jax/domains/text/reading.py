@@ -42,9 +42,8 @@ def _texts(
   """Samples in the judge's tokens, as MDLM's protocol wants; see `measures`."""
   own, frame = judge.tokenizer, frame_of(tokenizer)
   start = next(iter(start_of(own)), None)
-  return [
-    measures.reread(
-      sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id
-    )[: judge.length]
+  texts = (
+    measures.reread(sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id)
     for sample in samples
-  ]
+  )
+  return [text[: judge.length] for text in texts]
