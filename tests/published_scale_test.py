@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
-from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.checkpoints.model_config import description_from_config
 from scmdm_jax.domains.genomes.builder import SETS
 from scmdm_jax.domains.genomes.files import read_fasta
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.runs.converting import export_model
 from scmdm_jax.verbs import train
 from tests import tiny_run

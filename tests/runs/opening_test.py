@@ -4,17 +4,16 @@ import json
 import jax
 import numpy as np
 import pytest
-from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.domains import registry
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   ModelSettings,
   Settings,
@@ -49,7 +48,7 @@ def judge_of(vocab_size, tokenizer=''):
 
 
 def settings(tokenizer='checkpoint', checkpoint='', **changes):
-  data = DataSettings(tokenizer=tokenizer, length=16)
+  data = registry.data_settings()(tokenizer=tokenizer, length=16)
   return Settings(data=data, checkpoint=checkpoint, **changes)
 
 

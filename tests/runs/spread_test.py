@@ -6,9 +6,9 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax.checkpoints import store
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, ModelDescription
 from tests import tiny_run

@@ -6,10 +6,10 @@ import re
 import jax
 import numpy as np
 import pytest
-from scmdm_jax.domains.tokenizers import get_tokenizer
 
 from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store, training_store
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import workdir

@@ -10,15 +10,20 @@ from scmdm_jax.domains.images.files import Images
 from scmdm_jax.domains.options import DataSettings
 
 
-def open_images(data: DataSettings, split: str) -> Images:
-  """The images of a split, in its order; prepares them if need be.
+def prepared(data: DataSettings) -> builder.LabelledImages:
+  """The builder of the data set, prepared if need be.
 
   Raises:
-    BadInput: an unsuitable source, or no such split.
+    BadInput: an unsuitable source.
     DamagedData: the source, or what an earlier run prepared, cannot be read.
   """
   config = builder.config_of(data.name, data.source or None)
-  found = sources.prepared(builder.LabelledImages, config, data.folder)
+  return sources.prepared(builder.LabelledImages, config, data.folder)
+
+
+def open_images(data: DataSettings, split: str) -> Images:
+  """The images of a split, in its order; errors as `prepared`, or no such split."""
+  found = prepared(data)
   count = sources.count(found, data.name, split)
   shape: Any = found.info.features
   pixels = np.empty((count, *shape[builder.IMAGE].shape), np.uint8)

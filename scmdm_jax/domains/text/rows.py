@@ -10,17 +10,26 @@ from scmdm_jax.domains.text import builder
 from scmdm_jax.domains.text.options import TextSettings
 
 
+def prepared(data: DataSettings) -> builder.Text:
+  """The builder of the data set, prepared if need be.
+
+  Raises:
+    BadInput: no source, or an unsuitable one.
+    DamagedData: the source, or what an earlier run prepared, cannot be read.
+  """
+  config = builder.config_of(data.name, data.source or None)
+  return sources.prepared(builder.Text, config, data.folder)
+
+
 def documents(data: DataSettings, split: str) -> Documents:
   """The documents of a split, prepared if need be; they are not read yet.
 
   They are not held in memory but pass by once, on their way to `packing`.
-
-  Raises:
-    BadInput: no source, an unsuitable one, or no such split.
-    DamagedData: the source, or what an earlier run prepared, cannot be read.
+  Errors as `prepared`, or no such split.
   """
-  config = builder.config_of(data.name, data.source or None)
-  found = sources.prepared(builder.Text, config, data.folder)
+  found = prepared(data)
+  config = found.builder_config
+  assert config is not None
   return Documents(
     f'{config.name}-{split}',
     sources.count(found, data.name, split),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.data import tokenizers
-from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from tests.data.tokenizers import tiny
 
@@ -134,9 +134,9 @@ def test_a_new_model_takes_the_mask_of_the_tokenizer_or_one_id_more():
 
 def test_built_in_names():
   for name in ('smiles_qm9', 'dna', 'text8'):
-    assert built_in.get_tokenizer(name).name == name
+    assert registry.get_tokenizer(name).name == name
   with pytest.raises(BadInput, match=r"'smiles' is not known.*'dna', .*'smiles_qm9'"):
-    built_in.get_tokenizer('smiles')
+    registry.get_tokenizer('smiles')
 
 
 def test_files_of_a_directory(tmp_path):

@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from scmdm_jax.data import sources
-from scmdm_jax.domains.molecules import builder
+from scmdm_jax.domains.molecules import builder, rows
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
 
 
@@ -98,8 +98,9 @@ def test_unsuitable_files_are_named(tmp_path, name, text, kind, message):
 
 @pytest.mark.slow
 def test_real_package(tmp_path):
-  train = sources.open_split('qm9', tmp_path, 'train')
-  test = sources.open_split('qm9', tmp_path, 'test')
+  data = DataSettings('qm9', str(tmp_path))
+  train = rows.smiles(data, 'train')
+  test = rows.smiles(data, 'test')
   # 130,831 rows; ceil(0.05 * 130831) = ceil(6541.55).
   assert (len(train), len(test)) == (124_289, 6_542)
   # 87 molecules are in twice; 13 of them end up on both sides of the split.

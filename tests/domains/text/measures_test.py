@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from scmdm_jax.judges.windows import score
 
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.domains.text import measures
+from scmdm_jax.judges.windows import score
 from tests.data.tokenizers import tiny
 
 END = 9
