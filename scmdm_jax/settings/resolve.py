@@ -118,30 +118,28 @@ def resolve(config: ConfigDict | dict) -> Settings:
 
 
 def _check_domain(settings: Settings) -> None:
-  """Refuses options and tokenizers of other domains, and what the own one refuses."""
+  """Refuses what the domain of the data refuses, and what only other domains have."""
   data = settings.data
   domain = registry.of(data)
+  domain.check_settings(data, settings.evaluate, settings.judge)
   for other in registry.domains():
     if other is domain:
       continue
-    wanted = f'{other.name}: {", ".join(other.data_sets)}'
+    sets = f'{other.name}: {", ".join(other.data_sets)}'
     for path, field in registry.own_options(other).items():
       group, name = path.split('.')
       value = getattr(getattr(settings, group), name)
-      # A default that is not off is no request.
-      if value and value != field.default:
+      if value and value != field.default:  # What is off asks for nothing.
         raise BadInput(
           f'{path}: found {value!r} with data.name = {data.name!r}; wanted '
-          f'{field.default!r}, or {wanted}'
+          f'{field.default!r}, or {sets}'
         )
-    for kind in other.tokenizers:
-      if kind.is_name(data.tokenizer) and not kind.shared:
-        raise BadInput(
-          f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
-          f'wanted one of {", ".join(k.pattern for k in domain.tokenizers)}, '
-          f"'checkpoint', or the path of a tokenizer; it is for {wanted}"
-        )
-  domain.check_settings(data, settings.evaluate, settings.judge)
+    foreign = any(k.is_name(data.tokenizer) and not k.shared for k in other.tokenizers)
+    if foreign:
+      raise BadInput(
+        f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
+        f'wanted it for {sets} only'
+      )
   if settings.method.class_shown and not domain.has_classes:
     raise BadInput(
       f'method.class_shown: found {settings.method.class_shown:g} with data.name = '

@@ -110,7 +110,7 @@ def test_there_may_be_none(tmp_path):
   bare = saved(tmp_path / 'bare', described())
   with pytest.raises(BadInput, match='brings no tokenizer along; wanted one of smiles'):
     opening.run_tokenizer(settings(checkpoint=bare), tmp_path)
-  with pytest.raises(BadInput, match=r'no file or directory nowhere; wanted one of'):
+  with pytest.raises(BadInput, match=r'no file or directory nowhere; wanted the name'):
     opening.run_tokenizer(settings('nowhere'), tmp_path)
 
 
