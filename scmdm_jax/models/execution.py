@@ -50,6 +50,18 @@ class Execution:
   remat: str = 'none'
   dtype: str = ''
 
+  def per_token(
+    self, layer: Callable[[jax.Array], jax.Array], x: jax.Array
+  ) -> jax.Array:
+    """Applies a dense `layer` to `x` [B, L, D], as one [B L, D] product where it may.
+
+    On CPU the backward pass of the product then takes half the time. Where positions
+    are split over devices they would have to move for it.
+    """
+    if self.parts > 1:
+      return layer(x)
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
   def block(self, cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """`cls`, a module class, with the chosen rematerialisation."""
     if self.remat == 'none':

@@ -1,5 +1,7 @@
 """How a network runs does not change what it computes, but for rounding."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
@@ -53,3 +55,37 @@ def test_products_in_bfloat16_are_near(arch):
   off = np.linalg.norm(rounded - gradients) / np.linalg.norm(gradients)
   assert 0 < off < 0.05
   assert rounded.dtype == np.float32  # Of the masters.
+
+
+def products_with_weights(arch, **execution):
+  """Shapes of what is multiplied by a matrix in a forward pass, in order."""
+  description = tiny.describe(arch, 'none')
+  params = denoiser.abstract_params(description)
+
+  def encode(params, tokens, signal, sigma):
+    model = denoiser.bind(params, description, execution=Execution(**execution))
+    return model.encode(tokens, signal, sigma)
+
+  tokens = jax.ShapeDtypeStruct((4, tiny.LENGTH), np.int32)
+  signal = jax.ShapeDtypeStruct((4, tiny.LENGTH, tiny.DIM), np.float32)
+  sigma = jax.ShapeDtypeStruct((4,), np.float32)
+  text = jax.jit(encode).lower(params, tokens, signal, sigma).as_text()
+  operands = re.findall(
+    r'dot_general.*: \(tensor<([\dx]+)xf32>, tensor<(\d+x\d+)xf32>', text
+  )
+  return [tuple(map(int, left.split('x'))) for left, _ in operands]
+
+
+@pytest.mark.parametrize('arch', tiny.ARCHITECTURES)
+def test_dense_layers_work_on_all_tokens_at_once(arch):
+  found = products_with_weights(arch)
+  tokens = [shape for shape in found if shape[0] == 4 * tiny.LENGTH]
+  # Of the one block: q, k, v and o, gate, up and down; or fused q, k and v, o and two.
+  fused = arch in ('dit', 'udlm', 'gpt2')
+  assert len(tokens) == (4 if fused else 7)
+  assert all(len(shape) == 2 for shape in found)
+  # Where positions are split over devices they stay apart.
+  apart = products_with_weights(arch, parts=2)
+  assert [shape for shape in apart if len(shape) == 3] == [
+    (4, tiny.LENGTH, width) for _, width in tokens
+  ]
