@@ -92,7 +92,7 @@ class Block(nn.Module):
       q, k = (rotate_in_grid(y, self.config.grid) for y in (q, k))
     else:
       q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    q, k, v = self.execution.meet(q, k, v)
+    q, k, v = self.execution.placement.gather_keys(q, k, v)
     mixed = attend(q, k, v, real=real, window=self.config.window)
     return per_token(self.attn_out, mixed.reshape(batch, length, dim))
 
@@ -148,7 +148,7 @@ class DiT(nn.Module):
     self.sigma_map = SigmaMap(self.config.cond_dim)
     if self.config.num_classes:
       self.cond_map = ClassMap(self.config.num_classes, self.config.cond_dim)
-    block = self.execution.block(Block)
+    block = self.execution.with_remat(Block)
     self.blocks = [
       block(self.config, self.execution) for _ in range(self.config.num_blocks)
     ]
@@ -186,7 +186,7 @@ class DiT(nn.Module):
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = self.execution.spread(block(x, cond, real))
+      x = self.execution.placement.constrain(block(x, cond, real))
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

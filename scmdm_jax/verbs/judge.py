@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.judges.autoregressive import score
 from scmdm_jax.judges.diversity import unigram_entropy
+from scmdm_jax.regular_files import read_regular
 from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
 from scmdm_jax.runs.perplexity import scorer, start_of
+from scmdm_jax.runs.windows import score
 from scmdm_jax.settings.options import Settings
 
 
@@ -35,7 +36,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
     BadInput: no such file, not UTF-8, or a line without a text.
   """
   try:
-    whole = path.read_bytes().decode('utf-8')
+    whole = read_regular(path).decode('utf-8')
   except OSError as e:
     raise BadInput(f'--source {path}: {e.strerror}; wanted a text file') from e
   except UnicodeDecodeError as e:

@@ -8,6 +8,7 @@ import pytest
 
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.execution import REMATS, Execution
+from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.settings.options import MethodSettings
 from scmdm_jax.verbs.train import make_loss
 from tests.compiling import quick_jit
@@ -57,6 +58,12 @@ def test_products_in_bfloat16_are_near(arch):
   assert rounded.dtype == np.float32  # Of the masters.
 
 
+class SplitSequence(Placement):
+  """Claims that two devices share every example, and moves nothing."""
+
+  sequence_shards = 2
+
+
 def products_with_weights(arch, **execution):
   """Shapes of what is multiplied by a matrix in a forward pass, in order."""
   description = tiny.describe(arch, 'none')
@@ -70,10 +77,8 @@ def products_with_weights(arch, **execution):
   signal = jax.ShapeDtypeStruct((4, tiny.LENGTH, tiny.DIM), np.float32)
   sigma = jax.ShapeDtypeStruct((4,), np.float32)
   text = jax.jit(encode).lower(params, tokens, signal, sigma).as_text()
-  operands = re.findall(
-    r'dot_general.*: \(tensor<([\dx]+)xf32>, tensor<(\d+x\d+)xf32>', text
-  )
-  return [tuple(map(int, left.split('x'))) for left, _ in operands]
+  matrix = r'dot_general.*: \(tensor<([\dx]+)xf32>, tensor<\d+x\d+xf32>'
+  return [tuple(map(int, left.split('x'))) for left in re.findall(matrix, text)]
 
 
 @pytest.mark.parametrize('arch', tiny.ARCHITECTURES)
@@ -85,7 +90,7 @@ def test_dense_layers_work_on_all_tokens_at_once(arch):
   assert len(tokens) == (4 if fused else 7)
   assert all(len(shape) == 2 for shape in found)
   # Where positions are split over devices they stay apart.
-  apart = products_with_weights(arch, parts=2)
+  apart = products_with_weights(arch, placement=SplitSequence())
   assert [shape for shape in apart if len(shape) == 3] == [
     (4, tiny.LENGTH, width) for _, width in tokens
   ]
