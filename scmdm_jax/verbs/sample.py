@@ -24,7 +24,9 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import load_masked, mesh_of, place, run_tokenizer
 from scmdm_jax.settings.building import schedule_of, strategy_of
@@ -56,7 +58,7 @@ def compiled_sampler(
   mask_id = description.mask_id
 
   def draw_batch(params, keys, x_init, temperature) -> Samples:
-    network = denoiser.bind(params, description, execution=meshes.execution(mesh))
+    network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
     guidance = None
     if options.guidance:
       # The same network, shown no prompt (LLaDA).
@@ -72,7 +74,7 @@ def compiled_sampler(
       mask_id,
       options.num_steps,
       strategy_of(options),
-      self_condition=options.self_conditioning,
+      self_conditioning=options.self_conditioning,
       temperature=temperature,
       top_p=options.top_p,
       noise=options.noise,
