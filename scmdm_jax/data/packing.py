@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import numpy as np
 import tqdm
 
+from scmdm_jax import files
 from scmdm_jax.data.pipeline import check_vocabulary
 from scmdm_jax.data.sources import Documents, locked
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -91,7 +92,7 @@ def packed_rows(
     raise BadInput(f'data.length: found {length}; wanted at least {least} for text')
   folder = data_dir / 'tokens' / f'{documents.key}-{tokenizer.fingerprint[:16]}'
   paths = [folder / f'{first:010}.npy' for first in range(0, documents.count, _PART)]
-  if not all(path.exists() for path in paths):
+  if not all(path.is_file() for path in paths):
     with locked(folder):
       _write_parts(documents, tokenizer, paths)
   try:
@@ -128,15 +129,13 @@ def _write_parts(
   for path in paths:
     first = int(path.stem)
     texts = itertools.islice(counted, _PART)
-    if path.exists():
+    if path.is_file():
       for _ in texts:
         pass
       continue
     tokens = _encode(texts, tokenizer, first)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
+    with files.replacing(path) as temporary, temporary.open('wb') as file:
       np.save(file, tokens)
-    temporary.rename(path)
 
 
 def _encode(texts: Iterable[str], tokenizer: Tokenizer, first: int) -> np.ndarray:

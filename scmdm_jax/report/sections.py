@@ -8,7 +8,7 @@ from typing import Any
 from scmdm_jax.domains.images import tokenizer
 from scmdm_jax.report import figures, page, summary, table, text, trajectory
 
-_FINDINGS = (*table.QUALITY, 'carried_elbo')
+_FINDINGS = (*table.QUALITY, 'carried_nelbo')
 _STEPS_FIGURES = table.HEADLINE
 
 Report = Mapping[str, Any]
@@ -138,10 +138,13 @@ def gallery(report: Report) -> str:
   draw = _texts
   if report['domain'] == 'molecules':
     # RDKit is an extra of this domain.
+    from scmdm_jax.domains.molecules import drawing
 
-    draw = text.gallery_html
+    draw = drawing.gallery_html
   elif report['domain'] == 'images':
-    draw = functools.partial(text.gallery_html, levels=_levels(report))
+    from scmdm_jax.domains.images import drawing
+
+    draw = functools.partial(drawing.gallery_html, levels=_levels(report))
   parts = [
     f'<h3>{text.escape(arm)}</h3>{draw(samples)}'
     for arm, samples in report['gallery'].items()

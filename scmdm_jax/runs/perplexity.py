@@ -8,12 +8,13 @@ import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.text import measures
-from scmdm_jax.judges.autoregressive import causal_nll, score
 from scmdm_jax.domains.text.mauve import last_hidden
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.runs.opening import Judge
 from scmdm_jax.processes import multihost
+from scmdm_jax.runs.opening import Judge
+from scmdm_jax.runs.windows import score
+from scmdm_jax.training.losses import causal_nll
 
 
 @functools.cache
@@ -118,7 +119,7 @@ def generative_perplexity(
 def text_perplexity(
   judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
-  """MDLM's generative perplexity of `samples` int [N, L]; protocol in domains/text/measures."""
+  """MDLM's generative perplexity of `samples` int [N, L]; see domains/text/measures."""
   limit = judge.description.architecture.length
   rows = _texts(judge, samples, tokenizer)
   return score(
@@ -165,13 +166,13 @@ def _frame(tokenizer: Tokenizer) -> list[int]:
 
 
 def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
-  """Samples in the judge's tokens, as MDLM's protocol wants; see domains/text/measures."""
+  """Samples in the judge's tokens, by MDLM's protocol; see domains/text/measures."""
   own, frame = judge.tokenizer, _frame(tokenizer)
   limit = judge.description.architecture.length
   start = next(iter(start_of(own)), None)
   return [
-    measures.reread(sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id)[
-      :limit
-    ]
+    measures.reread(
+      sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id
+    )[:limit]
     for sample in samples
   ]

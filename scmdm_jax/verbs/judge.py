@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.errors import BadInput
-from scmdm_jax.judges.autoregressive import score
 from scmdm_jax.judges.diversity import unigram_entropy
+from scmdm_jax.regular_files import read_regular
 from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
 from scmdm_jax.runs.perplexity import scorer, start_of
+from scmdm_jax.runs.windows import score
 from scmdm_jax.settings.options import Settings
 
 
@@ -35,7 +37,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
     BadInput: no such file, not UTF-8, or a line without a text.
   """
   try:
-    whole = path.read_bytes().decode('utf-8')
+    whole = read_regular(path).decode('utf-8')
   except OSError as e:
     raise BadInput(f'--source {path}: {e.strerror}; wanted a text file') from e
   except UnicodeDecodeError as e:
@@ -116,7 +118,5 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
       judge, texts, length=options.judge_length, batch_size=options.batch_size
     ),
   }
-  temporary = workdir / 'judgement.tmp'
-  temporary.write_text(json.dumps(figures, indent=2) + '\n')
-  temporary.rename(workdir / 'judgement.json')
+  files.write_json(workdir / 'judgement.json', figures)
   return figures

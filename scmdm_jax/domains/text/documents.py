@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular, read_regular
 
 _PLAIN = ('.txt', '.text', '.md', '.rst')
 _HTML = ('.html', '.htm')
@@ -95,7 +96,7 @@ def _documents(path: pathlib.Path, column: str) -> Iterator[str]:
     case '.parquet':
       yield from _rows(path, column)
       return
-  text = _decoded(path.read_bytes(), path, 0).removeprefix('\ufeff')
+  text = _decoded(read_regular(path), path, 0).removeprefix('\ufeff')
   if path.suffix.lower() in _HTML:
     text = html_text(text)
   if text.strip():
@@ -104,7 +105,7 @@ def _documents(path: pathlib.Path, column: str) -> Iterator[str]:
 
 def _lines(path: pathlib.Path, column: str) -> Iterator[str]:
   start = 0
-  with path.open('rb') as file:
+  with open_regular(path) as file:
     for number, line in enumerate(file, 1):
       text = _decoded(line, path, start)
       start += len(line)
