@@ -118,6 +118,7 @@ class Domain(Generic[Data]):
     documents: (data, split) -> texts that a tokenizer can be learnt from; None where
       examples are not texts.
     grid: data -> channels, height and width of the picture in a row; () if it is none.
+    framing: data -> one of `description.FRAMINGS`, of a model trained on its rows.
     of_likelihood: likelihoods in nats per token -> further figures by name.
     show: (data, samples int32 [N, L], tokenizer) -> samples as a page shows them, one
       each: a text, or {'caption': text, 'image': data URI or None}.
@@ -140,6 +141,7 @@ class Domain(Generic[Data]):
   check_run: Callable[[Data, pathlib.Path, Tokenizer], None] = _nothing_refused
   documents: Callable[[Data, str], Documents] | None = None
   grid: Callable[[Data], tuple[int, ...]] = lambda _: ()
+  framing: Callable[[Data], str] = lambda _: ''
   of_likelihood: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
   show: Callable[[Data, np.ndarray, Tokenizer], list[Any]] = _decoded
   film: str = ''

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import digests, store
 from scmdm_jax.data import sources, tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer, training
@@ -159,6 +160,7 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     mask_id=model.description.mask_id,
     vocab_size=model.description.architecture.vocab_size,
     where=choice,
+    framed=model.description.framing == 'start_end',
   )
 
 
@@ -173,9 +175,7 @@ def _trained_tokenizer(data: DataSettings, vocab_size: int) -> pathlib.Path:
     with sources.locked(folder):
       if not path.exists():
         model = training.train_sentencepiece(documents.texts(), vocab_size)
-        temporary = folder / 'tokenizer.tmp'
-        temporary.write_bytes(model)
-        temporary.rename(path)
+        files.write_bytes(path, model)
   return path
 
 
@@ -188,6 +188,7 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
       mask_id=description.mask_id,
       vocab_size=description.architecture.vocab_size,
       where=str(model.directory / store.TOKENIZER),
+      framed=description.framing == 'start_end',
     )
   if registry.is_built_in(description.tokenizer):
     return registry.get_tokenizer(description.tokenizer)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.judges.protocol import CausalJudge, start_of
@@ -105,7 +106,5 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
     'source': source,
     **judge_texts(judge, texts, settings.evaluate.judge_length),
   }
-  temporary = workdir / 'judgement.tmp'
-  temporary.write_text(json.dumps(figures, indent=2) + '\n')
-  temporary.rename(workdir / 'judgement.json')
+  files.write_json(workdir / 'judgement.json', figures)
   return figures

@@ -106,4 +106,5 @@ DOMAIN = Domain(
   check_settings=check_settings,
   documents=documents,
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
+  framing=lambda data: 'start_end' if data.frame else 'none',
 )
