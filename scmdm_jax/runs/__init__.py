@@ -1,1 +1,1 @@
-"""What verbs share: a model opened, adapted, sampled, scored; the workdir of a run."""
+"""What verbs share: opening, adapting, sampling and scoring a model, and workdirs."""

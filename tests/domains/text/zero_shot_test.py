@@ -19,7 +19,7 @@ from scmdm_jax.domains import registry
 from scmdm_jax.domains.text.options import TextSettings
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.verbs import evaluate
+from scmdm_jax.runs import scoring
 from tests import tiny_run
 from tests.compiling import quick_jit
 
@@ -91,7 +91,7 @@ SETS = {
 
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
-  compiled = (evaluate._compiled_nelbo, evaluate._compiled_carried)
+  compiled = (scoring._compiled_nelbo, scoring._compiled_carried)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
     for cached in compiled:
