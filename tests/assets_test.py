@@ -145,9 +145,7 @@ def test_judge_tells_text_from_shuffled_text(tmp_path):
   rng = np.random.default_rng(0)
   shuffled = rng.permuted(tokens[:, 1:-1], axis=1)
   shuffled = np.concatenate([tokens[:, :1], shuffled, tokens[:, -1:]], axis=1)
-  real, noise = (
-    text_perplexity(judge, rows, tokenizer) for rows in (tokens, shuffled)
-  )
+  real, noise = (text_perplexity(judge, rows, tokenizer) for rows in (tokens, shuffled))
   # On held-out rows of 64, 13.6 and 2750 (see the card); rows of 32 know less.
   assert 10 < real < 25
   assert noise > 1000
