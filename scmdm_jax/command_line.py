@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import pathlib
 import re
 import traceback
 import types
@@ -12,6 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from scmdm_jax.errors import BadInput
+from scmdm_jax.regular_files import read_regular
 
 
 class Options(NamedTuple):
@@ -105,7 +105,7 @@ def load_config(spec: str) -> ConfigDict:
   path, _, argument = spec.partition(':')
   arguments = [argument] if ':' in spec else []
   try:
-    code = pathlib.Path(path).read_bytes()
+    code = read_regular(path)
   except OSError as e:
     raise BadInput(
       f'--config {path}: {e.strerror}; wanted a Python file with get_config()'

@@ -13,6 +13,7 @@ from typing import Any
 
 from scmdm_jax.checkpoints import disk
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular
 
 MANIFEST = 'digests.json'
 FORMAT = 1
@@ -114,7 +115,7 @@ def _digests(directory: pathlib.Path, names: list[str]) -> dict[str, str]:
 
 def _digest(path: pathlib.Path) -> str:
   try:
-    with path.open('rb') as file:
+    with open_regular(path) as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()
   except OSError as e:
     raise DamagedData(f'{path}: cannot be read ({e.strerror}); use another copy') from e

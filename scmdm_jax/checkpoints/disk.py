@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular
 
 # Configurations are a few kB; the index of a 70B model is under 200 kB.
 MAX_JSON_BYTES = 8 << 20
@@ -25,9 +26,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     DamagedData: not UTF-8, not JSON, nested too deep, or not an object.
   """
   try:
-    # Reads one byte beyond the cap instead of asking for the size: the file may be
-    # a pipe, or grow.
-    with path.open('rb') as file:
+    # Reads one byte beyond the cap instead of asking for the size: the file may grow.
+    with open_regular(path) as file:
       data = file.read(MAX_JSON_BYTES + 1)
   except OSError as e:
     raise BadInput(f'{path}: {e.strerror}; wanted a readable JSON file') from e

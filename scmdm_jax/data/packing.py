@@ -91,7 +91,7 @@ def packed_rows(
     raise BadInput(f'data.length: found {length}; wanted at least {least} for text')
   folder = data_dir / 'tokens' / f'{documents.key}-{tokenizer.fingerprint[:16]}'
   paths = [folder / f'{first:010}.npy' for first in range(0, documents.count, _PART)]
-  if not all(path.exists() for path in paths):
+  if not all(path.is_file() for path in paths):
     with locked(folder):
       _write_parts(documents, tokenizer, paths)
   try:
@@ -128,7 +128,7 @@ def _write_parts(
   for path in paths:
     first = int(path.stem)
     texts = itertools.islice(counted, _PART)
-    if path.exists():
+    if path.is_file():
       for _ in texts:
         pass
       continue

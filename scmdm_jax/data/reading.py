@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from typing import IO
 
 from scmdm_jax.errors import BadInput, DamagedData, first_line
+from scmdm_jax.regular_files import open_regular
 
 # Endings of a name that say how a file is packed.
 PACKED = ('.gz', '.bgz', '.bz2', '.xz', '.lzma', '.zst')
@@ -52,7 +53,7 @@ def opened(path: pathlib.Path) -> Iterator[IO[bytes]]:
   """
   try:
     with contextlib.ExitStack() as stack:
-      plain = stack.enter_context(path.open('rb'))
+      plain = stack.enter_context(open_regular(path))
       yield stack.enter_context(_unpacked(plain, path))
   except (EOFError, lzma.LZMAError, zlib.error) as error:
     raise DamagedData(

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scmdm_jax.data import splits
 from scmdm_jax.domains.images import builder as images_dataset_builder
 from scmdm_jax.domains.images.builder import LabelledImages
 from scmdm_jax.domains.images.files import Images
@@ -27,6 +28,7 @@ from scmdm_jax.domains.molecules.builder import Qm9
 from scmdm_jax.domains.text import builder as text_dataset_builder
 from scmdm_jax.domains.text.builder import Text
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular, special_files
 
 # Data sets by name: QM9, the sets of texts, the sets of images. How genomes are cut
 # depends on the run: see `genome_rows`.
@@ -198,9 +200,15 @@ def prepared(
           data_dir=root, config=config, file_format='array_record'
         ).download_and_prepare()
   with damage_named(directory):
+    if special := special_files(directory):
+      raise ValueError(f'{special[0]} is not a regular file')
     builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
+    facts = builder.info.metadata
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+  if facts:
+    splits.report(facts, counts)
   return builder
 
 
@@ -256,7 +264,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   """Makes `folder` and waits until no other process prepares anything there."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / 'prepare.lock').open('w')
+    lock = open_regular(folder / 'prepare.lock', 'a')
   except OSError as error:
     raise BadInput(
       f'data directory {folder}: cannot be written ({error.strerror}); give another'

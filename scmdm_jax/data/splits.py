@@ -91,8 +91,8 @@ def named(
         'move files'
       )
   splits: dict[str, list[pathlib.Path]] = {}
-  for path, said in found.items():
-    splits.setdefault(*said, []).append(path)
+  for path, (name,) in found.items():
+    splits.setdefault(name, []).append(path)
   held_out = [name for name in _HELD_OUT_NAMES if name in splits]
   result = {'train': splits['train']} if 'train' in splits else {}
   if held_out:
@@ -131,7 +131,7 @@ def by_content(keys: np.ndarray, source: pathlib.Path) -> np.ndarray:
 
 
 def report(facts: Mapping[str, Any], counts: Mapping[str, int]) -> None:
-  """Says, and keeps in the journal, which rule made a split and how large its parts are.
+  """Says and keeps which rule made a split, and how many documents its parts have.
 
   Args:
     facts: what a builder keeps of it: `rule`, and perhaps `left_out` (some of the

@@ -13,6 +13,7 @@ from typing import Any
 
 from scmdm_jax.data import reading
 from scmdm_jax.errors import BadInput, DamagedData, first_line
+from scmdm_jax.regular_files import open_regular
 
 JSON = ('.json', '.jsonl', '.ndjson', '.jsonlines')
 PARQUET = ('.parquet', '.pq')
@@ -89,7 +90,7 @@ def parquet_rows(
   from pyarrow import parquet
 
   row = 0
-  with path.open('rb') as plain, reading.opened(path) as stream:
+  with open_regular(path) as plain, reading.opened(path) as stream:
     # Parquet is read from its end: what is packed has to be unpacked first.
     packed = plain.read(4) != b'PAR1'
     source: Any = pa.py_buffer(stream.read()) if packed else path

@@ -1,27 +1,9 @@
-"""How well a classifier knows the classes of rows, and how well it is known to.
+"""How well a classifier knows the classes of rows.
 
 A row is int32 [L] and begins with the token of its class; classes have ids in a run.
 """
 
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-
-def class_nll(
-  logits: Callable[[jax.Array], jax.Array], rows: jax.Array, first_class: int
-) -> jax.Array:
-  """-log p(class | content) in nats, float32 [B].
-
-  Args:
-    logits: rows int32 [B, L] -> class scores [B, C].
-    rows: int32 [B, L], each beginning with its class.
-    first_class: id of class 0.
-  """
-  scores = jax.nn.log_softmax(logits(rows).astype(jnp.float32))
-  return -jnp.take_along_axis(scores, rows[:, :1] - first_class, axis=1)[:, 0]
 
 
 def accuracy(wanted: np.ndarray, found: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from scmdm_jax.judges.classifier import accuracy, macro_f1
 from scmdm_jax.models import conv
 from scmdm_jax.models.description import ConvConfig, ModelDescription
 from scmdm_jax.runs import opening
-from scmdm_jax.settings.options import (Settings)
+from scmdm_jax.settings.options import Settings
 
 
 class ClassJudge(NamedTuple):

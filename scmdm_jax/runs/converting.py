@@ -20,8 +20,8 @@ from scmdm_jax.checkpoints import (
   store,
 )
 from scmdm_jax.data import tokenizers
-from scmdm_jax.domains import tokenizers as built_in
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
+from scmdm_jax.domains import tokenizers as built_in
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 

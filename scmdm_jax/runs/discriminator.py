@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.data import pipeline
-from scmdm_jax.judges.classifier import class_nll
 from scmdm_jax.domains.genomes.measures import rank_auroc
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.models.description import ConvConfig, ModelDescription
 from scmdm_jax.runs import classifiers
+from scmdm_jax.training.losses import class_nll
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
 
 _HELD_OUT = 0.1  # As published.

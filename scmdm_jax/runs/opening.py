@@ -14,18 +14,18 @@ from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import digests, store
 from scmdm_jax.data import tokenizers
-from scmdm_jax.domains import tokenizers as built_in
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
+from scmdm_jax.domains import prepared
+from scmdm_jax.domains import tokenizers as built_in
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.runs import converting
-from scmdm_jax.domains import prepared
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.processes import multihost
 from scmdm_jax.parallel import rules
-from scmdm_jax.settings.options import (CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings)
-from scmdm_jax.settings.building import (grid_of_rows)
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs import converting
+from scmdm_jax.settings.building import grid_of_rows
+from scmdm_jax.settings.options import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
 
 
 class Judge(NamedTuple):
@@ -249,7 +249,7 @@ def fitted(
   if grid and grid != grid_of_rows(settings.data):
     raise BadInput(
       f'{where}: its images have {" x ".join(map(str, grid))} values; wanted '
-      f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as prepared.name = '
+      f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as data.name = '
       f'{settings.data.name!r} with side {settings.data.side} has'
     )
   return _padded(description, tokenizer)
@@ -268,7 +268,7 @@ def _check_tokenizer(
     )
   if not known and description.tokenizer not in ('', tokenizer.name):
     raise BadInput(
-      f'{where}: its tokenizer is {description.tokenizer!r}; wanted prepared.tokenizer = '
+      f'{where}: its tokenizer is {description.tokenizer!r}; wanted data.tokenizer = '
       f'{tokenizer.name!r}'
     )
   if description.architecture.vocab_size < tokenizer.vocab_size:

@@ -8,12 +8,13 @@ import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.text import measures
-from scmdm_jax.judges.autoregressive import causal_nll, score
 from scmdm_jax.domains.text.mauve import last_hidden
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.runs.opening import Judge
 from scmdm_jax.processes import multihost
+from scmdm_jax.runs.opening import Judge
+from scmdm_jax.runs.windows import score
+from scmdm_jax.training.losses import causal_nll
 
 
 @functools.cache
@@ -170,8 +171,8 @@ def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.n
   limit = judge.description.architecture.length
   start = next(iter(start_of(own)), None)
   return [
-    measures.reread(sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id)[
-      :limit
-    ]
+    measures.reread(
+      sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id
+    )[:limit]
     for sample in samples
   ]

@@ -18,9 +18,10 @@ from typing import IO, Any
 import jax
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs import compilation_cache
 from scmdm_jax.processes import multihost
-from scmdm_jax.settings.options import (Settings)
+from scmdm_jax.regular_files import open_regular, read_regular
+from scmdm_jax.runs import compilation_cache
+from scmdm_jax.settings.options import Settings
 
 # Options that change nothing in what a run makes, but for the order of sums and, at a
 # rate between 0 and 1, for which examples are conditioned: it may move.
@@ -80,7 +81,7 @@ def _open(workdir: pathlib.Path, settings: Settings) -> tuple[IO[str], bool]:
     raise BadInput(f'--workdir {workdir}: a model checkpoint; give another directory')
   with _writing(workdir):
     workdir.mkdir(parents=True, exist_ok=True)
-    lock = (workdir / '.lock').open('w')
+    lock = open_regular(workdir / '.lock', 'a')
   try:
     # Released by the system when the process ends, however it ends.
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -135,7 +136,9 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
   wanted = json.loads(json.dumps(config))
   if path.exists():
     try:
-      found = json.loads(path.read_text())
+      found = json.loads(read_regular(path))
+    except OSError as e:
+      raise BadInput(f'{path}: {e.strerror}; give another --workdir') from e
     except ValueError as e:
       raise BadInput(f'{path}: not JSON ({e}); give another --workdir') from e
     # Many programs have a config.json; one of theirs must not be overwritten.

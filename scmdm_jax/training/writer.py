@@ -1,32 +1,59 @@
 """Metrics to JSON lines and TensorBoard, and a progress bar on a terminal."""
 
 import json
+import logging
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
 
 import tqdm
 from tensorboardX import SummaryWriter
 
+from scmdm_jax.errors import DamagedData
+from scmdm_jax.regular_files import open_regular, read_regular
+
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-  """The lines of a metrics file; a last line cut short by a kill is left out."""
-  return [record for _, record in _lines(path)]
+  """Returns the sound lines of a metrics file; damaged ones are left out.
+
+  Raises:
+    DamagedData: it is no regular file, or cannot be read.
+  """
+  return [record for _, record in _lines(path) if record is not None]
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, dict]]:
-  """Where each line ends, in bytes, and what it says."""
-  end = 0
-  for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-    try:
-      record = json.loads(line)
-    except ValueError:
-      return
-    if not line.endswith(b'\n'):
-      return
-    end += len(line)
-    yield end, record
+def _lines(path: pathlib.Path) -> list[tuple[bytes, dict | None]]:
+  """Every line with its record; None for one that is damaged or was cut by a kill."""
+  try:
+    lines = read_regular(path).splitlines(keepends=True)
+  except FileNotFoundError:
+    return []
+  except OSError as e:
+    raise DamagedData(f'{path}: cannot be read ({e.strerror}); move it away') from e
+  return [(line, _record(line)) for line in lines]
+
+
+def _record(line: bytes) -> dict | None:
+  try:
+    record = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  # Of a line without its end more could follow.
+  sound = line.endswith(b'\n') and isinstance(record, dict)
+  return record if sound and type(record.get('step')) is int else None
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+  """Drops what is damaged or behind `step`; a kill leaves the old lines or the new."""
+  lines = _lines(path)
+  damaged = sum(record is None and line.endswith(b'\n') for line, record in lines)
+  if damaged:
+    logging.warning('%s: dropped %d damaged lines', path, damaged)
+  kept = [line for line, record in lines if record and record['step'] <= step]
+  if len(kept) < len(lines):
+    temporary = path.with_suffix('.tmp')
+    temporary.write_bytes(b''.join(kept))
+    temporary.rename(path)
 
 
 class MetricWriter:
@@ -41,10 +68,8 @@ class MetricWriter:
   ):
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / 'metrics.jsonl'
-    kept = [end for end, record in _lines(path) if record['step'] <= first_step]
-    self._file = path.open('a', buffering=1)
-    # In one stroke: a kill here must not cost the lines that are to stay.
-    self._file.truncate(max(kept, default=0))
+    _keep_until(path, first_step)
+    self._file = open_regular(path, 'a', buffering=1)
     self._tensorboard = SummaryWriter(
       str(directory / 'tensorboard'), purge_step=first_step + 1
     )

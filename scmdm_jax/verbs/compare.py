@@ -195,7 +195,7 @@ def run_arm(
 ) -> dict[str, Any]:
   """Trains and measures one (arm, seed), or reads what an earlier run left."""
   result = directory / 'result.json'
-  if result.exists():
+  if result.is_file():
     return json.loads(result.read_text())
   directory.mkdir(parents=True, exist_ok=True)
   _say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')

@@ -26,8 +26,6 @@ from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.judges.autoregressive import causal_nll
-from scmdm_jax.judges.classifier import class_nll
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.models.description import ConvConfig, ModelDescription
 from scmdm_jax.models.execution import Execution
@@ -38,6 +36,7 @@ from scmdm_jax.runs import classifiers, opening
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training import loop
+from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import (
   OptimizerConfig,

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import store
-from scmdm_jax.judges.classifier import class_nll
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
 from scmdm_jax.parallel import rules
 from scmdm_jax.runs import converting
+from scmdm_jax.training.losses import class_nll
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
 from tests.models.parameters import random_params
 

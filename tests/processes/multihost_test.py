@@ -14,7 +14,7 @@ from tests.processes import processes
 PROGRAM = """\
 import os, signal, sys, time
 from scmdm_jax.errors import BadInput, DamagedData, PeerLost
-from scmdm_jax.parallel import multihost, stopping
+from scmdm_jax.processes import multihost, stopping
 code = 0
 try:
   with stopping.listening(), multihost.joined():

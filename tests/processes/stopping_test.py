@@ -14,7 +14,7 @@ MESSAGE = 'SIGTERM: the run stops after this step; a second one ends it at once\
 
 def start(program):
   process = subprocess.Popen(
-    [sys.executable, '-c', 'from scmdm_jax.parallel import stopping\n' + program],
+    [sys.executable, '-c', 'from scmdm_jax.processes import stopping\n' + program],
     cwd=ROOT,
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,

@@ -6,15 +6,20 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import store
+from scmdm_jax.domains import registry
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.domains import registry
-from scmdm_jax.runs import opening
-from scmdm_jax.verbs import (sample, train)
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.settings.options import (DataSettings, MethodSettings, ModelSettings, Settings)
+from scmdm_jax.runs import opening
+from scmdm_jax.settings.options import (
+  DataSettings,
+  MethodSettings,
+  ModelSettings,
+  Settings,
+)
+from scmdm_jax.verbs import sample, train
 from tests.checkpoints import manifests
 from tests.data.tokenizers import tiny
 

@@ -12,8 +12,8 @@ from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, ModelDescription
 from tests import tiny_run
-from tests.processes import processes
 from tests.parallel.sameness_test import on_eight_devices
+from tests.processes import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -9,7 +9,7 @@ import pytest
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import workdir
-from scmdm_jax.settings.options import (MethodSettings, Settings, TrainSettings)
+from scmdm_jax.settings.options import MethodSettings, Settings, TrainSettings
 
 SETTINGS = Settings()
 

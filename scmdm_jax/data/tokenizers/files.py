@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular
 
 Files = Mapping[str, bytes | pathlib.Path]
 
@@ -69,7 +70,7 @@ def read_bytes(files: Files, name: str, where: str) -> bytes:
   if isinstance(content, bytes):
     return content
   try:
-    with content.open('rb') as file:
+    with open_regular(content) as file:
       data = file.read(_MAX_BYTES + 1)
   except OSError as e:
     raise BadInput(f'{where}/{name}: {e.strerror}; wanted a readable file') from e

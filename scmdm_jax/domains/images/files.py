@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import read_regular
 
 CLASSES = 10
 _UNSIGNED_BYTES = 0x08  # The type byte in the magic number of IDX.
@@ -87,7 +88,7 @@ def _idx(path: pathlib.Path, rank: int) -> np.ndarray:
 
 def _bytes(path: pathlib.Path) -> bytes:
   try:
-    content = path.read_bytes()
+    content = read_regular(path)
     return gzip.decompress(content) if path.suffix == '.gz' else content
   # BadGzipFile is an OSError.
   except (OSError, EOFError, ValueError, zlib.error) as error:

@@ -24,6 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import read_regular
 
 TEXT_COLUMN = 'canonical_smiles'
 _PARTS = ('qm9_part1.csv', 'qm9_part2.csv', 'qm9_part3.csv')
@@ -48,7 +49,7 @@ def file_config(source_path: pathlib.Path) -> Qm9Config:
   into different directories and never taken for one another.
   """
   try:
-    digest = hashlib.sha256(source_path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_regular(source_path)).hexdigest()
   except OSError as error:
     raise BadInput(
       f'{source_path}: cannot read ({error.strerror}); give a .csv or .parquet file '

@@ -27,8 +27,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from scmdm_jax.data import splits
-from scmdm_jax.domains.text import documents
+from scmdm_jax.data import documents, splits
 from scmdm_jax.domains.text.detokenize import detokenize
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -54,7 +53,9 @@ class TextSet:
 
 
 SETS = {
-  'text': TextSet('a text file (.txt, .html, .jsonl, .csv, .parquet) or a folder of them'),
+  'text': TextSet(
+    'a text file (.txt, .html, .jsonl, .csv, .parquet) or a folder of them'
+  ),
   'openwebtext': TextSet('the parquet files of Skylion007/openwebtext'),
   'lm1b': TextSet('the parquet or jsonl files of lm1b'),
   'text8': TextSet('the file text8 from text8.zip'),

@@ -33,7 +33,7 @@ import numpy as np
 from scipy import special
 from scipy.cluster import vq
 
-from scmdm_jax.judges.autoregressive import CausalNetwork
+from scmdm_jax.training.losses import CausalNetwork
 
 SCALE = 5.0  # c, which spreads scores over 0 to 1.
 _MIXTURES = 25

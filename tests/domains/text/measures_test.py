@@ -5,7 +5,7 @@ import pytest
 
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.domains.text import measures
-from scmdm_jax.judges.autoregressive import score
+from scmdm_jax.runs.windows import score
 from tests.data.tokenizers import tiny
 
 END = 9

@@ -1,53 +1,10 @@
-"""An independent judge: how surprised a causal language model is by the samples."""
+"""How surprised a causal model is by texts longer than it reads: scores by windows."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-
-# Whose scores of the whole vocabulary are in memory together: 200 MB for 49152 tokens.
-_POSITIONS = 1024
-
-
-class CausalNetwork(Protocol):
-  """Tokens to next-token scores, parameters bound."""
-
-  @property
-  def signal_dim(self) -> int:
-    """Width of the signal, which a causal model is given as zeros."""
-    ...
-
-  @property
-  def encode(self) -> Callable[..., jax.Array]:
-    """(tokens int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D]."""
-    ...
-
-  @property
-  def logits(self) -> Callable[..., jax.Array]:
-    """Hidden [..., D] -> scores of the next token [..., V]."""
-    ...
-
-
-def causal_nll(network: CausalNetwork, tokens: jax.Array) -> jax.Array:
-  """-log p(tokens[:, i + 1] | tokens[:, :i + 1]) in nats, float32 [B, L - 1].
-
-  Args:
-    network: a causal model with its parameters bound.
-    tokens: int32 [B, L]; the first token is given, not scored.
-  """
-  batch, length = tokens.shape
-  nothing = jnp.zeros((batch, length - 1, network.signal_dim), jnp.float32)
-  hidden = network.encode(tokens[:, :-1], nothing, jnp.zeros((batch,)))
-
-  def one(position: tuple[jax.Array, jax.Array]) -> jax.Array:
-    state, target = position
-    return -jax.nn.log_softmax(network.logits(state).astype(jnp.float32))[target]
-
-  states = hidden.reshape(-1, hidden.shape[-1])
-  nll = jax.lax.map(one, (states, tokens[:, 1:].ravel()), batch_size=_POSITIONS)
-  return nll.reshape(batch, length - 1)
 
 
 class Window(NamedTuple):

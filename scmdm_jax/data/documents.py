@@ -3,6 +3,7 @@
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from scmdm_jax.data import reading, splits, tables
 from scmdm_jax.errors import BadInput
@@ -19,11 +20,17 @@ _BLOCKS = re.compile(
 _HIDDEN = frozenset(('head', 'script', 'style', 'template'))
 
 
-def files_of(source: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
+def files_of(
+  source: pathlib.Path, option: str = 'data.source'
+) -> tuple[list[pathlib.Path], list[str]]:
   """The files of a source: itself, or a folder's in the order of their paths.
 
   In a folder those count that end as texts do, at any depth, but no hidden ones and no
   cards and licences.
+
+  Args:
+    source: the file or folder.
+    option: who gave it, for messages.
 
   Returns:
     The files, and the paths of others in the folder.
@@ -34,14 +41,14 @@ def files_of(source: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
   if source.is_file():
     if reading.suffix(source) not in ('', *_SUFFIXES) and not tables.is_table(source):
       raise BadInput(
-        f'data.source {source}: of no format that is known here; wanted {WANTED}; '
+        f'{option} {source}: of no format that is known here; wanted {WANTED}; '
         'rename it to .txt if it is plain text'
       )
     return [source], []
   if not source.is_dir():
     raise BadInput(
-      f'data.source {source}: no file or folder; wanted text ({WANTED}), or a folder '
-      'of it'
+      f'{option} {source}: no regular file or folder; wanted text ({WANTED}), or a '
+      'folder of it'
     )
   found, others = [], []
   for path in sorted(source.rglob('*')):
@@ -54,7 +61,7 @@ def files_of(source: pathlib.Path) -> tuple[list[pathlib.Path], list[str]]:
   if not found:
     beside = f' but {", ".join(others[:3])}' if others else ''
     raise BadInput(
-      f'data.source {source}: no text in it{beside}; wanted files that end in {WANTED}'
+      f'{option} {source}: no text in it{beside}; wanted files that end in {WANTED}'
     )
   return found, others
 
@@ -105,14 +112,14 @@ def html_text(source: str) -> str:
   # It is shown, not run: what stands in <noscript> is read, nothing is made harmless.
   page = justhtml.JustHTML(source, sanitize=False, scripting_enabled=False)
   pieces: list[str] = []
-  rest = [page.root]
+  rest: list[Any] = [page.root]
   while rest:
     node = rest.pop()
     if isinstance(node, str):
       pieces.append(node)
-    elif node.name == '#text':
+    elif isinstance(node, justhtml.Text):
       # A line break in the source is a space; the page's lines come from its blocks.
-      pieces.append(re.sub(r'\s+', ' ', node.data or ''))
+      pieces.append(re.sub(r'\s+', ' ', node.data))
     elif node.name not in _HIDDEN:
       edge = ['\n'] if _BLOCKS.fullmatch(node.name) else []
       rest += [*edge, *reversed(node.children or ()), *edge]
