@@ -13,7 +13,7 @@ from PIL import Image
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.diffusion.likelihood import carried_elbo
+from scmdm_jax.diffusion.likelihood import carried_nelbo
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains.images import measures
 from scmdm_jax.domains.images.rows import to_rows
@@ -63,7 +63,7 @@ def test_base_knows_images(rows, tmp_path):
   description, params = store.load_model(tmp_path / 'base')
   assert description.architecture.grid == (1, 14, 14)
   bound = jax.jit(
-    lambda tokens: carried_elbo(
+    lambda tokens: carried_nelbo(
       jax.random.key(0),
       denoiser.bind(params, description),
       tokens,

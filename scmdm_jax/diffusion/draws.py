@@ -84,7 +84,7 @@ def draw_tokens(
   keys: jax.Array,
   logits: jax.Array,
   temperature: jax.Array | float = 1.0,
-  columns: int = 1,
+  vocabulary_shards: int = 1,
 ) -> jax.Array:
   """One token per position, int32 [N], from softmax(logits / temperature).
 
@@ -98,14 +98,14 @@ def draw_tokens(
     keys: [N] typed keys; consumed.
     logits: float32 [N, V]; `BANNED` tokens are never drawn.
     temperature: scalar >= 0; may be traced. 0 is greedy.
-    columns: see `network.Network`; does not change the result.
+    vocabulary_shards: see `network.Placement`; does not change the result.
   """
   vocab = logits.shape[-1]
   size = math.ceil(math.sqrt(vocab))
   noise = jax.vmap(lambda key: jax.random.gumbel(key, (2, size), jnp.float32, 'high'))(
     keys
   )
-  blocks = _block_scores(logits, size, temperature, columns)
+  blocks = _block_scores(logits, size, temperature, vocabulary_shards)
   block = jnp.argmax(blocks + temperature * noise[:, 0, : blocks.shape[-1]], axis=-1)
   ids = block[:, None] * size + jnp.arange(size)[None]
   inside = jnp.take_along_axis(logits, jnp.minimum(ids, vocab - 1), axis=-1)
@@ -114,7 +114,7 @@ def draw_tokens(
 
 
 def _block_scores(
-  logits: jax.Array, size: int, temperature: jax.Array | float, columns: int
+  logits: jax.Array, size: int, temperature: jax.Array | float, vocabulary_shards: int
 ) -> jax.Array:
   """T log sum exp(logits / T) of every `size` columns, [N, ceil(V / size)].
 
@@ -131,9 +131,10 @@ def _block_scores(
     total = jnp.exp((columns - largest) / positive).sum(-1)
     return largest[..., 0] + temperature * jnp.log(total)
 
-  if columns > 1:
+  if vocabulary_shards > 1:
     count = -(-vocab // size)
-    padding = -(-count // columns) * columns * size - vocab
+    per_shard = -(-count // vocabulary_shards)
+    padding = per_shard * vocabulary_shards * size - vocab
     padded = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=BANNED)
     return scores(padded.reshape(len(logits), -1, size))[:, :count]
   parts = [scores(logits[:, :whole].reshape(-1, whole // size, size))]

@@ -35,7 +35,8 @@ def nelbo(
   """Continuous-time NELBO per example in nats, float32 [B], one stratified time each.
 
   Times stop at T_MIN and visible tokens at t = 1 go unscored, as in MDLM: with the
-  log-linear schedule the figure lies 0.1 % below a strict bound. `carried_elbo` is one.
+  log-linear schedule the figure lies 0.1 % below a strict bound; `carried_nelbo` does
+  not.
 
   Args:
     key: consumed. Equal keys give equal times and masks, whatever the network.
@@ -58,7 +59,7 @@ def nelbo(
   return nelbo_weight(schedule, t) * nll.sum(-1)
 
 
-def carried_elbo(
+def carried_nelbo(
   key: jax.Array,
   network: Network,
   x_0: jax.Array,
@@ -66,7 +67,7 @@ def carried_elbo(
   schedule: Schedule,
   mask_id: int,
   num_steps: int,
-  self_condition: bool = True,
+  self_conditioning: bool = True,
 ) -> jax.Array:
   """Negative ELBO in nats, float32 [B], of the chain that `sampling.sample` runs.
 
@@ -82,7 +83,7 @@ def carried_elbo(
     schedule: see `schedules`.
     mask_id: the mask token.
     num_steps: T.
-    self_condition: as in `sample`; False gives the discrete-time vanilla bound.
+    self_conditioning: as in `sample`; False gives the discrete-time vanilla bound.
   """
   chex.assert_rank(x_0, 2)
   alphas = reverse_alphas(schedule, num_steps)
@@ -94,7 +95,7 @@ def carried_elbo(
     x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
     hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
     masked = x_t == mask_id
-    if not self_condition:
+    if not self_conditioning:
       nll = readout.read_nll(network, hidden, x_0, masked, mask_id)
     else:
       nll, told = readout.read_nll_and_signal(network, hidden, x_0, masked, mask_id)

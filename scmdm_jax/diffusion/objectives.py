@@ -81,7 +81,7 @@ def mixed_signal(
   order, so which come first carries no information. With shards this holds of each, so
   that all have the same work. The key is consumed.
   """
-  shards = network.shards
+  shards = network.placement.batch_shards
   wanted = round(rate * x_t.shape[0] / shards, 6)
   count = math.ceil(wanted)
   null = null_signal(network, x_t)
@@ -93,7 +93,7 @@ def mixed_signal(
 
   def first(x: jax.Array) -> jax.Array:
     x = split(x, shards)[:, :count]
-    return network.pin(x.reshape(-1, *x.shape[2:]))
+    return network.placement.constrain_batch(x.reshape(-1, *x.shape[2:]))
 
   signal = predict_signal(
     network, frozen, first(x_t), first(null), first(sigma), mask_id
@@ -103,7 +103,7 @@ def mixed_signal(
     last = jax.random.bernoulli(key, wanted - (count - 1))
     signal = signal.at[:, -1].set(jnp.where(last, signal[:, -1], nothing[:, -1]))
   signal = jnp.concatenate([signal, nothing[:, count:]], axis=1)
-  return network.spread(signal.reshape(null.shape))
+  return network.placement.constrain(signal.reshape(null.shape))
 
 
 def diffusion_loss(

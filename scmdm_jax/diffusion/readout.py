@@ -45,9 +45,9 @@ def over_wanted(
   inputs: Any,
   chunk: int,
   shards: int = 1,
-  pin: Callable[[jax.Array], jax.Array] = lambda x: x,
+  constrain_groups: Callable[[jax.Array], jax.Array] = lambda x: x,
   parts: int = 1,
-  home: Callable[[jax.Array], jax.Array] = lambda x: x,
+  constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
   first: jax.Array | None = None,
 ) -> Any:
   """Applies `read` at wanted positions, `chunk` of them at a time; zeros elsewhere.
@@ -63,9 +63,9 @@ def over_wanted(
     inputs: tree of [B, L, ...].
     chunk: positions of a device at a time; R is S P times that.
     shards: S; see `network.Network`.
-    pin: its `pin_parts`.
+    constrain_groups: of its placement.
     parts: its P.
-    home: its `spread`.
+    constrain: its `constrain`.
     first: bool [B, L]; wanted positions that are to be met before the others, so that
       `read` may find chunks of one kind. None: in their own order.
 
@@ -82,8 +82,8 @@ def over_wanted(
     if parts > 1:
       x = x.reshape(shards, batch // shards, parts, length // parts, *x.shape[2:])
       x = jnp.swapaxes(x, 1, 2)
-      return pin(x.reshape(devices, total, *x.shape[4:]))
-    return pin(x.reshape(shards, total, *x.shape[2:]))
+      return constrain_groups(x.reshape(devices, total, *x.shape[4:]))
+    return constrain_groups(x.reshape(shards, total, *x.shape[2:]))
 
   def joined(x: jax.Array) -> jax.Array:
     """The inverse, zeros where nothing is wanted."""
@@ -92,7 +92,7 @@ def over_wanted(
       x = jnp.swapaxes(x, 1, 2).reshape(batch, length, *x.shape[4:])
     else:
       x = x.reshape(batch, length, *x.shape[2:])
-    return _kept(wanted, home(x))
+    return _kept(wanted, constrain(x))
 
   if chunk >= total:
     flat = jax.tree.map(lambda x: split(x).reshape(wanted.size, *x.shape[2:]), inputs)
@@ -128,7 +128,7 @@ def over_wanted(
   @functools.partial(jax.checkpoint, prevent_cse=False)
   def step(_, chunk_rows):
     start, rows = chunk_rows
-    rows = jax.tree.map(pin, rows)
+    rows = jax.tree.map(constrain_groups, rows)
     return None, jax.lax.cond(start < count, read, lambda _: empty, rows)
 
   _, results = jax.lax.scan(step, None, (starts, rows))
@@ -136,7 +136,9 @@ def over_wanted(
   def scatter(values: jax.Array) -> jax.Array:
     values = values.reshape(len(starts), devices, chunk, *values.shape[2:])
     values = jnp.swapaxes(values, 0, 1)
-    values = pin(values.reshape(devices, len(padded[0]), *values.shape[3:]))
+    values = constrain_groups(
+      values.reshape(devices, len(padded[0]), *values.shape[3:])
+    )
     values = values[:, :total]
     values = jax.vmap(lambda v, i: jnp.zeros_like(v).at[i].set(v))(values, order)
     return joined(values)
@@ -153,7 +155,8 @@ def _over_network(
   first: jax.Array | None = None,
 ) -> Any:
   """`over_wanted` as the positions of `network` are spread; None chooses `chunk`."""
-  shards, parts = network.shards, network.parts
+  placement = network.placement
+  shards, parts = placement.batch_shards, placement.sequence_shards
   size = chunk or chunk_size(network, wanted.size // (shards * parts))
   return over_wanted(
     read,
@@ -161,9 +164,9 @@ def _over_network(
     inputs,
     size,
     shards,
-    network.pin_parts,
+    placement.constrain_groups,
     parts,
-    network.spread,
+    placement.constrain,
     first,
   )
 
@@ -296,7 +299,9 @@ def read(
       return draws.draw_jointly(keys, logits, temperature, reveal, mask_id)
     if noise == 'float64':
       return draws.draw_in_float64(keys, logits, temperature)
-    return draws.draw_tokens(keys, logits, temperature, network.columns)
+    return draws.draw_tokens(
+      keys, logits, temperature, network.placement.vocabulary_shards
+    )
 
   def decide(keys, x, logits) -> tuple[jax.Array, jax.Array]:
     candidates = draws.shape_logits(logits, temperature, top_p)

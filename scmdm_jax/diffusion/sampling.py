@@ -58,7 +58,7 @@ class Sampler(NamedTuple):
   mask_id: the mask token; never sampled.
   num_steps: T >= 1, at most so many denoiser evaluations (twice that with guidance).
   strategy: see `strategies`.
-  self_condition: whether each prediction is the next step's signal.
+  self_conditioning: whether each prediction is the next step's signal.
   temperature: scalar >= 0; may be traced. Shapes drawn tokens, not the signal.
   top_p: in (0, 1]; shapes drawn tokens, not the signal.
   noise: 'high', 'low' or 'float64'; see `draws`. 'low' wants the `Joint` strategy.
@@ -73,7 +73,7 @@ class Sampler(NamedTuple):
   mask_id: int
   num_steps: int
   strategy: Strategy = Ancestral()
-  self_condition: bool = True
+  self_conditioning: bool = True
   temperature: jax.Array | float = 1.0
   top_p: float = 1.0
   noise: str = 'high'
@@ -166,7 +166,7 @@ def reverse_step(
       state.x_t,
       wanted,
       mask_id=sampler.mask_id,
-      told=told if sampler.self_condition else None,
+      told=told if sampler.self_conditioning else None,
       measure='log_prob' if strategy.remembers else strategy.measure,
       shaped=strategy.shaped,
       temperature=sampler.temperature,
@@ -188,7 +188,7 @@ def reverse_step(
   x_s = jnp.where(reveal, reading.tokens, state.x_t)
   x_s = jnp.where(remask, sampler.mask_id, x_s)
   signal = state.signal
-  if sampler.self_condition:
+  if sampler.self_conditioning:
     signal = jnp.where(masked[..., None], reading.signal, signal)
     if not sampler.keep_signal:
       signal = jnp.where(remask[..., None], 0.0, signal)

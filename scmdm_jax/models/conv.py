@@ -45,7 +45,7 @@ class Conv(nn.Module):
   def setup(self):
     cfg = self.config
     self.embed = nn.Embed(cfg.vocab_size, cfg.embedding_dim)
-    stage = self.execution.block(Stage)
+    stage = self.execution.with_remat(Stage)
     self.stages = [stage(cfg) for _ in range(cfg.num_blocks)]
     self.norm_final = nn.LayerNorm(use_bias=False, use_fast_variance=False)
     self.head = nn.Dense(cfg.num_classes)
@@ -61,7 +61,7 @@ class Conv(nn.Module):
       x = jnp.moveaxis(x.reshape(batch, channels, height, width, -1), 1, 3)
       x = x.reshape(batch, height, width, -1)
     for stage in self.stages:
-      x = self.execution.pin(stage(x))
+      x = self.execution.placement.constrain_batch(stage(x))
     x = nn.relu(self.norm_final(x))
     return x.astype(jnp.float32).mean(tuple(range(1, x.ndim - 1)))
 

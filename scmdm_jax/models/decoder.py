@@ -52,7 +52,7 @@ class Attention(nn.Module):
     k = self.k_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     v = self.v_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
-    q, k, v = self.execution.meet(q, k, v)
+    q, k, v = self.execution.placement.gather_keys(q, k, v)
     mixed = attend(q, k, v, causal=cfg.causal, real=real)
     return self.o_proj(mixed.reshape(batch, length, dim))
 
@@ -98,7 +98,7 @@ class Decoder(nn.Module):
   def setup(self):
     cfg = self.config
     self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
-    layer = self.execution.block(Layer)
+    layer = self.execution.with_remat(Layer)
     self.layers = [layer(cfg, self.execution) for _ in range(cfg.num_blocks)]
     self.norm = RMSNorm(cfg.norm_eps)
     if not cfg.tied:
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
     """
     del sigma
     for layer in self.layers:
-      x = self.execution.spread(layer(x, real))
+      x = self.execution.placement.constrain(layer(x, real))
     x = self.norm(x)
     return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
 

@@ -21,6 +21,8 @@ from scmdm_jax.models.dit import DiT
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.gpt2 import GPT2
 from scmdm_jax.models.injection import expected_row, make_injection
+from scmdm_jax.parallel import rules
+from scmdm_jax.parallel.placement import Placement
 
 Params = dict[str, Any]
 
@@ -59,20 +61,14 @@ class Denoiser(NamedTuple):
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
-  shards, parts, columns, pin, pin_parts, spread: how examples, positions and scores are
-    spread over devices; see `Execution`.
+  placement: keeps examples, positions and scores on their devices; see `Placement`.
   """
 
   encode: Encode
   logits: Callable[[jax.Array], jax.Array]
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
-  shards: int
-  parts: int
-  columns: int
-  pin: Callable[[jax.Array], jax.Array]
-  pin_parts: Callable[[jax.Array], jax.Array]
-  spread: Callable[[jax.Array], jax.Array]
+  placement: Placement
 
 
 def _backbone(
@@ -150,7 +146,9 @@ def bind(
   execution = execution or Execution()
   if execution.dtype:
     params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
-  params = execution.gather(params)
+  placement = execution.placement
+  if placement.mesh is not None and placement.mesh.size > 1:
+    params = rules.gather_vocabulary(placement.mesh, params)
   backbone, weights = _backbone(description, execution), params['backbone']
   module, injection = None, params['self_conditioning']
   if description.injection != 'none':
@@ -180,7 +178,7 @@ def bind(
     sigma: jax.Array,
     real: jax.Array | None = None,
   ) -> jax.Array:
-    x = execution.spread(_apply(backbone, weights, x_t, method='embed'))
+    x = placement.constrain(_apply(backbone, weights, x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
@@ -193,15 +191,4 @@ def bind(
       return scores
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
-  return Denoiser(
-    encode,
-    logits,
-    signal,
-    arch.hidden_dim,
-    execution.shards,
-    execution.parts,
-    execution.columns,
-    execution.pin,
-    execution.pin_parts,
-    execution.spread,
-  )
+  return Denoiser(encode, logits, signal, arch.hidden_dim, placement)

@@ -32,12 +32,12 @@ def _modulate(x: jax.Array, shift: jax.Array, scale: jax.Array) -> jax.Array:
   return x * (1 + scale[:, None]) + shift[:, None]
 
 
-def _per_token(layer: nn.Module, x: jax.Array, parts: int) -> jax.Array:
+def _per_token(layer: nn.Module, x: jax.Array, sequence_shards: int) -> jax.Array:
   """`layer` on [B, L, D] as one [B L, D] product: twice as fast backward on CPU.
 
   Positions that are spread over devices would have to move for it.
   """
-  if parts > 1:
+  if sequence_shards > 1:
     return layer(x)
   return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
@@ -95,8 +95,11 @@ class Block(nn.Module):
 
   def _attend(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     batch, length, dim = x.shape
-    heads, parts = self.config.num_heads, self.execution.parts
-    qkv = _per_token(self.attn_qkv, x, parts).reshape(
+    heads, sequence_shards = (
+      self.config.num_heads,
+      self.execution.placement.sequence_shards,
+    )
+    qkv = _per_token(self.attn_qkv, x, sequence_shards).reshape(
       batch, length, 3, heads, dim // heads
     )
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
@@ -104,21 +107,23 @@ class Block(nn.Module):
       q, k = (rotate_in_grid(y, self.config.grid) for y in (q, k))
     else:
       q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    q, k, v = self.execution.meet(q, k, v)
+    q, k, v = self.execution.placement.gather_keys(q, k, v)
     mixed = attend(q, k, v, real=real, window=self.config.window)
-    return _per_token(self.attn_out, mixed.reshape(batch, length, dim), parts)
+    return _per_token(self.attn_out, mixed.reshape(batch, length, dim), sequence_shards)
 
   def __call__(
     self, x: jax.Array, cond: jax.Array, real: jax.Array | None
   ) -> jax.Array:
-    parts = self.execution.parts
+    sequence_shards = self.execution.placement.sequence_shards
     modulation = self.adaLN_modulation(cond)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, -1)
     h = _modulate(self.norm1(x), shift_a, scale_a)
     x = x + gate_a[:, None] * self._attend(h, real)
-    h = _per_token(self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m), parts)
+    h = _per_token(
+      self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m), sequence_shards
+    )
     h = nn.gelu(h, approximate=True)
-    return x + gate_m[:, None] * _per_token(self.mlp_2, h, parts)
+    return x + gate_m[:, None] * _per_token(self.mlp_2, h, sequence_shards)
 
 
 class OutputLayer(nn.Module):
@@ -160,7 +165,7 @@ class DiT(nn.Module):
     self.sigma_map = SigmaMap(self.config.cond_dim)
     if self.config.num_classes:
       self.cond_map = ClassMap(self.config.num_classes, self.config.cond_dim)
-    block = self.execution.block(Block)
+    block = self.execution.with_remat(Block)
     self.blocks = [
       block(self.config, self.execution) for _ in range(self.config.num_blocks)
     ]
@@ -198,7 +203,7 @@ class DiT(nn.Module):
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = self.execution.spread(block(x, cond, real))
+      x = self.execution.placement.constrain(block(x, cond, real))
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

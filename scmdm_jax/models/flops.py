@@ -45,8 +45,8 @@ def training(description: ModelDescription, length: int, rate: float) -> float:
 
 
 def sampling(
-  description: ModelDescription, length: int, num_steps: int, self_condition: bool
+  description: ModelDescription, length: int, num_steps: int, self_conditioning: bool
 ) -> float:
   """Of a whole sample, per token, half of the positions being masked on average."""
-  reads = vocabulary(description) / 2 * (2 if self_condition else 1)
+  reads = vocabulary(description) / 2 * (2 if self_conditioning else 1)
   return num_steps * (blocks(description, length) + reads)

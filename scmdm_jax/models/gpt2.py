@@ -33,7 +33,7 @@ class Attention(nn.Module):
     heads = self.config.num_heads
     qkv = self.c_attn(x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    q, k, v = self.execution.meet(q, k, v)
+    q, k, v = self.execution.placement.gather_keys(q, k, v)
     mixed = attend(q, k, v, causal=True, real=real)
     return self.c_proj(mixed.reshape(batch, length, dim))
 
@@ -78,7 +78,7 @@ class GPT2(nn.Module):
     cfg = self.config
     self.wte = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
     self.wpe = nn.Embed(cfg.length, cfg.hidden_dim)
-    block = self.execution.block(Block)
+    block = self.execution.with_remat(Block)
     self.h = [block(cfg, self.execution) for _ in range(cfg.num_blocks)]
     self.ln_f = _layer_norm(cfg)
 
@@ -102,7 +102,7 @@ class GPT2(nn.Module):
       raise ValueError(f'length is {length}; wanted at most {self.config.length}')
     x = x + self.wpe.embedding[None, :length]
     for block in self.h:
-      x = self.execution.spread(block(x, real))
+      x = self.execution.placement.constrain(block(x, real))
     return self.ln_f(x)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

@@ -6,9 +6,8 @@ example: activations [B, L, D] are split along L, and a layer of attention gathe
 and values. What is drawn for an example does not depend on the mesh.
 """
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,8 +16,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.execution import Execution
-from scmdm_jax.parallel import rules
 
 AXES = ('data', 'fsdp', 'sequence', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
@@ -126,35 +123,3 @@ def own_part(mesh: Mesh) -> tuple[int, int]:
       'mesh.sequence, then mesh.fsdp, to fill whole processes'
     )
   return rows[0] // len(rows), shards // len(rows)
-
-
-@functools.cache
-def execution(mesh: Mesh, remat: str = 'none', dtype: str = '') -> Execution:
-  """How a network runs on `mesh`: what `denoiser.bind` takes."""
-  if mesh.size == 1:
-    return Execution(remat=remat, dtype=dtype)
-
-  def keeping(*axes: Any) -> Callable[[jax.Array], jax.Array]:
-    sharding = NamedSharding(mesh, P(*axes))
-    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
-
-  free = P.UNCONSTRAINED  # Heads and their width: as `tensor` has them.
-  query = keeping(BATCH_AXES, 'sequence', free, free)
-  key = keeping(BATCH_AXES, None, free, free)
-
-  def meet(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-    return query(q), key(k), key(v)
-
-  shards, parts = batch_shards(mesh), mesh.shape['sequence']
-  return Execution(
-    shards=shards,
-    parts=parts,
-    columns=mesh.shape['tensor'],
-    pin=keeping(BATCH_AXES),
-    pin_parts=keeping((*BATCH_AXES, 'sequence')),
-    spread=keeping(BATCH_AXES, 'sequence'),
-    **({'meet': meet} if parts > 1 else {}),
-    gather=functools.partial(rules.gather_vocabulary, mesh),
-    remat=remat,
-    dtype=dtype,
-  )

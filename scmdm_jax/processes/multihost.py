@@ -154,7 +154,7 @@ def gathered(tree: Any) -> Any:
   return jax.tree.map(whole, tree) if count() > 1 else jax.device_get(tree)
 
 
-def spread(tree: Any, shardings: Any) -> Any:
+def shard(tree: Any, shardings: Any) -> Any:
   """Arrays that every process has as a whole, placed over all by `shardings`.
 
   Arrays that are placed so already are returned as they are.

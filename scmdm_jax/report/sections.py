@@ -8,7 +8,7 @@ from typing import Any
 from scmdm_jax.domains.images import tokenizer
 from scmdm_jax.report import figures, page, summary, table, text, trajectory
 
-_FINDINGS = (*table.QUALITY, 'carried_elbo')
+_FINDINGS = (*table.QUALITY, 'carried_nelbo')
 _STEPS_FIGURES = table.HEADLINE
 
 Report = Mapping[str, Any]

@@ -24,6 +24,7 @@ from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.domains import tokenizers as built_in
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.runs.results import renamed
 
 
 def import_model(source: str, workdir: str) -> dict[str, Any]:
@@ -196,7 +197,7 @@ def _measured(directory: pathlib.Path) -> dict[str, Any]:
   """What was measured on a model: `evaluation.json` beside it, if it is there."""
   path = directory.parent / 'evaluation.json'
   in_workdir = directory.name == store.MODEL_SUBDIRECTORY
-  return disk.read_json(path) if in_workdir and path.is_file() else {}
+  return renamed(disk.read_json(path)) if in_workdir and path.is_file() else {}
 
 
 def _license(directory: pathlib.Path) -> str:

@@ -47,7 +47,7 @@ def mesh_of(settings: Settings, devices: Sequence[Any] | None = None) -> Mesh:
 def place(params: Any, mesh: Mesh, dtype: str) -> Any:
   """`params` in `dtype`, split over the mesh; what is so already stays where it is."""
   cast = jax.tree.map(lambda p: jnp.asarray(p, dtype), params)
-  return multihost.spread(cast, rules.shardings(mesh, cast))
+  return multihost.shard(cast, rules.shardings(mesh, cast))
 
 
 def load(

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -27,6 +28,7 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import opening, timing, workdir
 from scmdm_jax.runs.opening import mesh_of
+from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings.building import optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.writer import read_metrics
@@ -196,7 +198,7 @@ def run_arm(
   """Trains and measures one (arm, seed), or reads what an earlier run left."""
   result = directory / 'result.json'
   if result.is_file():
-    return json.loads(result.read_text())
+    return renamed(json.loads(result.read_text()))
   directory.mkdir(parents=True, exist_ok=True)
   _say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
   started = time.time()
@@ -212,9 +214,7 @@ def run_arm(
     ],
     'seconds': {'training': trained - started, 'measuring': time.time() - trained},
   }
-  temporary = result.with_suffix('.tmp')
-  temporary.write_text(json.dumps(figures) + '\n')
-  temporary.rename(result)
+  files.write_json(result, figures)
   return figures
 
 

@@ -5,7 +5,6 @@ checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,16 +13,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax import files
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
+from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains import registry
 from scmdm_jax.judges.diversity import judge_diversity
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import load_masked, mesh_of, place, run_tokenizer
 from scmdm_jax.settings.building import schedule_of
@@ -43,7 +45,7 @@ def _compiled_nelbo(
   def compute(params, key, tokens):
     return nelbo(
       key,
-      denoiser.bind(params, description, execution=meshes.execution(mesh)),
+      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
       tokens,
       schedule=schedule,
       mask_id=mask_id,
@@ -58,21 +60,21 @@ def _compiled_carried(
   description: ModelDescription,
   schedule: Schedule,
   steps: int,
-  self_condition: bool,
+  self_conditioning: bool,
   mesh: Mesh,
 ):
   assert description.mask_id is not None
   mask_id = description.mask_id
 
   def compute(params, key, tokens):
-    return carried_elbo(
+    return carried_nelbo(
       key,
-      denoiser.bind(params, description, execution=meshes.execution(mesh)),
+      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
       tokens,
       schedule=schedule,
       mask_id=mask_id,
       num_steps=steps,
-      self_condition=self_condition,
+      self_conditioning=self_conditioning,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
@@ -140,7 +142,7 @@ def likelihood(
   return {
     'nelbo_null': null / length,
     'nelbo_two_pass': two / length,
-    'carried_elbo': carried,
+    'carried_nelbo': carried,
   }
 
 
@@ -200,7 +202,5 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)
   if multihost.index() == 0:
-    temporary = workdir / 'evaluation.tmp'
-    temporary.write_text(json.dumps(figures, indent=2) + '\n')
-    temporary.rename(workdir / 'evaluation.json')
+    files.write_json(workdir / 'evaluation.json', figures)
   return figures

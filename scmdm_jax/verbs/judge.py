@@ -9,13 +9,13 @@ that overlap by half, instead of being cut off. `--mode=evaluate` asks the judge
 ends, too: where it says how well texts end, this says how well they read.
 """
 
-import json
 import os
 import pathlib
 from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.data import documents
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
@@ -101,7 +101,5 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
       judge, texts, length=options.judge_length, batch_size=options.batch_size
     ),
   }
-  temporary = workdir / 'judgement.tmp'
-  temporary.write_text(json.dumps(figures, indent=2) + '\n')
-  temporary.rename(workdir / 'judgement.json')
+  files.write_json(workdir / 'judgement.json', figures)
   return figures

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
@@ -23,7 +24,9 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import load_masked, mesh_of, place, run_tokenizer
 from scmdm_jax.settings.building import schedule_of, strategy_of
@@ -55,7 +58,7 @@ def compiled_sampler(
   mask_id = description.mask_id
 
   def draw_batch(params, keys, x_init, temperature) -> Samples:
-    network = denoiser.bind(params, description, execution=meshes.execution(mesh))
+    network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
     guidance = None
     if options.guidance:
       # The same network, shown no prompt (LLaDA).
@@ -71,7 +74,7 @@ def compiled_sampler(
       mask_id,
       options.num_steps,
       strategy_of(options),
-      self_condition=options.self_conditioning,
+      self_conditioning=options.self_conditioning,
       temperature=temperature,
       top_p=options.top_p,
       noise=options.noise,
@@ -225,12 +228,8 @@ def write_samples(
   if multihost.index() > 0:
     return
   domain.write(directory, drawn.tokens, tokenizer)
-  path = directory / 'samples.jsonl'
-  temporary = path.with_suffix('.tmp')
-  with temporary.open('w') as file:
-    for record in _records(drawn, tokenizer):
-      file.write(json.dumps(record) + '\n')
-  temporary.rename(path)
+  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer))
+  files.write_text(directory / 'samples.jsonl', ''.join(lines))
 
 
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from scmdm_jax.models.description import ConvConfig, ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
+from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import classifiers, opening
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
@@ -69,7 +70,7 @@ def _causal_loss(
 ) -> jax.Array:
   del key
   network = denoiser.bind(params, description, execution=execution)
-  return causal_nll(network, execution.pin(tokens)).mean()
+  return causal_nll(network, execution.placement.constrain_batch(tokens)).mean()
 
 
 def _class_loss(
@@ -83,7 +84,9 @@ def _class_loss(
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
   classifier = conv.bind(params, description, execution)
-  return class_nll(classifier.logits, execution.pin(tokens), arch.first_class).mean()
+  return class_nll(
+    classifier.logits, execution.placement.constrain_batch(tokens), arch.first_class
+  ).mean()
 
 
 def _masked_loss(
@@ -99,7 +102,7 @@ def _masked_loss(
     key,
     denoiser.bind(params, description, execution=execution),
     denoiser.bind(jax.lax.stop_gradient(params), description, execution=execution),
-    execution.pin(tokens),
+    execution.placement.constrain_batch(tokens),
     schedule=schedule_of(method),
     mask_id=description.mask_id,
     rate=method.rate,
@@ -117,7 +120,7 @@ def compiled_step(
   dtype: str = 'float32',
 ):
   """One compiled step per (model, method, optimizer, ...), for runs of any length."""
-  loss = make_loss(description, method, meshes.execution(mesh, remat, dtype))
+  loss = make_loss(description, method, Execution(Placement(mesh), remat, dtype))
   start = functools.partial(initial_state, config=optimizer)
   state = jax.eval_shape(start, denoiser.abstract_params(description))
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))
@@ -218,7 +221,7 @@ def fresh_state(
     return initial_state(masters, optimizer)
 
   # What is new, or of another mesh, is bound to other devices.
-  params = multihost.spread(params, rules.shardings(mesh, params))
+  params = multihost.shard(params, rules.shardings(mesh, params))
   where = rules.shardings(mesh, jax.eval_shape(copied, params))
   given = (0,) if donate else ()
   return jax.jit(copied, out_shardings=where, donate_argnums=given)(params)

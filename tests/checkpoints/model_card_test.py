@@ -59,7 +59,7 @@ def test_training_and_figures():
   figures = {
     'mode': 'evaluate',
     'samples': {'valid_rate': 0.3896484375, 'generative_perplexity': None},
-    'likelihood': {'carried_elbo': {'32': 0.55}},
+    'likelihood': {'carried_nelbo': {'32': 0.55}},
     'odd|name': 3,
   }
   text = model_card.card(ADAPTED, ORIGIN, figures)
@@ -69,7 +69,7 @@ def test_training_and_figures():
     '| Steps | 800 |',
     '| Data | qm9 |',
     '| samples.valid_rate | 0.389648 |',
-    '| likelihood.carried_elbo.32 | 0.55 |',
+    '| likelihood.carried_nelbo.32 | 0.55 |',
     '| odd\\|name | 3 |',
   ):
     assert line in text.splitlines()

@@ -201,7 +201,7 @@ def abstract_weights():
   }
 
 
-def sampling_run(self_condition=True, guided=False, **options):
+def sampling_run(self_conditioning=True, guided=False, **options):
   def run(key, w):
     network = toys.network(w)
     return sample(
@@ -212,7 +212,7 @@ def sampling_run(self_condition=True, guided=False, **options):
         LogLinear(),
         toys.MASK,
         4,
-        self_condition=self_condition,
+        self_conditioning=self_conditioning,
         guidance=Guidance(network, 1.0) if guided else None,
         **options,
       ),
@@ -250,7 +250,7 @@ def is_jaxpr(value):
   'run',
   [
     sampling_run(),
-    sampling_run(self_condition=False),
+    sampling_run(self_conditioning=False),
     sampling_run(strategy=P2(), guided=True),
     sampling_run(strategy=Dream('margin'), top_p=0.9),
     training_run,

@@ -22,8 +22,8 @@ def keys_of(seed, batch):
   return split_key(jax.random.key(seed), batch)
 
 
-@pytest.mark.parametrize('self_condition', [True, False])
-def test_executes_one_evaluation_per_step(self_condition):
+@pytest.mark.parametrize('self_conditioning', [True, False])
+def test_executes_one_evaluation_per_step(self_conditioning):
   calls = []
   network = toys.network(
     WEIGHTS, lambda *_: io_callback(lambda: calls.append(1), None, ordered=True)
@@ -39,7 +39,7 @@ def test_executes_one_evaluation_per_step(self_condition):
         schedule=LogLinear(),
         mask_id=toys.MASK,
         num_steps=9,
-        self_condition=self_condition,
+        self_conditioning=self_conditioning,
       ),
     )
 

@@ -35,7 +35,7 @@ def keys_of(seed, batch):
 
 
 @functools.partial(quick_jit, static_argnums=(3, 4))
-def _sample_toy(keys, x_init, temperature, num_steps, self_condition):
+def _sample_toy(keys, x_init, temperature, num_steps, self_conditioning):
   return sampling.sample(
     keys,
     toys.network(WEIGHTS),
@@ -44,15 +44,15 @@ def _sample_toy(keys, x_init, temperature, num_steps, self_condition):
       schedule=LogLinear(),
       mask_id=toys.MASK,
       num_steps=num_steps,
-      self_condition=self_condition,
+      self_conditioning=self_conditioning,
       temperature=temperature,
     ),
     keep_trajectory=True,
   )
 
 
-def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_condition=True):
-  return _sample_toy(keys, x_init, temperature, num_steps, self_condition)
+def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_conditioning=True):
+  return _sample_toy(keys, x_init, temperature, num_steps, self_conditioning)
 
 
 @functools.partial(quick_jit, static_argnums=3)
@@ -87,7 +87,9 @@ def draw_plainly(logits, noise, temperature):
   return inside[np.argmax(scores[inside] + temperature * noise[1, : len(inside)])]
 
 
-def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperature=1.0):
+def sample_plainly(
+  keys, x_init, num_steps, alpha, *, self_conditioning, temperature=1.0
+):
   """The two-stage rule, one example and one step at a time, with NumPy.
 
   An example's key folded with T draws one uniform per position, which says when it is
@@ -112,7 +114,7 @@ def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperatur
           x_next[b, position] = draw_plainly(
             logits[b, position], noise[position], temperature
           )
-    if self_condition:
+    if self_conditioning:
       probs = toys.softmax_np(logits, toys.MASK)
       masked = (x == toys.MASK)[..., None]
       signal = np.where(masked, network.signal(probs), signal).astype(np.float32)
@@ -126,14 +128,14 @@ def loglinear(t):
 
 
 @pytest.mark.parametrize(
-  ('num_steps', 'self_condition'),
+  ('num_steps', 'self_conditioning'),
   [(1, True), (4, True), (4, False), (2 * toys.LENGTH, True)],
 )
-def test_equals_a_plain_loop_token_for_token(num_steps, self_condition):
+def test_equals_a_plain_loop_token_for_token(num_steps, self_conditioning):
   keys = keys_of(1, 6)
-  found = sample_toy(keys, ALL_MASKED, num_steps, self_condition=self_condition)
+  found = sample_toy(keys, ALL_MASKED, num_steps, self_conditioning=self_conditioning)
   wanted = sample_plainly(
-    keys, ALL_MASKED, num_steps, loglinear, self_condition=self_condition
+    keys, ALL_MASKED, num_steps, loglinear, self_conditioning=self_conditioning
   )
   assert np.array_equal(found.trajectory, wanted)
   assert np.array_equal(found.tokens, wanted[-1])
@@ -143,17 +145,17 @@ def test_equals_a_plain_loop_token_for_token(num_steps, self_condition):
 
 
 def test_the_signal_matters_from_the_second_step_on():
-  conditioned = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_condition=True)
-  vanilla = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_condition=False)
+  conditioned = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_conditioning=True)
+  vanilla = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_conditioning=False)
   assert np.array_equal(conditioned.trajectory[0], vanilla.trajectory[0])
   assert not np.array_equal(conditioned.tokens, vanilla.tokens)
 
 
 def test_greedy():
   keys = keys_of(2, 6)
-  found = sample_toy(keys, ALL_MASKED, 4, temperature=0.0, self_condition=True)
+  found = sample_toy(keys, ALL_MASKED, 4, temperature=0.0, self_conditioning=True)
   wanted = sample_plainly(
-    keys, ALL_MASKED, 4, loglinear, self_condition=True, temperature=0.0
+    keys, ALL_MASKED, 4, loglinear, self_conditioning=True, temperature=0.0
   )
   assert np.array_equal(found.trajectory, wanted)
 
@@ -162,7 +164,7 @@ def test_prompt_and_revealed_tokens_never_change():
   x_init = toys.clean_tokens(3, 6)
   wanted = np.random.default_rng(4).random(x_init.shape) < 0.5
   x_init[wanted] = toys.MASK
-  found = sample_toy(keys_of(5, 6), x_init, 4, self_condition=True)
+  found = sample_toy(keys_of(5, 6), x_init, 4, self_conditioning=True)
   assert np.array_equal(np.asarray(found.tokens)[~wanted], x_init[~wanted])
   assert np.all(np.asarray(found.tokens) != toys.MASK)
   states = [x_init, *np.asarray(found.trajectory)]
@@ -173,7 +175,7 @@ def test_prompt_and_revealed_tokens_never_change():
 
 def test_nothing_to_do():
   x_init = jnp.asarray(toys.clean_tokens(6, 6))
-  found = sample_toy(keys_of(7, 6), x_init, 4, self_condition=True)
+  found = sample_toy(keys_of(7, 6), x_init, 4, self_conditioning=True)
   assert np.array_equal(found.tokens, x_init)
 
 

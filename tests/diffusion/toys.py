@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax.parallel.placement import Placement
+
 # The mask in the middle of the vocabulary, so that its column is no special place.
 VOCAB, MASK, LENGTH, DIM = 7, 3, 5, 4
 
@@ -18,12 +20,7 @@ class Toy(NamedTuple):
   logits: Callable[[Any], Any]
   signal: Callable[[Any], Any]
   signal_dim: int
-  shards: int = 1
-  parts: int = 1
-  columns: int = 1
-  pin: Any = lambda x: x
-  pin_parts: Any = lambda x: x
-  spread: Any = lambda x: x
+  placement: Any = Placement()
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):

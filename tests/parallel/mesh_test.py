@@ -6,6 +6,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
 from tests.parallel.sameness_test import on_eight_devices
 
 DEVICE = jax.devices()[0]
@@ -82,8 +83,8 @@ def test_a_long_input_takes_each_device_its_part(name):
 
 
 def test_one_device_leaves_everything_as_it_is():
-  execution = meshes.execution(meshes.one_device())
+  placement = Placement(meshes.one_device())
   x = object()
-  assert execution.pin(x) is x
-  assert execution.shards == 1
+  assert placement.constrain(x) is x
+  assert placement.batch_shards == 1
   assert meshes.own_part(meshes.one_device()) == (0, 1)

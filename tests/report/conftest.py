@@ -27,7 +27,7 @@ def make_run(arm, seed, valid_rate, perplexity=5.0, steps=(8, 32)):
     'likelihood': {
       'nelbo_null': 0.8,
       'nelbo_two_pass': 0.7,
-      'carried_elbo': {str(t): 0.8 + 1 / t for t in steps},
+      'carried_nelbo': {str(t): 0.8 + 1 / t for t in steps},
     },
     'samples': {str(t): {**sample, 'evaluations': t} for t in steps},
     'training_curve': [{'step': i, 'loss': 1.0 / (i + 1)} for i in range(5)],

@@ -59,7 +59,7 @@ def likelihood(model, options=OPTIONS):
 def test_likelihood_of_the_uniform_model():
   found = likelihood(uniform(MODEL))
   # 34 clean tokens. In one step everything is masked and revealed: no randomness.
-  assert found['carried_elbo']['1'] == pytest.approx(math.log(34), rel=1e-5)
+  assert found['carried_nelbo']['1'] == pytest.approx(math.log(34), rel=1e-5)
   # With weight 1/t the count of masked positions over t has mean 1 - eps per token and
   # standard deviation sqrt(E[(1-t)/t] / 12) <= sqrt(ln(1000) / 12) = 0.76; 1000 draws.
   tolerance = 4 * 0.76 / math.sqrt(1000) * math.log(34)
@@ -81,7 +81,7 @@ def test_padding_rows_of_the_last_batch_do_not_count():
     likelihood((MODEL, params), dataclasses.replace(options, batch_size=size))
     for size in (1, 2, 5)
   ]
-  carried = [v['carried_elbo']['1'] for v in values]
+  carried = [v['carried_nelbo']['1'] for v in values]
   np.testing.assert_allclose(carried, carried[0], rtol=1e-5)
 
 

@@ -134,8 +134,8 @@ def test_repetition_by_hand():
 
 
 def test_perplexities_keep_their_names():
-  likelihood = {'nelbo_null': math.log(27), 'carried_elbo': {'8': 0.0, '32': 1.0}}
+  likelihood = {'nelbo_null': math.log(27), 'carried_nelbo': {'8': 0.0, '32': 1.0}}
   assert measures.perplexities(likelihood) == {
     'nelbo_null': pytest.approx(27),
-    'carried_elbo': {'8': 1.0, '32': pytest.approx(math.e)},
+    'carried_nelbo': {'8': 1.0, '32': pytest.approx(math.e)},
   }

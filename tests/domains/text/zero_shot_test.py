@@ -171,7 +171,7 @@ def test_a_uniform_model_is_as_perplexed_as_it_has_tokens(
     '--config.sample.num_steps=2',
   )
   # In one step everything is masked and revealed; the mask itself is never drawn.
-  found = figures['perplexity']['carried_elbo']['1']
+  found = figures['perplexity']['carried_nelbo']['1']
   assert found == pytest.approx(tokenizer.vocab_size - 1, rel=1e-4)
 
 
