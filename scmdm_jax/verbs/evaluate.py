@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax import files
-from scmdm_jax.data import pipeline
+from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
@@ -176,6 +176,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, workdir, tokenizer, mesh)
   measure = domain.judging(settings, workdir, tokenizer)
+  rows = domain.read_rows(settings.data, tokenizer, 'test')
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {
     'mode': 'evaluate',
@@ -187,10 +188,12 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'top_p': settings.sample.top_p,
     'self_conditioning': settings.sample.self_conditioning
     and model[0].injection != 'none',
+    # The likelihood is a mean over so many of them.
+    'held_out_rows': min(settings.evaluate.num_examples, len(rows)),
     'likelihood': likelihood(
       model,
       schedule,
-      domain.read_rows(settings.data, tokenizer, 'test'),
+      rows,
       settings.evaluate,
       key_likelihood,
       mesh,
@@ -198,6 +201,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     ),
   }
   figures |= domain.of_likelihood(figures['likelihood'])
+  if multihost.index() == 0:
+    journal.say()
   drawn = draw(*model, schedule, settings.sample, key_samples, x_init, mesh)
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)

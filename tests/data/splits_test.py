@@ -108,6 +108,7 @@ def test_a_report_is_said_once_and_kept(capsys):
   facts = {'rule': 'by hand', 'left_out': list('abcdefg'), 'left_out_count': 9}
   for _ in range(2):
     splits.report(facts, {'train': 3, 'test': 1})
+    journal.say()
   wanted = 'split: by hand; 3 train, 1 test; not read: a, b, c, d, e and 4 more\n'
   assert capsys.readouterr().err == wanted
   kept = journal.entries()['split']
