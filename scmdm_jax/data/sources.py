@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 
+from scmdm_jax.data import splits
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import open_regular, special_files
 
@@ -76,6 +77,10 @@ def prepared(
     builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
+    facts = builder.info.metadata
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+  if facts:
+    splits.report(facts, counts)
   return builder
 
 
