@@ -42,6 +42,12 @@ def suffix(path: pathlib.Path) -> str:
   return (name.with_suffix('') if name.suffix in PACKED else name).suffix
 
 
+def stem(path: pathlib.Path) -> str:
+  """The name without the endings of its format and packing: `A` of `A.csv.gz`."""
+  name = pathlib.PurePath(path.name)
+  return (name.with_suffix('') if name.suffix.lower() in PACKED else name).stem
+
+
 @contextlib.contextmanager
 def opened(path: pathlib.Path) -> Iterator[IO[bytes]]:
   """The unpacked content of a file, as a stream of bytes.
