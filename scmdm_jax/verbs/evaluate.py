@@ -17,6 +17,7 @@ from scmdm_jax import files
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains import registry
@@ -199,6 +200,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   }
   figures |= domain.of_likelihood(figures['likelihood'])
   drawn = draw(*model, schedule, settings.sample, key_samples, x_init, mesh)
+  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)
   if multihost.index() == 0:

@@ -5,13 +5,17 @@ judge's start token (its end token where it has none), which is given; all token
 text are scored, its end is not, and tokens, not texts, weigh the same. This is MDLM's
 generative perplexity for samples that begin with the end token, as theirs do, except
 that a text longer than `evaluate.judge_length` tokens is read to its end, by windows
-that overlap by half, instead of being cut off. `--mode=evaluate` asks the judge about
-ends, too: where it says how well texts end, this says how well they read.
+that overlap by half, instead of being cut off.
+
+The `samples.jsonl` of a run of text says in `parts` where its documents end. Such lines
+are read as `--mode=evaluate` reads the same samples, by the protocol of
+domains/text/measures, and the figure is the same.
 """
 
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,20 +25,24 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.regular_files import read_regular
 from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
-from scmdm_jax.runs.perplexity import scorer, start_of
-from scmdm_jax.runs.windows import score
+from scmdm_jax.runs.perplexity import reread, scorer, start_of, text_perplexity
+from scmdm_jax.runs.windows import Score, score
 from scmdm_jax.settings.options import Settings
 
+# A text, or the parts of a sample: texts before, between and behind its marks.
+Text = str | list[str]
 
-def read_texts(path: pathlib.Path) -> list[str]:
+
+def read_texts(path: pathlib.Path) -> list[Text]:
   """The texts of a file.
 
   Args:
-    path: `*.jsonl`, such as the `samples.jsonl` of a run: the field `text` of each
-      line; any other file is one text.
+    path: `*.jsonl`: the field `text` of each line, or `parts`, if it has them, as the
+      `samples.jsonl` of a run of text does; any other file is one text.
 
   Raises:
-    BadInput: no such file, not UTF-8, or a line without a text.
+    BadInput: no such file, not UTF-8, a line without a text, or one whose parts are not
+      those of its text.
   """
   try:
     whole = read_regular(path).decode('utf-8')
@@ -48,20 +56,37 @@ def read_texts(path: pathlib.Path) -> list[str]:
   for number, line in enumerate(whole.split('\n'), 1):
     if not line.strip():
       continue
+    where = f'--source {path}: line {number}'
     try:
-      text = json.loads(line)['text']
+      record: Any = json.loads(line)
+      text = record['text']
     except (ValueError, TypeError, KeyError, RecursionError):
-      text = None
+      record, text = None, None
     if not isinstance(text, str):
-      raise BadInput(
-        f'--source {path}: line {number} is no JSON object with a string "text"'
-      )
-    texts.append(text)
+      raise BadInput(f'{where} is no JSON object with a string "text"')
+    texts.append(_parts(record, text, where) if 'parts' in record else text)
   return texts
 
 
+def _parts(record: dict[str, Any], text: str, where: str) -> list[str]:
+  """The parts of a sample, which `text` shows with a mark between them."""
+  parts = record['parts']
+  if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+    raise BadInput(f'{where}: "parts" is no list of strings')
+  shown = [part for part in parts if part]
+  marks = len(text) - sum(map(len, shown))
+  size = marks // max(len(shown) - 1, 1)
+  mark = text[len(shown[0]) :][:size] if len(shown) > 1 else ''
+  if text != mark.join(shown) or not parts:
+    raise BadInput(
+      f'{where}: "text" is not what its "parts" make; wanted a text as it was sampled, '
+      'or no "parts"'
+    )
+  return parts
+
+
 def judge_texts(
-  judge: Judge, texts: list[str], *, length: int, batch_size: int
+  judge: Judge, texts: Sequence[Text], *, length: int, batch_size: int
 ) -> dict[str, Any]:
   """Perplexity of `texts`, and the entropy beside it.
 
@@ -73,30 +98,37 @@ def judge_texts(
 
   Returns:
     Numbers of texts and of scored tokens, mean -log p (nats), perplexity, and the
-    unigram entropy (nats) of a text's tokens, averaged over texts.
+    unigram entropy (nats) of a text's tokens, averaged over texts that have any.
   """
   tokenizer = judge.tokenizer
   given = start_of(tokenizer)
   rows = [
     np.array([*given, *tokenizer.encode_text(text).tolist()], np.int32)
     for text in texts
+    if isinstance(text, str)
   ]
   length = min(length, judge.description.architecture.length)
-  judged = score(
+  plain = score(
     scorer(judge),
     rows,
     length=length,
     stride=max(length // 2, 1),
     batch_size=batch_size,
   )
+  samples = [text for text in texts if not isinstance(text, str)]
+  marked = text_perplexity(judge, samples, batch_size)
+  judged = Score(plain.nll + marked.nll, plain.tokens + marked.tokens)
   if not judged.tokens:
     raise BadInput('--source: no text in it; wanted at least one token')
+  contents = [row[1:] for row in rows] + [
+    row[~np.isin(row, tokenizer.invisible_ids)] for row in reread(judge, samples)
+  ]
   return {
     'texts': len(texts),
     'tokens': judged.tokens,
     'nll': judged.nll / judged.tokens,
     'perplexity': judged.perplexity,
-    'entropy': float(np.mean([unigram_entropy(row[None, 1:]) for row in rows])),
+    'entropy': float(np.mean([unigram_entropy(r[None]) for r in contents if r.size])),
   }
 
 

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 
 from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
@@ -207,10 +208,13 @@ def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
   return np.full(settings.data.length, tokenizer.mask_id, np.int32)
 
 
-def _records(drawn: Drawn, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _records(
+  drawn: Drawn, tokenizer: Tokenizer, domain: registry.Domain
+) -> list[dict[str, Any]]:
   records = []
   for i, tokens in enumerate(drawn.tokens):
     record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
+    record |= domain.fields(tokens, tokenizer)
     if drawn.trajectory is not None:
       steps = drawn.trajectory[:, i]
       record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]
@@ -223,12 +227,13 @@ def write_samples(
 ) -> None:
   """`samples.jsonl`, and what the domain writes beside it.
 
-  One JSON object per sample: index, text, tokens; the file appears complete.
+  One JSON object per sample: index, text, tokens, what the domain adds; the file
+  appears complete.
   """
   if multihost.index() > 0:
     return
   domain.write(directory, drawn.tokens, tokenizer)
-  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer))
+  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer, domain))
   files.write_text(directory / 'samples.jsonl', ''.join(lines))
 
 
@@ -244,6 +249,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   )
   key = jax.random.key(settings.seed)
   drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
+  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   return {
     'mode': 'sample',
