@@ -12,6 +12,7 @@ are read as `--mode=evaluate` reads the same samples, by the protocol of
 domains/text/measures, and the figure is the same.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -21,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
+from scmdm_jax.data import documents, reading, tables
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.regular_files import read_regular
 from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
 from scmdm_jax.runs.perplexity import reread, scorer, start_of, text_perplexity
 from scmdm_jax.runs.windows import Score, score
@@ -34,52 +35,48 @@ Text = str | list[str]
 
 
 def read_texts(path: pathlib.Path) -> list[Text]:
-  """The texts of a file.
+  """The texts of a file, or of the files of a folder.
 
   Args:
-    path: `*.jsonl`: the field `text` of each line, or `parts`, if it has them, as the
-      `samples.jsonl` of a run of text does; any other file is one text.
+    path: a table has a text per row, in its column `text`, and JSON lines such as the
+      `samples.jsonl` of a run of text may have its `parts` beside it; any other file is
+      one text.
 
   Raises:
-    BadInput: no such file, not UTF-8, a line without a text, or one whose parts are not
-      those of its text.
+    BadInput: no such file, another format, no text, a row without one, or with parts
+      that are not those of its text.
+    DamagedData: it cannot be unpacked or parsed.
   """
-  try:
-    whole = read_regular(path).decode('utf-8')
-  except OSError as e:
-    raise BadInput(f'--source {path}: {e.strerror}; wanted a text file') from e
-  except UnicodeDecodeError as e:
-    raise BadInput(f'--source {path}: not UTF-8 at byte {e.start}') from e
-  if path.suffix != '.jsonl':
-    return [whole]
-  texts = []
-  for number, line in enumerate(whole.split('\n'), 1):
-    if not line.strip():
-      continue
-    where = f'--source {path}: line {number}'
-    try:
-      record: Any = json.loads(line)
-      text = record['text']
-    except (ValueError, TypeError, KeyError, RecursionError):
-      record, text = None, None
-    if not isinstance(text, str):
-      raise BadInput(f'{where} is no JSON object with a string "text"')
-    texts.append(_parts(record, text, where) if 'parts' in record else text)
-  return texts
+  found: list[Text] = []
+  for file in documents.files_of(path, '--source')[0]:
+    parts = _all_parts(file)
+    for place, text in documents.read([file]):
+      found.append(_parts(parts[place], text, place) if place in parts else text)
+  return found
 
 
-def _parts(record: dict[str, Any], text: str, where: str) -> list[str]:
+def _all_parts(path: pathlib.Path) -> dict[str, Any]:
+  """The field `parts` of lines of JSON that have it, by their place."""
+  found: dict[str, Any] = {}
+  if reading.suffix(path) in tables.JSON:
+    for number, line in enumerate(reading.lines(path), 1):
+      if '"parts"' in line:
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+          found[f'{path}: line {number}'] = json.loads(line)['parts']
+  return found
+
+
+def _parts(parts: Any, text: str, place: str) -> list[str]:
   """The parts of a sample, which `text` shows with a mark between them."""
-  parts = record['parts']
   if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-    raise BadInput(f'{where}: "parts" is no list of strings')
+    raise BadInput(f'{place}: "parts" is no list of strings')
   shown = [part for part in parts if part]
   marks = len(text) - sum(map(len, shown))
   size = marks // max(len(shown) - 1, 1)
   mark = text[len(shown[0]) :][:size] if len(shown) > 1 else ''
   if text != mark.join(shown) or not parts:
     raise BadInput(
-      f'{where}: "text" is not what its "parts" make; wanted a text as it was sampled, '
+      f'{place}: "text" is not what its "parts" make; wanted a text as it was sampled, '
       'or no "parts"'
     )
   return parts
@@ -98,7 +95,7 @@ def judge_texts(
 
   Returns:
     Numbers of texts and of scored tokens, mean -log p (nats), perplexity, and the
-    unigram entropy (nats) of a text's tokens, averaged over texts that have any.
+    unigram entropy (nats) of a text's tokens, averaged over the texts that have any.
   """
   tokenizer = judge.tokenizer
   given = start_of(tokenizer)
@@ -120,15 +117,18 @@ def judge_texts(
   judged = Score(plain.nll + marked.nll, plain.tokens + marked.tokens)
   if not judged.tokens:
     raise BadInput('--source: no text in it; wanted at least one token')
-  contents = [row[1:] for row in rows] + [
-    row[~np.isin(row, tokenizer.invisible_ids)] for row in reread(judge, samples)
-  ]
+  # A text of no tokens has no entropy, as it has no share in the perplexity.
+  written = [row[len(given) :] for row in rows]
+  for row in reread(judge, samples):
+    written.append(row[~np.isin(row, tokenizer.invisible_ids)])
+  written = [row for row in written if row.size]
   return {
     'texts': len(texts),
     'tokens': judged.tokens,
     'nll': judged.nll / judged.tokens,
     'perplexity': judged.perplexity,
-    'entropy': float(np.mean([unigram_entropy(r[None]) for r in contents if r.size])),
+    'entropy': float(np.mean([unigram_entropy(row[None]) for row in written])),
+    'empty_texts': len(texts) - len(written),
   }
 
 
