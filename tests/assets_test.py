@@ -21,7 +21,7 @@ from scmdm_jax.domains.molecules.reading import generative_perplexity
 from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.text.options import TextSettings
-from scmdm_jax.domains.text.reading import text_features, text_perplexity
+from scmdm_jax.judges.reading import sample_parts, text_features, text_perplexity
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.runs.converting import import_model
 from scmdm_jax.runs.judges import causal_judge, load_causal
@@ -145,7 +145,10 @@ def test_judge_tells_text_from_shuffled_text(tmp_path):
   rng = np.random.default_rng(0)
   shuffled = rng.permuted(tokens[:, 1:-1], axis=1)
   shuffled = np.concatenate([tokens[:, :1], shuffled, tokens[:, -1:]], axis=1)
-  real, noise = (text_perplexity(judge, rows, tokenizer) for rows in (tokens, shuffled))
+  real, noise = (
+    text_perplexity(judge, [sample_parts(row, tokenizer) for row in rows]).perplexity
+    for rows in (tokens, shuffled)
+  )
   # On held-out rows of 64, 13.6 and 2750 (see the card); rows of 32 know less.
   assert 10 < real < 25
   assert noise > 1000

@@ -119,6 +119,8 @@ class Domain(Generic[Data]):
       examples are not texts.
     grid: data -> channels, height and width of the picture in a row; () if it is none.
     framing: data -> one of `description.FRAMINGS`, of a model trained on its rows.
+    fields: (sample int32 [L], tokenizer) -> what its line of `samples.jsonl` has beside
+      index, text and tokens.
     of_likelihood: likelihoods in nats per token -> further figures by name.
     show: (data, samples int32 [N, L], tokenizer) -> samples as a page shows them, one
       each: a text, or {'caption': text, 'image': data URI or None}.
@@ -142,6 +144,7 @@ class Domain(Generic[Data]):
   documents: Callable[[Data, str], Documents] | None = None
   grid: Callable[[Data], tuple[int, ...]] = lambda _: ()
   framing: Callable[[Data], str] = lambda _: ''
+  fields: Callable[[np.ndarray, Tokenizer], dict[str, Any]] = lambda *_: {}
   of_likelihood: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
   show: Callable[[Data, np.ndarray, Tokenizer], list[Any]] = _decoded
   film: str = ''

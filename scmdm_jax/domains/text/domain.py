@@ -12,11 +12,11 @@ from scmdm_jax.domains.text import builder
 from scmdm_jax.domains.text import measures as judges
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.text.options import TextEvaluation, TextSettings
-from scmdm_jax.domains.text.reading import text_features, text_perplexity
 from scmdm_jax.domains.text.rows import documents, read_rows
 from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.protocol import CausalJudge
+from scmdm_jax.judges.reading import sample_parts, text_features, text_perplexity
 
 FIGURES = {
   'generative_perplexity': Figure('generative perplexity', 'lower', quality=True),
@@ -64,7 +64,8 @@ def measures(
   found: dict[str, Any] = judges.judge_text(samples, tokenizer.invisible_ids)
   found['generative_perplexity'] = None
   if judge is not None:
-    found['generative_perplexity'] = text_perplexity(judge, samples, tokenizer)
+    texts = [sample_parts(sample, tokenizer) for sample in samples]
+    found['generative_perplexity'] = text_perplexity(judge, texts).perplexity
     if real is not None:
       features = text_features(judge, samples, tokenizer)
       found |= judge_mauve(features, real[: len(features)], seeds).to_dict()
@@ -107,4 +108,5 @@ DOMAIN = Domain(
   documents=documents,
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
   framing=lambda data: 'start_end' if data.frame else 'none',
+  fields=lambda sample, tokenizer: {'parts': sample_parts(sample, tokenizer)},
 )

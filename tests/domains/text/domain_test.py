@@ -4,7 +4,7 @@ import pytest
 
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.domains.text import domain
-from scmdm_jax.domains.text.reading import text_features
+from scmdm_jax.judges.reading import text_features
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, ModelDescription
 from scmdm_jax.runs import judges
