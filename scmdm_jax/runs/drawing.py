@@ -205,7 +205,7 @@ def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _records(
-  drawn: Drawn, tokenizer: Tokenizer, domain: registry.Domain
+  drawn: Drawn, tokenizer: Tokenizer, domain: Domain[Any]
 ) -> list[dict[str, Any]]:
   records = []
   for i, tokens in enumerate(drawn.tokens):

@@ -152,7 +152,7 @@ def test_an_answer_ends_where_the_model_ended_it():
     [BOS, 7, EOS, 9, 5, EOS],
     [BOS, 7, EOS, 9, EOS, 8],
   ]
-  text8 = built_in.get_tokenizer('text8')  # Has no end.
+  text8 = registry.get_tokenizer('text8')  # Has no end.
   np.testing.assert_array_equal(up_to_end(samples, starts, text8), samples)
 
 
