@@ -271,7 +271,8 @@ class PlanSettings:
   """What is compiled for which devices, and how its cost is reckoned."""
 
   job: str = one_of('train', ('train', 'sample'))
-  topology: str = ''  # A TPU slice, such as v5p:4x4x4; '': the devices of this machine.
+  topology: str = ''  # A TPU slice, such as v5p:4x4x4, or GPUs,
+  # such as h100:1x8 (hosts x GPUs of each); '': the devices of this machine.
   # The config.json of a safetensors checkpoint, without its weights; '': `checkpoint`,
   # or the new model of `model`.
   model: str = ''
