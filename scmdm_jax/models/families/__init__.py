@@ -1,0 +1,22 @@
+"""The families of backbones: a file each with its sizes, its module and its record."""
+
+from scmdm_jax.models.families import conv, dit, gpt2, llama
+from scmdm_jax.models.family import Family
+
+FAMILIES: dict[str, Family] = {
+  family.name: family
+  for family in (
+    dit.FAMILY,
+    llama.LLAMA,
+    llama.QWEN2,
+    llama.DREAM,
+    llama.LLADA,
+    gpt2.FAMILY,
+    conv.FAMILY,
+  )
+}
+
+
+def for_objective(objective: str) -> tuple[str, ...]:
+  """Names of the families of which a new model may be trained for `objective`."""
+  return tuple(n for n, family in FAMILIES.items() if objective in family.objectives)
