@@ -32,7 +32,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
 
   Args:
     source: a directory with `config.json`, `*.safetensors` in one of
-      `description.LAYOUTS` and, perhaps, the files of its tokenizer; one such weight
+      `families.FAMILIES` and, perhaps, the files of its tokenizer; one such weight
       file; or a `*.gguf`.
     workdir: a new or empty directory; it appears complete or not at all.
 
@@ -56,7 +56,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
       parameters, size = parameters + value.size, size + value.nbytes
       writer.add(entry.path, value)
   return {
-    'layout': description.layout,
+    'layout': description.family,
     'tensors': len(opened.tensors),
     'parameters': parameters,
     'bytes': size,
@@ -111,7 +111,7 @@ def export_model(
   )
   parameters = [entry.shape for entry in entries.values()]
   return {
-    'layout': model.description.layout,
+    'layout': model.description.family,
     'tensors': len(tensors),
     'parameters': int(sum(np.prod(shape) for shape in parameters)),
     'bytes': size,
@@ -132,7 +132,7 @@ def check(source: str) -> dict[str, Any]:
   """Everything `import_model` checks before it reads weights; the same errors."""
   opened, description, _, entries = _checked(source)
   return {
-    'layout': description.layout,
+    'layout': description.family,
     'tensors': len(opened.tensors),
     'parameters': int(sum(np.prod(entry.shape) for entry in entries.values())),
   }

@@ -26,7 +26,8 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device

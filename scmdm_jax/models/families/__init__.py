@@ -17,6 +17,13 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def for_objective(objective: str) -> tuple[str, ...]:
-  """Names of the families of which a new model may be trained for `objective`."""
-  return tuple(n for n, family in FAMILIES.items() if objective in family.objectives)
+def trainable(objective: str = '') -> tuple[str, ...]:
+  """Names of the families of which a new model may be trained, for `objective`.
+
+  '': for any.
+  """
+  return tuple(
+    name
+    for name, family in FAMILIES.items()
+    if objective in family.objectives or (family.objectives and not objective)
+  )
