@@ -30,6 +30,7 @@ from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
+from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
 
 # Modes that ask now and then whether to stop; SIGTERM simply ends the others.
@@ -41,11 +42,12 @@ _SHARED = ('train', 'sample', 'evaluate')
 def _convert(mode: str, options: Options) -> dict:
   from scmdm_jax.processes import stopping
   from scmdm_jax.runs import converting
+  from scmdm_jax.verbs import export
 
   for name in ('source', 'workdir'):
     if not getattr(options, name):
       raise BadInput(f'--{name}: not given; --mode={mode} wants --source and --workdir')
-  do = converting.import_model if mode == 'import' else converting.export_model
+  do = converting.import_model if mode == 'import' else export.export_model
   with stopping.unwinding():
     return {'mode': mode, **do(options.source, options.workdir)}
 
@@ -145,6 +147,7 @@ def main(argv: list[str]) -> int:
     figures = _run(options)
     if figures is None:
       return 0
+    journal.say()
     print(json.dumps(figures), flush=True)
   except (BadInput, PeerLost) as e:
     print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)

@@ -48,9 +48,9 @@ import jax
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.models.families.dit import DiTConfig
-from scmdm_jax.modes import plan
+from scmdm_jax.verbs import plan
 from scmdm_jax.parallel import hlo, mesh
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 arch = {
   'llada': DecoderConfig(64, 1024, 32, 1, 4, 4, mlp_dim=64, causal=False),
   'mdlm': DiTConfig(64, 1024, 32, 1, 4, cond_dim=8),

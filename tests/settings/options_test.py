@@ -284,7 +284,7 @@ def test_whole_numbers_will_do_for_real_ones():
   [
     ('mode', options.MODES),
     ('data.name', options.DATASETS),
-    ('model.architecture', ('mdlm', 'dream', 'llama', 'conv')),
+    ('model.architecture', ('mdlm', 'llama', 'dream', 'conv')),
     ('method.objective', ('masked', 'causal', 'classify')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
     ('method.injection', ('none', 'embedding', 'mlp', 'table', 'gate')),
