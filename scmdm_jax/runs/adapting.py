@@ -16,6 +16,7 @@ from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -27,7 +28,7 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -140,6 +141,7 @@ def starting_point(
       fingerprint=tokenizer.fingerprint,
       undefined_ids=tokenizer.undefined_ids,
     )
+    description = as_trained(description, settings.data)
     where = rules.shardings(mesh, denoiser.abstract_params(description))
     start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
     return description, start(key, description)
@@ -161,7 +163,14 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
+  description = as_trained(description, settings.data)
   return add_injection(description, params, settings.method, key)
+
+
+def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
+  """The description of a model trained on `data`: how their rows begin and end."""
+  framing = registry.of(data).framing(data)
+  return dataclasses.replace(description, framing=framing or description.framing)
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:
