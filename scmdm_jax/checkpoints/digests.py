@@ -11,6 +11,7 @@ import os
 import pathlib
 from typing import Any
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import disk
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import open_regular
@@ -28,14 +29,12 @@ def record(directory: pathlib.Path, manifest: pathlib.Path) -> None:
 
   The manifest itself, if it lies there, is left out.
   """
-  files = _files(directory, manifest)
+  names = _files(directory, manifest)
   entries = {
     name: {'bytes': (directory / name).stat().st_size, 'sha256': digest}
-    for name, digest in _digests(directory, files).items()
+    for name, digest in _digests(directory, names).items()
   }
-  temporary = manifest.with_name(f'.{manifest.name}.tmp')
-  disk.write_json(temporary, {'format': FORMAT, 'files': entries})
-  temporary.rename(manifest)
+  files.write_json(manifest, {'format': FORMAT, 'files': entries})
 
 
 def check(

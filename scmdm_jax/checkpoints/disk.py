@@ -48,12 +48,6 @@ def _refuse_constant(name: str) -> None:
   raise ValueError(f'{name} is not a JSON number')
 
 
-def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-  """Writes `value` for people to read; callers provide the atomicity."""
-  text = json.dumps(value, indent=2, allow_nan=False)
-  path.write_text(text + '\n', encoding='utf-8')
-
-
 def refuse_occupied(path: pathlib.Path) -> None:
   """Raises BadInput unless `path` is free: absent, or an empty directory."""
   if path.is_dir():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import disk
 from scmdm_jax.checkpoints.safetensors_files import CONFIG, DTYPES, INDEX, WEIGHTS
 
@@ -66,11 +67,11 @@ def write(
         (temporary / name).write_text(content, encoding='utf-8')
       else:
         shutil.copyfile(content, temporary / name)
-    disk.write_json(temporary / CONFIG, config)
+    files.write_json(temporary / CONFIG, config, allow_nan=False)
     for file, names in shards.items():
       _write_file(temporary / file, {name: tensors[name] for name in names}, read)
     if len(shards) > 1:
-      disk.write_json(temporary / INDEX, _index(tensors, shards))
+      files.write_json(temporary / INDEX, _index(tensors, shards))
     return sum((temporary / file).stat().st_size for file in shards)
 
 

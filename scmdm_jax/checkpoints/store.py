@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
@@ -175,9 +176,10 @@ def writing_model(
       yield writer
       writer.finish()
     if multihost.index() == 0:
-      disk.write_json(
+      files.write_json(
         temporary / MODEL_JSON,
         {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
+        allow_nan=False,
       )
       digests.record(temporary, temporary / digests.MANIFEST)
   multihost.from_first('')  # It is there for all.

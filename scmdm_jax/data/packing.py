@@ -18,6 +18,7 @@ from collections.abc import Iterable
 import numpy as np
 import tqdm
 
+from scmdm_jax import files
 from scmdm_jax.data.pipeline import check_vocabulary
 from scmdm_jax.data.sources import Documents, locked
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -133,10 +134,8 @@ def _write_parts(
         pass
       continue
     tokens = _encode(texts, tokenizer, first)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
+    with files.replacing(path) as temporary, temporary.open('wb') as file:
       np.save(file, tokens)
-    temporary.rename(path)
 
 
 def _encode(texts: Iterable[str], tokenizer: Tokenizer, first: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+from scmdm_jax import files
 from scmdm_jax.data import sources
 from scmdm_jax.data.tokenizers import training
 from scmdm_jax.settings.options import DataSettings
@@ -26,7 +27,5 @@ def trained_tokenizer(data: DataSettings, vocab_size: int) -> pathlib.Path:
     with sources.locked(folder):
       if not path.exists():
         model = training.train_sentencepiece(documents.texts(), vocab_size)
-        temporary = folder / 'tokenizer.tmp'
-        temporary.write_bytes(model)
-        temporary.rename(path)
+        files.write_bytes(path, model)
   return path

@@ -47,20 +47,21 @@ class Attention(nn.Module):
   def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     cfg = self.config
     batch, length, dim = x.shape
-    size = dim // cfg.num_heads
-    q = self.q_proj(x).reshape(batch, length, cfg.num_heads, size)
-    k = self.k_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
-    v = self.v_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
+    size, per_token = dim // cfg.num_heads, self.execution.per_token
+    q = per_token(self.q_proj, x).reshape(batch, length, cfg.num_heads, size)
+    k = per_token(self.k_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
+    v = per_token(self.v_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
     q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
     q, k, v = self.execution.placement.gather_keys(q, k, v)
     mixed = attend(q, k, v, causal=cfg.causal, real=real)
-    return self.o_proj(mixed.reshape(batch, length, dim))
+    return per_token(self.o_proj, mixed.reshape(batch, length, dim))
 
 
 class GatedMLP(nn.Module):
   """down(silu(gate x) * up x)."""
 
   config: DecoderConfig
+  execution: Execution = Execution()
 
   def setup(self):
     self.gate_proj = nn.Dense(self.config.mlp_dim, use_bias=False)
@@ -68,7 +69,9 @@ class GatedMLP(nn.Module):
     self.down_proj = nn.Dense(self.config.hidden_dim, use_bias=False)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+    per_token = self.execution.per_token
+    gate, up = per_token(self.gate_proj, x), per_token(self.up_proj, x)
+    return per_token(self.down_proj, nn.silu(gate) * up)
 
 
 class Layer(nn.Module):
@@ -82,7 +85,7 @@ class Layer(nn.Module):
     self.input_layernorm = RMSNorm(eps)
     self.self_attn = Attention(self.config, self.execution)
     self.post_attention_layernorm = RMSNorm(eps)
-    self.mlp = GatedMLP(self.config)
+    self.mlp = GatedMLP(self.config, self.execution)
 
   def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     x = x + self.self_attn(self.input_layernorm(x), real)

@@ -28,6 +28,18 @@ class Execution:
   remat: str = 'none'
   dtype: str = ''
 
+  def per_token(
+    self, layer: Callable[[jax.Array], jax.Array], x: jax.Array
+  ) -> jax.Array:
+    """Applies a dense `layer` to `x` [B, L, D], as one [B L, D] product where it may.
+
+    On CPU the backward pass of the product then takes half the time. Where positions
+    are split over devices they would have to move for it.
+    """
+    if self.placement.sequence_shards > 1:
+      return layer(x)
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
   def with_remat(self, cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Returns `cls`, a module class, with the chosen rematerialisation."""
     if self.remat == 'none':

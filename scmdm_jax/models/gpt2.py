@@ -30,25 +30,27 @@ class Attention(nn.Module):
 
   def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     batch, length, dim = x.shape
-    heads = self.config.num_heads
-    qkv = self.c_attn(x).reshape(batch, length, 3, heads, dim // heads)
+    heads, per_token = self.config.num_heads, self.execution.per_token
+    qkv = per_token(self.c_attn, x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     q, k, v = self.execution.placement.gather_keys(q, k, v)
     mixed = attend(q, k, v, causal=True, real=real)
-    return self.c_proj(mixed.reshape(batch, length, dim))
+    return per_token(self.c_proj, mixed.reshape(batch, length, dim))
 
 
 class MLP(nn.Module):
   """proj(gelu(fc x)) with the tanh form of GELU."""
 
   config: GPT2Config
+  execution: Execution = Execution()
 
   def setup(self):
     self.c_fc = nn.Dense(self.config.mlp_dim)
     self.c_proj = nn.Dense(self.config.hidden_dim)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return self.c_proj(nn.gelu(self.c_fc(x), approximate=True))
+    per_token = self.execution.per_token
+    return per_token(self.c_proj, nn.gelu(per_token(self.c_fc, x), approximate=True))
 
 
 class Block(nn.Module):
@@ -61,7 +63,7 @@ class Block(nn.Module):
     self.ln_1 = _layer_norm(self.config)
     self.attn = Attention(self.config, self.execution)
     self.ln_2 = _layer_norm(self.config)
-    self.mlp = MLP(self.config)
+    self.mlp = MLP(self.config, self.execution)
 
   def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     x = x + self.attn(self.ln_1(x), real)

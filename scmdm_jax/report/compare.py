@@ -1,14 +1,13 @@
 """The comparison's report: `report.json` and a self-contained `index.html`."""
 
-import json
 import math
 import numbers
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+from scmdm_jax import files
 from scmdm_jax.report import figures, page, sections
 from scmdm_jax.report.summary import at_matched_entropy, summarize, summarize_matched
 
@@ -42,10 +41,8 @@ def write_report(
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   report = complete(results)
-  write_atomically(
-    directory / 'report.json', json.dumps(report, indent=1, allow_nan=False) + '\n'
-  )
-  write_atomically(directory / 'index.html', render(report))
+  files.write_json(directory / 'report.json', report, allow_nan=False)
+  files.write_text(directory / 'index.html', render(report))
   return directory / 'index.html'
 
 
@@ -116,19 +113,3 @@ def plain(value: Any, path: str, lost: list[str]) -> Any:
     f'{path}: {type(value).__name__} is not plain data; give a dict, '
     'list, text, number or None'
   )
-
-
-def write_atomically(path: pathlib.Path, content: str) -> None:
-  """Replaces `path` by `content` (UTF-8); a reader sees the old file or the new."""
-  descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(descriptor, 'w', encoding='utf-8', newline='\n') as file:
-      file.write(content)
-      file.flush()
-      os.fsync(file.fileno())
-    # mkstemp gives 0600; a report is read by others, too.
-    os.chmod(name, 0o644)
-    os.replace(name, path)
-  except BaseException:
-    os.unlink(name)
-    raise

@@ -119,7 +119,7 @@ def generative_perplexity(
 def text_perplexity(
   judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
-  """MDLM's generative perplexity of `samples` int [N, L]; protocol in domains/text/measures."""
+  """MDLM's generative perplexity of `samples` int [N, L]; see domains/text/measures."""
   limit = judge.description.architecture.length
   rows = _texts(judge, samples, tokenizer)
   return score(
@@ -166,7 +166,7 @@ def _frame(tokenizer: Tokenizer) -> list[int]:
 
 
 def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
-  """Samples in the judge's tokens, as MDLM's protocol wants; see domains/text/measures."""
+  """Samples in the judge's tokens, by MDLM's protocol; see domains/text/measures."""
   own, frame = judge.tokenizer, _frame(tokenizer)
   limit = judge.description.architecture.length
   start = next(iter(start_of(own)), None)

@@ -17,6 +17,7 @@ from typing import IO, Any
 
 import jax
 
+from scmdm_jax import files
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.regular_files import open_regular, read_regular
@@ -68,9 +69,7 @@ def identity(path: str, settings: Settings) -> dict[str, Any]:
 
 def write_metadata(workdir: pathlib.Path, extra: dict[str, Any]) -> None:
   """Writes `metadata.json`: `metadata` and `extra`."""
-  temporary = workdir / 'metadata.tmp'
-  temporary.write_text(json.dumps({**metadata(), **extra}, indent=2) + '\n')
-  temporary.rename(workdir / 'metadata.json')
+  files.write_json(workdir / 'metadata.json', {**metadata(), **extra})
 
 
 def _open(workdir: pathlib.Path, settings: Settings) -> tuple[IO[str], bool]:
@@ -153,9 +152,7 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
           f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
           'same options or give another --workdir'
         )
-  temporary = path.with_suffix('.tmp')
-  temporary.write_text(json.dumps(wanted, indent=2) + '\n')
-  temporary.rename(path)
+  files.write_json(path, wanted)
 
 
 def versions() -> dict[str, str]:

@@ -9,6 +9,7 @@ import time
 import tqdm
 from tensorboardX import SummaryWriter
 
+from scmdm_jax import files
 from scmdm_jax.errors import DamagedData
 from scmdm_jax.regular_files import open_regular, read_regular
 
@@ -51,9 +52,7 @@ def _keep_until(path: pathlib.Path, step: int) -> None:
     logging.warning('%s: dropped %d damaged lines', path, damaged)
   kept = [line for line, record in lines if record and record['step'] <= step]
   if len(kept) < len(lines):
-    temporary = path.with_suffix('.tmp')
-    temporary.write_bytes(b''.join(kept))
-    temporary.rename(path)
+    files.write_bytes(path, b''.join(kept))
 
 
 class MetricWriter:

@@ -7,7 +7,6 @@ marked as too noisy. Writes `benchmark.json` and `benchmark.svg`.
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 import resource
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
 from scmdm_jax.domains import registry
@@ -547,10 +547,8 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   # Kilobytes on Linux; of the whole process, what was measured last included.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
   results['peak_resident_bytes'] = peak
-  temporary = directory / 'benchmark.tmp'
-  temporary.write_text(json.dumps(results, indent=2) + '\n')
-  temporary.rename(directory / 'benchmark.json')
-  (directory / 'benchmark.svg').write_text(chart(results))
+  files.write_json(directory / 'benchmark.json', results)
+  files.write_text(directory / 'benchmark.svg', chart(results))
   print(table(results))
   samplers = results['samplers']
   return {

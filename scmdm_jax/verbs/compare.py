@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -213,9 +214,7 @@ def run_arm(
     ],
     'seconds': {'training': trained - started, 'measuring': time.time() - trained},
   }
-  temporary = result.with_suffix('.tmp')
-  temporary.write_text(json.dumps(figures) + '\n')
-  temporary.rename(result)
+  files.write_json(result, figures)
   return figures
 
 

@@ -5,7 +5,6 @@ checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
 """
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax import files
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -202,7 +202,5 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)
   if multihost.index() == 0:
-    temporary = workdir / 'evaluation.tmp'
-    temporary.write_text(json.dumps(figures, indent=2) + '\n')
-    temporary.rename(workdir / 'evaluation.json')
+    files.write_json(workdir / 'evaluation.json', figures)
   return figures

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.regular_files import read_regular
@@ -117,7 +118,5 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
       judge, texts, length=options.judge_length, batch_size=options.batch_size
     ),
   }
-  temporary = workdir / 'judgement.tmp'
-  temporary.write_text(json.dumps(figures, indent=2) + '\n')
-  temporary.rename(workdir / 'judgement.json')
+  files.write_json(workdir / 'judgement.json', figures)
   return figures

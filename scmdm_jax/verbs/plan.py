@@ -8,7 +8,6 @@ nearest change that was found to fit is named.
 
 import dataclasses
 import functools
-import json
 import math
 import pathlib
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import disk, model_config, store
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser, flops
@@ -299,7 +299,5 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     else _nearest(settings, description, devices, room),
   }
   print(_table(figures))
-  temporary = workdir / 'plan.tmp'
-  temporary.write_text(json.dumps(figures, indent=2) + '\n')
-  temporary.rename(workdir / 'plan.json')
+  files.write_json(workdir / 'plan.json', figures)
   return figures

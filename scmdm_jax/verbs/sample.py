@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
@@ -227,12 +228,8 @@ def write_samples(
   if multihost.index() > 0:
     return
   domain.write(directory, drawn.tokens, tokenizer)
-  path = directory / 'samples.jsonl'
-  temporary = path.with_suffix('.tmp')
-  with temporary.open('w') as file:
-    for record in _records(drawn, tokenizer):
-      file.write(json.dumps(record) + '\n')
-  temporary.rename(path)
+  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer))
+  files.write_text(directory / 'samples.jsonl', ''.join(lines))
 
 
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains import prepared
@@ -185,14 +186,12 @@ def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) ->
   species = _species(tokenizer, 'genomes')
   bases, _ = judges.bases_of(samples[:, 1:], species.base_ids)
   letters = np.frombuffer(judges.BASES.encode(), np.uint8)[bases]
-  temporary = directory / 'samples.fasta.tmp'
-  with temporary.open('w') as file:
+  with files.replacing(directory / 'samples.fasta') as path, path.open('w') as file:
     for i, (first, row) in enumerate(zip(samples[:, 0], letters, strict=True)):
       print(f'>{i} {species.tokens[first]}', file=file)
       text = row.tobytes().decode()
       for start in range(0, len(text), _LINE):
         print(text[start : start + _LINE], file=file)
-  temporary.rename(directory / 'samples.fasta')
 
 
 DOMAIN = Domain(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.data import sources
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -228,9 +229,7 @@ def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) ->
   shown = image_rows.from_rows(samples, (channels, side, side), tokenizer)
   pictures.write_folder(directory / 'images', shown)
   sheet = pictures.png(pictures.sheet(shown[:_SHOWN], columns=10), scale=2)
-  temporary = directory / 'samples.png.tmp'
-  temporary.write_bytes(sheet)
-  temporary.rename(directory / 'samples.png')
+  files.write_bytes(directory / 'samples.png', sheet)
 
 
 DOMAIN = Domain(

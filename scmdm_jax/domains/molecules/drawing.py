@@ -29,13 +29,13 @@ def molecule_svg(smiles: str) -> str | None:
     if molecule is None or molecule.GetNumAtoms() == 0:
       return None
     drawing = rdMolDraw2D.MolDraw2DSVG(*_SIZE)
-    options = text.drawOptions()
+    options = drawing.drawOptions()
     options.clearBackground = False
     options.setAtomPalette(_ATOM_COLORS)
     options.fixedBondLength = 22
     rdMolDraw2D.PrepareAndDrawMolecule(drawing, molecule)
-    text.FinishDrawing()
-  svg = text.GetDrawingText()
+    drawing.FinishDrawing()
+  svg = drawing.GetDrawingText()
   svg = svg[svg.index('<svg') :].replace('<!-- END OF HEADER -->', '').strip()
   return svg.replace('#000000', 'currentColor').replace(
     '<svg', '<svg role="img" aria-label="drawn molecule"', 1
