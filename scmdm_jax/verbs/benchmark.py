@@ -31,7 +31,7 @@ from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, opening, timing, workdir
-from scmdm_jax.settings.building import new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.building import new_model, optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 from scmdm_jax.verbs.sample import compiled_sampler, draw, starting_rows
 from scmdm_jax.verbs.train import compiled_step, fresh_state
@@ -120,8 +120,8 @@ def _options(bench: Bench, **changes: Any) -> SampleSettings:
 def _ours(bench: Bench, **changes: Any) -> Callable[..., Any]:
   """The compiled sampler of the package: `(params, keys, x_init, temperature)`."""
   schedule = schedule_of(bench.settings.method)
-  options = _options(bench, **{'temperature': 1.0, **changes})
-  return compiled_sampler(bench.description, schedule, options, False, one_device())
+  sampler = sampler_of(_options(bench, **changes), schedule)
+  return compiled_sampler(bench.description, sampler, False, one_device())
 
 
 def _straightforward(bench: Bench) -> Callable[..., Any]:
