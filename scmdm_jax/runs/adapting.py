@@ -12,21 +12,23 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import training_store
-from scmdm_jax.data import pipeline
+from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -74,9 +76,9 @@ def _class_loss(
   del key
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
-  classifier = conv.bind(params, description, execution)
+  bound = classifier.bind(params, description, execution)
   return class_nll(
-    classifier.logits, execution.placement.constrain_batch(tokens), arch.first_class
+    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
   ).mean()
 
 
@@ -139,6 +141,7 @@ def starting_point(
       fingerprint=tokenizer.fingerprint,
       undefined_ids=tokenizer.undefined_ids,
     )
+    description = as_trained(description, settings.data)
     where = rules.shardings(mesh, denoiser.abstract_params(description))
     start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
     return description, start(key, description)
@@ -160,7 +163,14 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
+  description = as_trained(description, settings.data)
   return add_injection(description, params, settings.method, key)
+
+
+def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
+  """The description of a model trained on `data`: how their rows begin and end."""
+  framing = registry.of(data).framing(data)
+  return dataclasses.replace(description, framing=framing or description.framing)
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:
@@ -266,6 +276,7 @@ def fit(
       stack.callback(trace.close)
     writer = None
     if multihost.index() == 0:
+      journal.say()
       writer = MetricWriter(
         workdir,
         first_step=checkpoints.latest_step() or 0,

@@ -18,6 +18,7 @@ from typing import IO, Any
 import jax
 
 from scmdm_jax import files
+from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.regular_files import open_regular, read_regular
@@ -52,7 +53,10 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   with lock:
     try:
       yield workdir
-      write_metadata(workdir, {'compilation_cache': compilation_cache.report()})
+      found = {'compilation_cache': compilation_cache.report()}
+      if journal.entries():
+        found['data'] = journal.entries()
+      write_metadata(workdir, found)
     except BadInput:
       # A mistake found before anything was made: the corrected command may come here.
       made = {path.name for path in workdir.iterdir()}
@@ -148,9 +152,11 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
       if name.startswith(_FREE):
         continue
       if name in found and found[name] != value:
+        more = name == 'train.num_steps' and (path.parent / 'model').is_dir()
         raise BadInput(
           f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
           'same options or give another --workdir'
+          + (f', with --config.checkpoint={path.parent} to train its model on' * more)
         )
   files.write_json(path, wanted)
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from scmdm_jax.models.description import INJECTIONS
 from scmdm_jax.models.execution import REMATS
+from scmdm_jax.models.family import OBJECTIVES
+from scmdm_jax.models.injection import INJECTIONS
 from scmdm_jax.settings.rules import (
   above,
   at_least,
@@ -15,13 +16,6 @@ from scmdm_jax.settings.rules import (
 
 DTYPES = ('float32', 'bfloat16')
 
-# Objective -> architectures of a new model.
-ARCHITECTURES_OF = {
-  'masked': ('mdlm', 'dream'),
-  'causal': ('llama',),
-  'classify': ('conv',),
-}
-
 
 @dataclasses.dataclass(frozen=True)
 class MethodSettings:
@@ -29,7 +23,7 @@ class MethodSettings:
 
   objective: str = one_of(
     'masked',
-    tuple(ARCHITECTURES_OF),
+    OBJECTIVES,
     (
       "'causal' and 'classify' make judges, of the architectures 'llama' and "
       "'conv'; a classifier learns which class token began a row."

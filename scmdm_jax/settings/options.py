@@ -10,6 +10,7 @@ import dataclasses
 from ml_collections import ConfigDict
 
 from scmdm_jax.domains.images.rows import SHAPES
+from scmdm_jax.models import families
 from scmdm_jax.settings.measure_options import (
   BenchmarkSettings,
   CompareSettings,
@@ -136,9 +137,10 @@ class DataSettings:
 class ModelSettings:
   """A new model's sizes; unused when `checkpoint` names a model to start from."""
 
-  architecture: str = one_of(
+  architecture: str = option(
     'mdlm',
-    ('mdlm', 'dream', 'llama', 'conv'),
+    f'one of {", ".join(families.trainable())}',
+    lambda name: name in families.trainable(),
     (
       "'dream' is the masked form of 'llama': it reads position i off i - 1, "
       'and so knows the token before without having to learn where to look.'

@@ -6,7 +6,7 @@ optimizer's) are not repeated here; see `building`.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 
@@ -39,7 +39,7 @@ def within(default: float, low: float, high: float, meaning: str) -> Any:
   return option(default, wanted, lambda x: low <= x <= high, meaning)
 
 
-def one_of(default: str, choices: tuple[str, ...], meaning: str) -> Any:
+def one_of(default: str, choices: Collection[str], meaning: str) -> Any:
   """Returns a field whose value is one of `choices`."""
   wanted = f'one of {", ".join(choices)}'
   return option(default, wanted, lambda x: x in choices, meaning)

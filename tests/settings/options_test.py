@@ -11,7 +11,8 @@ from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import DecoderConfig, DiTConfig
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.settings import building, options
 from scmdm_jax.settings.options import SampleSettings, Settings, default_config
 from scmdm_jax.settings.resolve import resolve
@@ -284,7 +285,7 @@ def test_whole_numbers_will_do_for_real_ones():
   [
     ('mode', options.MODES),
     ('data.name', options.DATASETS),
-    ('model.architecture', ('mdlm', 'dream', 'llama', 'conv')),
+    ('model.architecture', ('mdlm', 'llama', 'dream', 'conv')),
     ('method.objective', ('masked', 'causal', 'classify')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
     ('method.injection', ('none', 'embedding', 'mlp', 'table', 'gate')),
@@ -485,7 +486,7 @@ def test_new_decoder_that_sees_both_ways():
   assert description.architecture == DecoderConfig(
     35, 32, 96, 3, 4, 4, 288, causal=False, qkv_bias=True, shifted=True
   )
-  assert (description.layout, description.mask_id) == ('dream', 2)
+  assert (description.family, description.mask_id) == ('dream', 2)
   assert description.injection == 'embedding'
 
 
