@@ -28,7 +28,7 @@ from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.adapting import compiled_step
 from scmdm_jax.runs.drawing import compiled_sampler
-from scmdm_jax.settings.building import new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.building import new_model, optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
 from scmdm_jax.training.step import initial_state
 
@@ -102,9 +102,8 @@ def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> A
     )
   sample = settings.sample
   meshes.check_batch('sample.batch_size', sample.batch_size, mesh)
-  run = compiled_sampler(
-    description, schedule_of(settings.method), sample, sample.trajectory, mesh
-  )
+  sampler = sampler_of(sample, schedule_of(settings.method))
+  run = compiled_sampler(description, sampler, sample.trajectory, mesh)
   shape = (sample.batch_size, length)
   return run.lower(
     rules.placed(mesh, denoiser.abstract_params(description), sample.dtype),
