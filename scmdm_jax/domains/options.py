@@ -2,12 +2,25 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Collection
+from typing import Any
 
-from scmdm_jax.settings.rules import at_least, option
+from scmdm_jax.settings.rules import at_least, option, plain
 
 # As data.tokenizer: the checkpoint's own, or one made of the training texts.
 CHECKPOINT_TOKENIZER = 'checkpoint'
 TRAINED_TOKENIZER = 'sentencepiece:'
+
+
+def tokenizer_option(default: str, names: Collection[str] = ()) -> Any:
+  """Returns the field `tokenizer`; `names` are the built-in ones, for its meaning."""
+  built_in = f'a built-in one ({", ".join(names)})' if names else 'a built-in one'
+  meaning = (
+    f'The name of {built_in}; the path of a tokenizer, a file or a directory; '
+    "'checkpoint': the one that the checkpoint brings along; or "
+    "'sentencepiece:1024': that many pieces, learnt from the training texts."
+  )
+  return option(default, 'a name or a path', lambda x: x != '', meaning)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,17 +32,17 @@ class DataSettings:
   also gives `name` and `tokenizer` their defaults.
   """
 
-  # Behind it the published sets of a domain, from files downloaded elsewhere, and one
-  # for data of one's own.
-  name: str = ''
-  directory: str = ''  # Prepared data; '' is ~/.cache/scmdm_jax.
-  # A file or a folder that the data set is made of; the domain's builder says which.
-  source: str = ''
-  # The name of a built-in tokenizer; the path of a tokenizer, a file or a directory;
-  # 'checkpoint': the one that the checkpoint brings along; or 'sentencepiece:1024':
-  # that many pieces, learnt from the training texts.
-  tokenizer: str = option('', 'a name or a path', lambda x: x != '')
-  length: int = at_least(32, 1)  # Tokens per example, padding included.
+  name: str = plain(
+    '',
+    "Which data set: a published one, from files downloaded elsewhere, or one's own.",
+  )
+  directory: str = plain('', "Prepared data; '' is ~/.cache/scmdm_jax.")
+  source: str = plain(
+    '',
+    'A file or a folder that the data set is made of; each domain says which.',
+  )
+  tokenizer: str = tokenizer_option('')
+  length: int = at_least(32, 1, 'Tokens per example, padding included.')
 
   @property
   def folder(self) -> pathlib.Path:

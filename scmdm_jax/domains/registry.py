@@ -9,10 +9,10 @@ import importlib
 from typing import Any
 
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains.options import DataSettings
+from scmdm_jax.domains.options import DataSettings, tokenizer_option
 from scmdm_jax.domains.protocol import BuiltIn, Domain
 from scmdm_jax.errors import BadInput
-from scmdm_jax.settings.rules import one_of, option
+from scmdm_jax.settings.rules import one_of
 
 # Folders here; the first gives `data.name` its default.
 _FOLDERS = (
@@ -71,11 +71,11 @@ def own_options(domain: Domain[Any]) -> dict[str, dataclasses.Field]:
 def data_settings() -> type[DataSettings]:
   """The data settings of a run: with the options of every domain."""
   names = tuple(name for d in domains() for name in d.data_sets)
-  tokenizer = domains()[0].tokenizers[0].pattern
-  wanted, rule = 'a name or a path', lambda x: x != ''
+  patterns = tokenizer_names()
+  meaning = {f.name: f.metadata['meaning'] for f in dataclasses.fields(DataSettings)}
   defaults = [
-    ('name', str, one_of(names[0], names)),
-    ('tokenizer', str, option(tokenizer, wanted, rule)),
+    ('name', str, one_of(names[0], names, meaning['name'])),
+    ('tokenizer', str, tokenizer_option(patterns[0], patterns)),
   ]
   own = dict.fromkeys(d.settings for d in domains() if d.settings is not DataSettings)
   return dataclasses.make_dataclass(

@@ -15,8 +15,9 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.classifier import accuracy, macro_f1
 from scmdm_jax.judges.protocol import CausalJudge, ClassJudge
 from scmdm_jax.judges.windows import Score, score
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.options import Settings
@@ -125,7 +126,7 @@ def load_causal(
 def _compiled_classifier(description: ModelDescription, name: str):
   """Compiles `(params, rows) -> features or logits`."""
   return jax.jit(
-    lambda params, rows: getattr(conv.bind(params, description), name)(rows)
+    lambda params, rows: getattr(classifier.bind(params, description), name)(rows)
   )
 
 

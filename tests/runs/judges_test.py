@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import judges
 
 

@@ -3,13 +3,16 @@
 import dataclasses
 
 from scmdm_jax.domains.options import DataSettings
-from scmdm_jax.settings.rules import at_least
+from scmdm_jax.settings.rules import at_least, plain
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSettings(DataSettings):
   """How images become rows."""
 
-  # Images: height and width, averaged down to; 0: as they are.
-  side: int = at_least(0, 0)
-  flip: bool = False  # Images: every epoch has each training image mirrored, too.
+  side: int = at_least(
+    0, 0, 'Images: height and width, averaged down to; 0: as they are.'
+  )
+  flip: bool = plain(
+    False, 'Images: every epoch has each training image mirrored, too.'
+  )

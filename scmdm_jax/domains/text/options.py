@@ -3,20 +3,27 @@
 import dataclasses
 
 from scmdm_jax.domains.options import DataSettings
-from scmdm_jax.settings.rules import at_least
+from scmdm_jax.settings.rules import at_least, plain
 
 
 @dataclasses.dataclass(frozen=True)
 class TextSettings(DataSettings):
   """How documents become rows."""
 
-  frame: bool = True  # Packed text: rows begin with bos and end with eos, as MDLM's.
+  frame: bool = plain(
+    True, "Packed text: rows begin with bos and end with eos, as MDLM's."
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class TextEvaluation:
   """What is measured on texts alone."""
 
-  # Above 0: MAUVE of samples of text with the judge's features, over so many starts of
-  # k-means, against as many held-out rows.
-  mauve_seeds: int = at_least(0, 0)
+  mauve_seeds: int = at_least(
+    0,
+    0,
+    (
+      "Above 0: MAUVE of samples of text with the judge's features, over so "
+      'many starts of k-means, against as many held-out rows.'
+    ),
+  )

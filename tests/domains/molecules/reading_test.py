@@ -8,7 +8,8 @@ from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.domains.molecules import reading
 from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import judges
 from tests.compiling import quick_jit
 from tests.data.tokenizers import tiny as tiny_tokenizers

@@ -18,7 +18,8 @@ from scmdm_jax.data.tokenizers.training import train_sentencepiece
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.text.options import TextSettings
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import scoring
 from tests import tiny_run
 from tests.compiling import quick_jit
