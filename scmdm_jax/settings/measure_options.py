@@ -124,7 +124,9 @@ class PlanSettings:
 
   job: str = one_of('train', ('train', 'sample'), 'What is planned.')
   topology: str = plain(
-    '', "A TPU slice, such as v5p:4x4x4; '': the devices of this machine."
+    '',
+    'A TPU slice, such as v5p:4x4x4, or GPUs, such as h100:1x8 (hosts x GPUs of '
+    "each); '': the devices of this machine.",
   )
   model: str = plain(
     '',

@@ -176,7 +176,9 @@ def _nearest(
     except BadInput:
       continue
     tried += 1
-    facts, peak = compile_and_measure(lowered)
+    facts, peak = compile_and_measure(
+      lowered, chips.planning_options(settings.plan.topology)
+    )
     if facts is not None and peak <= room:
       return change
   return None
@@ -269,12 +271,13 @@ def _table(figures: dict[str, Any]) -> str:
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Compiles, writes `plan.json`, prints a table and returns the same figures."""
   plan, description = settings.plan, _described(settings, workdir)
-  devices = chips.pod(plan.topology) if plan.topology else jax.devices()
+  devices = chips.absent(plan.topology) if plan.topology else jax.devices()
   chip = chips.chip_of(devices[0])
   mesh = opening.mesh_of(settings, devices)
   room = plan.hbm_gib * 2**30 or (chip.hbm_bytes if chip else 0)
   facts: Facts | None
-  facts, peak = compile_and_measure(_lowered(settings, description, mesh))
+  options = chips.planning_options(plan.topology)
+  facts, peak = compile_and_measure(_lowered(settings, description, mesh), options)
   fits = (facts is not None and peak <= room) if room else None
   params = denoiser.abstract_params(description)
   figures = {
