@@ -25,7 +25,7 @@ from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs.opening import place
+from scmdm_jax.runs.opening import Model, place
 from scmdm_jax.settings.building import strategy_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 
@@ -106,8 +106,7 @@ def _compiled_keys(mesh: Mesh):
 
 
 def draw(
-  description: ModelDescription,
-  params: Any,
+  model: Model,
   schedule: Schedule,
   options: SampleSettings,
   key: jax.Array,
@@ -124,9 +123,13 @@ def draw(
   """
   started = time.time()
   draw_batch = compiled_sampler(
-    description, schedule, _static(description, options), options.trajectory, mesh
+    model.description,
+    schedule,
+    _static(model.description, options),
+    options.trajectory,
+    mesh,
   )
-  params = place(params, mesh, options.dtype)
+  params = place(model.params, mesh, options.dtype)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)
   batch = -(-min(options.batch_size, count) // shards) * shards

@@ -12,7 +12,7 @@ from scmdm_jax.domains.text.mauve import last_hidden
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs.opening import Judge
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.runs.windows import score
 from scmdm_jax.training.losses import causal_nll
 
@@ -37,7 +37,7 @@ def compiled_features(description: ModelDescription):
   return jax.jit(compute)
 
 
-def scorer(judge: Judge) -> Callable[[np.ndarray], jax.Array]:
+def scorer(judge: Model) -> Callable[[np.ndarray], jax.Array]:
   """`causal_nll` of a judge: tokens int32 [B, L] -> nats [B, L - 1].
 
   Raises, when called:
@@ -71,7 +71,7 @@ def start_of(tokenizer: Tokenizer) -> list[int]:
   return [] if start is None else [start]
 
 
-def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[list[int]]:
+def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Model) -> list[list[int]]:
   """Samples [N, L] as text in the judge's tokens, at most as many as it reads.
 
   A sample may hold several documents: each that its end token closes is closed by the
@@ -95,7 +95,7 @@ def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[lis
 
 
 def generative_perplexity(
-  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+  judge: Model, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
   """exp(mean -log p per token) of `samples` int [N, L] under a causal judge.
 
@@ -117,7 +117,7 @@ def generative_perplexity(
 
 
 def text_perplexity(
-  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+  judge: Model, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
   """MDLM's generative perplexity of `samples` int [N, L]; see domains/text/measures."""
   limit = judge.description.architecture.length
@@ -133,7 +133,7 @@ def text_perplexity(
 
 
 def text_features(
-  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+  judge: Model, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> np.ndarray:
   """What MAUVE compares, float32 [N, D], one vector for each of `samples` int [N, L].
 
@@ -165,7 +165,7 @@ def _frame(tokenizer: Tokenizer) -> list[int]:
   return [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
 
 
-def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
+def _texts(judge: Model, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
   """Samples in the judge's tokens, by MDLM's protocol; see domains/text/measures."""
   own, frame = judge.tokenizer, _frame(tokenizer)
   limit = judge.description.architecture.length

@@ -20,7 +20,7 @@ from scmdm_jax import files
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.regular_files import read_regular
-from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
+from scmdm_jax.runs.opening import Model, load_causal_judge, open_run
 from scmdm_jax.runs.perplexity import scorer, start_of
 from scmdm_jax.runs.windows import score
 from scmdm_jax.settings.options import Settings
@@ -61,7 +61,7 @@ def read_texts(path: pathlib.Path) -> list[str]:
 
 
 def judge_texts(
-  judge: Judge, texts: list[str], *, length: int, batch_size: int
+  judge: Model, texts: list[str], *, length: int, batch_size: int
 ) -> dict[str, Any]:
   """Perplexity of `texts`, and the entropy beside it.
 
@@ -107,7 +107,7 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
   texts = read_texts(pathlib.Path(os.path.expanduser(source)))
-  judge = load_judge(settings, workdir, run_tokenizer(settings, workdir))
+  judge = load_causal_judge(settings, workdir, open_run(settings, workdir).tokenizer)
   assert judge is not None
   options = settings.evaluate
   figures = {
