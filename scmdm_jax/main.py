@@ -30,6 +30,7 @@ from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
+from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
 
 # Modes that ask now and then whether to stop; SIGTERM simply ends the others.
@@ -146,6 +147,7 @@ def main(argv: list[str]) -> int:
     figures = _run(options)
     if figures is None:
       return 0
+    journal.say()
     print(json.dumps(figures), flush=True)
   except (BadInput, PeerLost) as e:
     print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)

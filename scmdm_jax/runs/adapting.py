@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import store, training_store
-from scmdm_jax.data import pipeline
+from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
@@ -263,6 +263,7 @@ def fit(
       stack.callback(trace.close)
     writer = None
     if multihost.index() == 0:
+      journal.say()
       writer = MetricWriter(
         workdir,
         first_step=checkpoints.latest_step() or 0,

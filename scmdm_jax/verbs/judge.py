@@ -9,7 +9,6 @@ that overlap by half, instead of being cut off. `--mode=evaluate` asks the judge
 ends, too: where it says how well texts end, this says how well they read.
 """
 
-import json
 import os
 import pathlib
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
+from scmdm_jax.data import documents
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.regular_files import read_regular
 from scmdm_jax.runs.opening import Model, load_causal_judge, open_run
 from scmdm_jax.runs.perplexity import scorer, start_of
 from scmdm_jax.runs.windows import score
@@ -27,37 +26,18 @@ from scmdm_jax.settings.options import Settings
 
 
 def read_texts(path: pathlib.Path) -> list[str]:
-  """The texts of a file.
+  """The texts of a file, or of the files of a folder.
 
   Args:
-    path: `*.jsonl`, such as the `samples.jsonl` of a run: the field `text` of each
-      line; any other file is one text.
+    path: a table, such as the `samples.jsonl` of a run, has a text per row, in its
+      column `text`; any other file is one text.
 
   Raises:
-    BadInput: no such file, not UTF-8, or a line without a text.
+    BadInput: no such file, another format, no text, or a row without one.
+    DamagedData: it cannot be unpacked or parsed.
   """
-  try:
-    whole = read_regular(path).decode('utf-8')
-  except OSError as e:
-    raise BadInput(f'--source {path}: {e.strerror}; wanted a text file') from e
-  except UnicodeDecodeError as e:
-    raise BadInput(f'--source {path}: not UTF-8 at byte {e.start}') from e
-  if path.suffix != '.jsonl':
-    return [whole]
-  texts = []
-  for number, line in enumerate(whole.split('\n'), 1):
-    if not line.strip():
-      continue
-    try:
-      text = json.loads(line)['text']
-    except (ValueError, TypeError, KeyError, RecursionError):
-      text = None
-    if not isinstance(text, str):
-      raise BadInput(
-        f'--source {path}: line {number} is no JSON object with a string "text"'
-      )
-    texts.append(text)
-  return texts
+  files, _ = documents.files_of(path, '--source')
+  return [text for _, text in documents.read(files)]
 
 
 def judge_texts(
@@ -73,7 +53,7 @@ def judge_texts(
 
   Returns:
     Numbers of texts and of scored tokens, mean -log p (nats), perplexity, and the
-    unigram entropy (nats) of a text's tokens, averaged over texts.
+    unigram entropy (nats) of a text's tokens, averaged over the texts that have any.
   """
   tokenizer = judge.tokenizer
   given = start_of(tokenizer)
@@ -81,6 +61,8 @@ def judge_texts(
     np.array([*given, *tokenizer.encode_text(text).tolist()], np.int32)
     for text in texts
   ]
+  # A text of no tokens has no entropy, as it has no share in the perplexity.
+  written = [row[len(given) :] for row in rows if len(row) > len(given)]
   length = min(length, judge.description.architecture.length)
   judged = score(
     scorer(judge),
@@ -96,7 +78,8 @@ def judge_texts(
     'tokens': judged.tokens,
     'nll': judged.nll / judged.tokens,
     'perplexity': judged.perplexity,
-    'entropy': float(np.mean([unigram_entropy(row[None, 1:]) for row in rows])),
+    'entropy': float(np.mean([unigram_entropy(row[None]) for row in written])),
+    'empty_texts': len(texts) - len(written),
   }
 
 
