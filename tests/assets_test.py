@@ -19,11 +19,12 @@ from scmdm_jax.domains import registry
 from scmdm_jax.domains.genomes.files import read_fasta
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.tokenizers import get_tokenizer
-from scmdm_jax.models import conv, denoiser
+from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.runs.converting import import_model
 from scmdm_jax.runs.opening import Model, load_causal_judge
 from scmdm_jax.runs.perplexity import (
   generative_perplexity,
+  sample_parts,
   text_features,
   text_perplexity,
 )
@@ -147,7 +148,10 @@ def test_judge_tells_text_from_shuffled_text(tmp_path):
   shuffled = rng.permuted(tokens[:, 1:-1], axis=1)
   shuffled = np.concatenate([tokens[:, :1], shuffled, tokens[:, -1:]], axis=1)
   real, noise = (
-    text_perplexity(judge, rows, judge.tokenizer, 64) for rows in (tokens, shuffled)
+    text_perplexity(
+      judge, [sample_parts(row, judge.tokenizer) for row in rows], 64
+    ).perplexity
+    for rows in (tokens, shuffled)
   )
   # On held-out rows of 64, 13.6 and 2750 (see the card); rows of 32 know less.
   assert 10 < real < 25
@@ -228,6 +232,6 @@ def test_genomes_base_knows_context(stretches, tmp_path):
 def test_genomes_classifier_knows_species(stretches, tmp_path):
   import_model(str(ASSETS / 'genomes_classifier'), str(tmp_path / 'judge'))
   description, params = store.load_model(tmp_path / 'judge')
-  classes = conv.bind(params, description).logits(stretches).argmax(-1)
+  classes = classifier.bind(params, description).logits(stretches).argmax(-1)
   # 0.464 on all held-out stretches (see the card), 192 here: an error of 0.036.
   assert np.mean(classes + 12 == stretches[:, 0]) > 0.464 - 4 * 0.036

@@ -13,7 +13,8 @@ from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs.drawing import compiled_sampler
 from scmdm_jax.runs.opening import Model

@@ -16,10 +16,12 @@ from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
@@ -27,7 +29,7 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -75,9 +77,9 @@ def _class_loss(
   del key
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
-  classifier = conv.bind(params, description, execution)
+  bound = classifier.bind(params, description, execution)
   return class_nll(
-    classifier.logits, execution.placement.constrain_batch(tokens), arch.first_class
+    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
   ).mean()
 
 
@@ -140,6 +142,7 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
+  description = as_trained(description, settings.data)
   params = opening.load(stored, mesh)
   model = Model(description, params, opened.tokenizer, stored.extra)
   return add_injection(model, settings.method, key)
@@ -156,9 +159,16 @@ def _new(settings: Settings, tokenizer: Tokenizer, key: jax.Array, mesh: Mesh) -
     fingerprint=tokenizer.fingerprint,
     undefined_ids=tokenizer.undefined_ids,
   )
+  description = as_trained(description, settings.data)
   where = rules.shardings(mesh, denoiser.abstract_params(description))
   start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
   return Model(description, start(key, description), tokenizer, {})
+
+
+def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
+  """The description of a model trained on `data`: how their rows begin and end."""
+  framing = registry.of(data).framing(data)
+  return dataclasses.replace(description, framing=framing or description.framing)
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:

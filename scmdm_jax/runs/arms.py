@@ -17,6 +17,7 @@ import numpy as np
 from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, scoring, timing
@@ -55,6 +56,8 @@ def _method(settings: Settings, rate: float) -> MethodSettings:
 def _start(settings: Settings, model: Model, rate: float, seed: int) -> Model:
   """The base with the injection an arm of this rate needs."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
+  description = adapting.as_trained(model.description, settings.data)
+  model = dataclasses.replace(model, description=description)
   return adapting.add_injection(model, _method(settings, rate), key)
 
 
@@ -136,7 +139,9 @@ class Bench:
     )
     schedule = schedule_of(self.settings.method)
     mesh = mesh_of(self.settings)
-    return drawing.draw(model, schedule, options, key, x_init, mesh)
+    drawn = drawing.draw(model, schedule, options, key, x_init, mesh)
+    tokens = up_to_end(drawn.tokens, x_init, self.base.tokenizer)
+    return drawn._replace(tokens=tokens)
 
   def judge_drawn(self, drawn: drawing.Drawn) -> dict[str, Any]:
     """All measures of a set of samples."""

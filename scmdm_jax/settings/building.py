@@ -12,12 +12,8 @@ from scmdm_jax.diffusion.readout import MEASURES
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
 from scmdm_jax.domains.images.rows import SHAPES, grid_of
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import (
-  ConvConfig,
-  DecoderConfig,
-  DiTConfig,
-  ModelDescription,
-)
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.settings.options import (
   DataSettings,
   MethodSettings,
@@ -160,58 +156,31 @@ def new_model(
   Raises:
     BadInput: sizes that do not fit each other, or a classifier without classes.
   """
-  model, causal = settings.model, settings.method.objective == 'causal'
-  if model.architecture == 'mdlm':
-    architecture = DiTConfig(
-      vocab_size=vocab_size,
-      length=settings.data.length,
-      hidden_dim=model.hidden_dim,
-      num_blocks=model.num_blocks,
-      num_heads=model.num_heads,
-      cond_dim=model.cond_dim,
-      mlp_ratio=model.mlp_ratio,
-      time_conditioning=model.time_conditioning,
-      grid=grid_of_rows(settings.data),
-      window=model.window,
+  model, data, objective = settings.model, settings.data, settings.method.objective
+  if objective == 'classify' and (
+    len(class_ids) < 2 or np.any(np.diff(class_ids) != 1)
+  ):
+    raise BadInput(
+      f'method.objective: found {objective!r}, but data.tokenizer = '
+      f'{data.tokenizer!r} has no classes; wanted data with classes'
     )
-  elif model.architecture == 'conv':
-    if len(class_ids) < 2 or np.any(np.diff(class_ids) != 1):
-      raise BadInput(
-        f'method.objective: found {settings.method.objective!r}, but data.tokenizer = '
-        f'{settings.data.tokenizer!r} has no classes; wanted data with classes'
-      )
-    architecture = ConvConfig(
-      vocab_size=vocab_size,
-      length=settings.data.length,
-      hidden_dim=model.hidden_dim,
-      num_blocks=model.num_blocks,
-      embedding_dim=model.embedding_dim,
-      kernel_size=model.kernel_size,
-      first_class=class_ids[0],
-      num_classes=len(class_ids),
-      grid=grid_of_rows(settings.data),
-    )
-  else:
-    architecture = DecoderConfig(
-      vocab_size=vocab_size,
-      length=settings.data.length,
-      hidden_dim=model.hidden_dim,
-      num_blocks=model.num_blocks,
-      num_heads=model.num_heads,
-      num_kv_heads=model.num_heads,
-      mlp_dim=model.mlp_ratio * model.hidden_dim,
-      causal=causal,
-      qkv_bias=not causal,
-      shifted=not causal,
-    )
-  masked = settings.method.objective == 'masked'
+  family, masked = FAMILIES[model.architecture], objective == 'masked'
+  offered = {
+    **dataclasses.asdict(model),
+    'vocab_size': vocab_size,
+    'length': data.length,
+    'grid': grid_of_rows(data),
+    'class_ids': class_ids,
+  }
+  named = {f.name for f in dataclasses.fields(family.sizes)} & offered.keys()
+  sizes = {name: offered[name] for name in named} | family.new(offered)
   try:
     return ModelDescription(
-      architecture,
+      family.sizes(**{**sizes, **family.always}),
       mask_id=mask_id if masked else None,
       tokenizer='',
       injection=settings.method.injection if masked else 'none',
-      layout=model.architecture,
+      family=model.architecture,
     )
   except ValueError as e:
     raise BadInput(f'model: {e}') from e

@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 
 from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.domains.images.rows import SHAPES
-from scmdm_jax.models.description import INJECTIONS
+from scmdm_jax.models import families
 from scmdm_jax.models.execution import REMATS
+from scmdm_jax.models.family import OBJECTIVES
+from scmdm_jax.models.injection import INJECTIONS
 from scmdm_jax.settings.rules import (
   above,
   at_least,
@@ -114,7 +116,11 @@ class ModelSettings:
 
   # 'dream' is the masked kin of 'llama': it reads position i off i - 1, and so knows
   # the token before without having to learn where to look.
-  architecture: str = one_of('mdlm', ('mdlm', 'dream', 'llama', 'conv'))
+  architecture: str = option(
+    'mdlm',
+    f'one of {", ".join(families.trainable())}',
+    lambda name: name in families.trainable(),
+  )
   hidden_dim: int = above(96, 0)
   num_blocks: int = above(3, 0)
   num_heads: int = above(4, 0)
@@ -127,21 +133,13 @@ class ModelSettings:
   kernel_size: int = above(5, 0)  # conv: positions that a convolution sees.
 
 
-# Objective -> architectures of a new model.
-ARCHITECTURES_OF = {
-  'masked': ('mdlm', 'dream'),
-  'causal': ('llama',),
-  'classify': ('conv',),
-}
-
-
 @dataclasses.dataclass(frozen=True)
 class MethodSettings:
   """The objective, its masking schedule and self-conditioning."""
 
   # 'causal' and 'classify' make judges, of the architectures 'llama' and 'conv'; a
   # classifier learns which class token began a row.
-  objective: str = one_of('masked', tuple(ARCHITECTURES_OF))
+  objective: str = one_of('masked', OBJECTIVES)
   schedule: str = one_of('log_linear', ('log_linear', 'cosine', 'polynomial'))
   eps: float = option(1e-3, 'a number from 0, below 1', lambda x: 0 <= x < 1)
   power: float = above(2.0, 0)  # Of the polynomial schedule.

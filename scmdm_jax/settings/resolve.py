@@ -12,9 +12,9 @@ from scmdm_jax.domains.genomes import tokenizer as species
 from scmdm_jax.domains.images import tokenizer as pixels
 from scmdm_jax.domains.images.rows import SHAPES
 from scmdm_jax.errors import BadInput
+from scmdm_jax.models import families
 from scmdm_jax.settings.building import grid_of_rows, strategy_of
 from scmdm_jax.settings.options import (
-  ARCHITECTURES_OF,
   CHECKPOINT_TOKENIZER,
   DATASETS,
   TRAINED_TOKENIZER,
@@ -93,7 +93,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'train.learning_rate = {train.learning_rate}'
     )
   objective = settings.method.objective
-  fitting = ARCHITECTURES_OF[objective]
+  fitting = families.trainable(objective)
   if not settings.checkpoint and settings.model.architecture not in fitting:
     raise BadInput(
       f'method.objective: found {objective!r} with model.architecture = '

@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 
@@ -28,7 +28,7 @@ def within(default: float, low: float, high: float) -> Any:
   )
 
 
-def one_of(default: str, choices: tuple[str, ...]) -> Any:
+def one_of(default: str, choices: Collection[str]) -> Any:
   """A field whose value is one of `choices`."""
   return option(default, f'one of {", ".join(choices)}', lambda x: x in choices)
 

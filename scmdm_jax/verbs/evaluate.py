@@ -11,6 +11,7 @@ import jax
 
 from scmdm_jax import files
 from scmdm_jax.data import journal
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
@@ -58,6 +59,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   if multihost.index() == 0:
     journal.say()
   drawn = draw(model, schedule, settings.sample, key_samples, x_init, mesh)
+  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)
   if multihost.index() == 0:

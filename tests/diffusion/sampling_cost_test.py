@@ -10,7 +10,8 @@ from jax.experimental import io_callback
 from scmdm_jax.diffusion import sampling
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.compiling import quick_jit, split_key
 from tests.diffusion import toys
 

@@ -20,7 +20,8 @@ from scmdm_jax.diffusion.schedules import (
 )
 from scmdm_jax.diffusion.strategies import Plan
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.compiling import quick_jit, split_key
 from tests.diffusion import toys
 from tests.models import parameters

@@ -16,7 +16,9 @@ from scmdm_jax.data.tokenizers.characters import TEXT8
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.runs import adapting, drawing
 from scmdm_jax.runs.opening import Model

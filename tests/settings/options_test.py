@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import DecoderConfig, DiTConfig
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.settings import building, options
 from scmdm_jax.settings.building import STRATEGIES, strategy_of
 from scmdm_jax.settings.options import SampleSettings, Settings, default_config
@@ -283,7 +284,7 @@ def test_whole_numbers_will_do_for_real_ones():
   [
     ('mode', options.MODES),
     ('data.name', options.DATASETS),
-    ('model.architecture', ('mdlm', 'dream', 'llama', 'conv')),
+    ('model.architecture', ('mdlm', 'llama', 'dream', 'conv')),
     ('method.objective', ('masked', 'causal', 'classify')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
     ('method.injection', ('none', 'embedding', 'mlp', 'table', 'gate')),
@@ -484,7 +485,7 @@ def test_new_decoder_that_sees_both_ways():
   assert description.architecture == DecoderConfig(
     35, 32, 96, 3, 4, 4, 288, causal=False, qkv_bias=True, shifted=True
   )
-  assert (description.layout, description.mask_id) == ('dream', 2)
+  assert (description.family, description.mask_id) == ('dream', 2)
   assert description.injection == 'embedding'
 
 

@@ -10,7 +10,8 @@ import pytest
 from scmdm_jax.benchmarks import measuring
 from scmdm_jax.main import main
 from scmdm_jax.models import flops
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel import chips
 from tests import tiny_run
 

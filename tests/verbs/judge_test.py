@@ -126,6 +126,39 @@ def test_samples_are_a_text_a_line(tmp_path):
   assert judge.read_texts(path) == texts
 
 
+def test_parts_say_where_the_documents_of_a_sample_end(tmp_path):
+  path = tmp_path / 'samples.jsonl'
+  samples = [
+    ('a</s>b', ['', 'a', 'b', '']),
+    ('a', ['a']),
+    ('', ['', '']),
+    ('a</s>b</s>c', ['a', '', 'b', 'c']),
+  ]
+  lines = [json.dumps({'text': text, 'parts': parts}) for text, parts in samples]
+  path.write_text('\n'.join(lines))
+  assert judge.read_texts(path) == [parts for _, parts in samples]
+
+
+@pytest.mark.parametrize(
+  ('text', 'parts', 'message'),
+  [
+    ('a b', ['', 'a</s>b'], 'is not what its "parts" make'),  # The text was edited.
+    ('a', ['a', 'b'], 'is not what its "parts" make'),
+    ('a-b+c', ['a', 'b', 'c'], 'is not what its "parts" make'),
+    ('a', [], 'is not what its "parts" make'),
+    ('', [], 'is not what its "parts" make'),
+    ('a', 'a', 'no list of strings'),
+    ('a', ['a', 3], 'no list of strings'),
+    ('a', None, 'no list of strings'),
+  ],
+)
+def test_parts_that_are_not_those_of_the_text(tmp_path, text, parts, message):
+  path = tmp_path / 'x.jsonl'
+  path.write_text(json.dumps({'text': text, 'parts': parts}) + '\n')
+  with pytest.raises(BadInput, match=rf'x\.jsonl: line 1.*{message}'):
+    judge.read_texts(path)
+
+
 @pytest.mark.parametrize(
   'line', ['{"text": 1}', '[]', '"text"', '{}', 'text', '[' * 9999]
 )

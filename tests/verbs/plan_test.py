@@ -6,7 +6,9 @@ import pytest
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import flops
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.settings.options import PlanSettings
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan
