@@ -122,6 +122,8 @@ def test_nothing_fits_nowhere(tmp_path):
   ('options', 'message'),
   [
     ({'topology': 'v9:2x2'}, "plan.topology: found 'v9:2x2'; wanted GENERATION:SHAPE"),
+    ({'topology': 'h100:8'}, "found 'h100:8'; wanted hosts and GPUs of each, as in"),
+    ({'topology': 'h100:0x8'}, 'wanted hosts and GPUs of each'),
     ({'model': 'nowhere.json'}, 'nowhere.json: no such file'),
   ],
 )
