@@ -29,7 +29,7 @@ from scmdm_jax.judges.protocol import CausalJudge, start_of
 from scmdm_jax.judges.reading import reread_all, text_perplexity
 from scmdm_jax.judges.windows import Score
 from scmdm_jax.runs.judges import load_causal
-from scmdm_jax.runs.opening import run_tokenizer
+from scmdm_jax.runs.opening import open_run
 from scmdm_jax.settings.options import Settings
 
 # A text, or the parts of a sample: texts before, between and behind its marks.
@@ -134,7 +134,7 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
   texts = read_texts(pathlib.Path(os.path.expanduser(source)))
-  judge = load_causal(settings, workdir, run_tokenizer(settings, workdir))
+  judge = load_causal(settings, workdir, open_run(settings, workdir).tokenizer)
   assert judge is not None
   figures = {
     'mode': 'judge',
