@@ -140,7 +140,7 @@ class Injection:
     """
     missing = [m for m in ('signal', '__call__') if not hasattr(self.module, m)]
     missing += [f for f in ('name', 'splits', 'card') if not getattr(self, f)]
-    missing += [f'a split of {p}' for p in self.per_token if p not in self.splits]
+    missing += [f'split of {p}' for p in self.per_token if p not in self.splits]
     if missing:
       raise ValueError(f'injection {self.name!r}: it has no {", ".join(missing)}')
 
