@@ -6,6 +6,7 @@ What runs share asks a `Domain`; trainer, sampler, report and comparison know no
 import dataclasses
 import functools
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -78,16 +79,22 @@ def data_settings() -> type[DataSettings]:
     ('tokenizer', str, tokenizer_option(patterns[0], patterns)),
   ]
   own = dict.fromkeys(d.settings for d in domains() if d.settings is not DataSettings)
-  return dataclasses.make_dataclass(
-    'DataSettings', defaults, bases=(*own, DataSettings), frozen=True
-  )
+  return _joined(DataSettings, tuple(own), defaults)
 
 
 @functools.cache
 def with_own_evaluation(base: type) -> type:
   """The class `base` of evaluation settings with the options of every domain."""
   own = tuple(d.evaluation for d in domains() if d.evaluation is not None)
-  return dataclasses.make_dataclass(base.__name__, (), bases=(*own, base), frozen=True)
+  return _joined(base, own)
+
+
+def _joined(base: type, own: tuple[type, ...], fields: Sequence[Any] = ()) -> type:
+  """`base` with the options of `own`, and `fields` of the same names in their place."""
+  about = {'__doc__': base.__doc__}
+  return dataclasses.make_dataclass(
+    base.__name__, fields, bases=(*own, base), namespace=about, frozen=True
+  )
 
 
 def _built_in(name: str) -> BuiltIn | None:

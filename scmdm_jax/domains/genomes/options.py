@@ -26,7 +26,7 @@ class GenomeEvaluation:
     5,
     0,
     (
-      'Genomes: epochs of a network trained to tell every set of samples from '
+      'Genomes: epochs of a network trained to distinguish samples from '
       'real stretches, as published 5; 0: none.'
     ),
   )
