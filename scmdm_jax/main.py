@@ -114,7 +114,7 @@ def _run(options: Options) -> dict | None:
   _refuse(options, unused, settings.mode)
 
   from scmdm_jax.processes import multihost, stopping
-  from scmdm_jax.runs import compilation_cache, workdir
+  from scmdm_jax.runs import compilation_cache, opening, workdir
 
   path = options.workdir or settings.workdir
   # One file per verb: verbs/train.py runs --mode=train.
@@ -129,6 +129,7 @@ def _run(options: Options) -> dict | None:
       )
     with workdir.opened(path, settings) as directory:
       source = (options.source,) if settings.mode == 'judge' else ()
+      settings = opening.completed(settings, directory)
       figures = mode.run(settings, directory, *source)
       return figures if multihost.index() == 0 else None
 

@@ -17,6 +17,7 @@ from scmdm_jax.settings.options import (
   ARCHITECTURES_OF,
   CHECKPOINT_TOKENIZER,
   DATASETS,
+  SMILES_TOKENIZER,
   TRAINED_TOKENIZER,
   DataSettings,
   Settings,
@@ -135,6 +136,11 @@ def resolve(config: ConfigDict | dict) -> Settings:
 def _check_data(data: DataSettings) -> None:
   """Refuses a tokenizer that is not one for the data, and rows of another length."""
   choice = data.tokenizer
+  if not data.length and DATASETS[data.name] != 'molecules':
+    raise BadInput(
+      f'data.length: found 0 with data.name = {data.name!r}; wanted a number above 0, '
+      'or molecules'
+    )
   _check_genomes(data)
   if data.name in SHAPES:
     grid = grid_of_rows(data)
@@ -162,7 +168,12 @@ def _check_data(data: DataSettings) -> None:
     )
   if DATASETS[data.name] == 'genomes':
     return
-  molecules = data.name == 'qm9'
+  molecules = DATASETS[data.name] == 'molecules'
+  if choice == SMILES_TOKENIZER and not molecules:
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
+      'molecules only'
+    )
   if not molecules and choice == 'smiles_qm9':
     raise BadInput(
       f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted one '
@@ -238,7 +249,8 @@ def _check_compare(settings: Settings) -> None:
 
 def _check_sample(settings: Settings) -> None:
   """Refuses a sampler that cannot run."""
-  sample, length = settings.sample, settings.data.length
+  # 0: a length that is known once the data are; it is checked then.
+  sample, length = settings.sample, settings.data.length or settings.sample.num_steps
   strategy = strategy_of(sample)
   block = sample.block_length or length
   if length % block or sample.num_steps % (length // block):
