@@ -51,11 +51,13 @@ class Documents:
     key: name of the data set and the split, unlike that of any other.
     count: how many.
     texts: reads them anew, in the order of the split.
+    find: document -> where it stands in the source, for messages; '' unknown.
   """
 
   key: str
   count: int
   texts: Callable[[], Iterator[str]]
+  find: Callable[[str], str] = lambda _: ''
 
 
 def prepare(
@@ -125,6 +127,7 @@ def open_documents(
     f'{config.name}-{split}',
     builder.info.splits[split].num_examples,
     functools.partial(_read, builder, split),
+    functools.partial(text_dataset_builder.find, config),
   )
 
 

@@ -31,6 +31,7 @@ from scmdm_jax.settings.rules import (
   one_of,
   option,
   plain,
+  within,
 )
 
 # As data.tokenizer: the checkpoint's own, or one made of the training texts.
@@ -126,6 +127,9 @@ class DataSettings:
       "Tokens per example, padding included; 0: the checkpoint's, or else as "
       'many as the longest molecule takes.'
     ),
+  )
+  unknown: float = within(
+    0.01, 0, 1, 'Largest share of tokens that the tokenizer may not know.'
   )
   frame: bool = plain(
     True, "Packed text: rows begin with bos and end with eos, as MDLM's."

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
-from scmdm_jax.data import sources
+from scmdm_jax.data import sources, unknown
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains import prepared
@@ -27,11 +27,32 @@ def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
     options.name, prepared.directory(options), split, options.source or None
   )
   source = pathlib.Path(options.source).expanduser()
+  if (
+    options.source
+  ):  # The package's molecules are those that its tokenizer is made for.
+    _check_unknown(options, tokenizer)
 
   def find(text: str) -> str:
     return builder.find(source, text) if options.source else options.name
 
   return MoleculeRows(texts, tokenizer, options.length, find)
+
+
+def _check_unknown(options: DataSettings, tokenizer: Tokenizer) -> None:
+  counts: dict[str, int] = _facts(options)['pieces']
+  named = {
+    piece: found
+    for piece, found in counts.items()
+    if unknown.count(tokenizer.encode_text(piece), tokenizer)
+  }
+  unknown.check(
+    options.name,
+    tokenizer,
+    sum(named.values()),
+    sum(counts.values()),
+    sorted(named, key=counts.__getitem__, reverse=True)[:10],
+    options.unknown,
+  )
 
 
 def longest(options: DataSettings) -> int:

@@ -14,6 +14,7 @@ from pyarrow import parquet
 from scmdm_jax.data import sources, tokenizers
 from scmdm_jax.domains.molecules import builder, domain, smiles
 from scmdm_jax.domains.molecules.rows import MoleculeRows
+from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.settings.options import DataSettings
 from tests.data import packed
@@ -173,6 +174,17 @@ def test_rows_are_framed_and_too_long_a_molecule_is_named_with_its_line(tmp_path
   at = texts.index(MOLECULES[1])
   with pytest.raises(BadInput, match=r'own\.smi: line 2: .*takes 14 tokens .* = 13;'):
     rows[at]
+
+
+def test_what_a_published_tokenizer_does_not_know_is_refused(tmp_path):
+  texts = ['CCS', 'CCCCCCC', 'ClCC', 'CC(C)=O']  # 2 of 20 pieces.
+  options = options_of(tmp_path, texts)
+  with pytest.raises(
+    BadInput, match=r"2 of 20 tokens .*10\.00%: 'Cl' 'S'.*unknown=0\.1$"
+  ):
+    domain.read_rows(options, SmilesTokenizer(), 'train')
+  allowed = DataSettings(**{**vars(options), 'unknown': 0.1})
+  assert len(domain.read_rows(allowed, SmilesTokenizer(), 'train')) == 3
 
 
 def test_the_split_is_that_of_the_names(tmp_path):
