@@ -125,7 +125,7 @@ def _check_unknown(
   folder: pathlib.Path,
   limit: float,
 ) -> None:
-  """Counts once what the tokenizer does not know, and has it told or refused."""
+  """Counts once what the tokenizer does not know, and reports or refuses it."""
   if tokenizer.unk_id is None:
     return
   path = folder / 'unknown.json'

@@ -1,4 +1,4 @@
-"""How much of the data a tokenizer does not know: counted, told, or refused."""
+"""How much of the data a tokenizer does not know: counted, reported, or refused."""
 
 import math
 from collections.abc import Iterable
@@ -56,8 +56,9 @@ def check(
   found = f'{tokenizer.name} does not know {unknown} of {tokens} tokens of {what}'
   found += f' ({share:.2%}{": " + those if those else ""})'
   if share > limit:
+    enough = math.ceil(share * 1000) / 1000
     raise BadInput(
       f'data.tokenizer: {found}; wanted at most {limit:.2%}; give another tokenizer or '
-      f'other data, or allow it with --config.data.unknown={math.ceil(share * 1000) / 1000:g}'
+      f'other data, or allow it with --config.data.unknown={enough:g}'
     )
   journal.note(f'unknown in {what}', {'unknown': unknown, 'tokens': tokens}, found)

@@ -16,7 +16,7 @@ from scmdm_jax.domains.molecules import builder, smiles
 from scmdm_jax.domains.molecules.measures import judge_molecules
 from scmdm_jax.domains.molecules.rows import MoleculeRows
 from scmdm_jax.domains.protocol import Domain, Measure
-from scmdm_jax.runs.opening import Judge, load_judge
+from scmdm_jax.runs.opening import Model, load_causal_judge
 from scmdm_jax.runs.perplexity import generative_perplexity
 from scmdm_jax.settings.options import DataSettings, Settings
 
@@ -91,7 +91,7 @@ def measures(
   samples: np.ndarray,
   tokenizer: Tokenizer,
   known: Collection[str],
-  judge: Judge | None,
+  judge: Model | None,
   batch_size: int,
 ) -> dict[str, Any]:
   """Validity, uniqueness, novelty (measures) and generative perplexity.
@@ -122,7 +122,7 @@ def measures(
 def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
   """`measures` with what it needs read."""
   options = settings.data
-  judge = load_judge(settings, workdir, tokenizer)
+  judge = load_causal_judge(settings, workdir, tokenizer)
   known = frozenset(
     sources.all_texts(options.name, prepared.directory(options), options.source or None)
   )
