@@ -8,8 +8,8 @@ import pytest
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.families.decoder import DecoderConfig
 from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from tests import tiny_run
 from tests.compiling import quick_jit
 from tests.models.parameters import random_params
