@@ -31,11 +31,13 @@ class Documents:
     key: name of the data set and the split, unlike that of any other.
     count: how many.
     texts: reads them again, in the order of the split.
+    find: document -> where it stands in the source, for messages; '' unknown.
   """
 
   key: str
   count: int
   texts: Callable[[], Iterator[str]]
+  find: Callable[[str], str] = lambda _: ''
 
 
 def prepared(

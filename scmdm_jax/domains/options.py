@@ -5,11 +5,10 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
-from scmdm_jax.settings.rules import at_least, option, plain
+from scmdm_jax.settings.rules import at_least, option, plain, within
 
-# As data.tokenizer: the checkpoint's own, or one made of the training texts.
+# As data.tokenizer: the checkpoint's own.
 CHECKPOINT_TOKENIZER = 'checkpoint'
-TRAINED_TOKENIZER = 'sentencepiece:'
 
 
 def tokenizer_option(default: str, names: Collection[str] = ()) -> Any:
@@ -17,8 +16,7 @@ def tokenizer_option(default: str, names: Collection[str] = ()) -> Any:
   built_in = f'a built-in one ({", ".join(names)})' if names else 'a built-in one'
   meaning = (
     f'The name of {built_in}; the path of a tokenizer, a file or a directory; '
-    "'checkpoint': the one that the checkpoint brings along; or "
-    "'sentencepiece:1024': that many pieces, learnt from the training texts."
+    "or 'checkpoint': the one that the checkpoint brings along."
   )
   return option(default, 'a name or a path', lambda x: x != '', meaning)
 
@@ -42,7 +40,17 @@ class DataSettings:
     'A file or a folder that the data set is made of; each domain says which.',
   )
   tokenizer: str = tokenizer_option('')
-  length: int = at_least(32, 1, 'Tokens per example, padding included.')
+  length: int = at_least(
+    32,
+    0,
+    (
+      "Tokens per example, padding included; 0: the checkpoint's, or else as "
+      'many as the longest example takes.'
+    ),
+  )
+  unknown: float = within(
+    0.01, 0, 1, 'Largest share of tokens that the tokenizer may not know.'
+  )
 
   @property
   def folder(self) -> pathlib.Path:

@@ -8,7 +8,6 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 import numpy as np
 
 from scmdm_jax.data.pipeline import Rows
-from scmdm_jax.data.sources import Documents
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.judges.protocol import CausalJudge, ClassJudge
@@ -39,13 +38,14 @@ class BuiltIn(NamedTuple):
   Attributes:
     pattern: the name for messages, as in 'pixels:LEVELS'.
     is_name: whether a name is one of its.
-    make: name -> tokenizer.
+    make: name -> tokenizer; None where it is made of the data, by
+      `Domain.made_tokenizer`.
     shared: whether other domains may use it.
   """
 
   pattern: str
   is_name: Callable[[str], bool]
-  make: Callable[[str], Tokenizer]
+  make: Callable[[str], Tokenizer] | None
   shared: bool = False
 
 
@@ -115,8 +115,9 @@ class Domain(Generic[Data]):
       where options of the run do not fit each other.
     check_run: (data, workdir, tokenizer): raises BadInput, before anything is drawn,
       where `write` would refuse or the tokenizer is not one for the data.
-    documents: (data, split) -> texts that a tokenizer can be learnt from; None where
-      examples are not texts.
+    made_tokenizer: data -> the path of a tokenizer made of them, made once; None where
+      `data.tokenizer` is another.
+    length: data -> tokens of the longest example, where `data.length` may be 0.
     grid: data -> channels, height and width of the picture in a row; () if it is none.
     framing: data -> one of `description.FRAMINGS`, of a model trained on its rows.
     fields: (sample int32 [L], tokenizer) -> what its line of `samples.jsonl` has beside
@@ -141,7 +142,8 @@ class Domain(Generic[Data]):
   has_classes: bool = False
   check_settings: Callable[[Data, Any, str], None] = _no_rule
   check_run: Callable[[Data, pathlib.Path, Tokenizer], None] = _nothing_refused
-  documents: Callable[[Data, str], Documents] | None = None
+  made_tokenizer: Callable[[Data], pathlib.Path | None] = lambda _: None
+  length: Callable[[Data], int] | None = None
   grid: Callable[[Data], tuple[int, ...]] = lambda _: ()
   framing: Callable[[Data], str] = lambda _: ''
   fields: Callable[[np.ndarray, Tokenizer], dict[str, Any]] = lambda *_: {}

@@ -99,7 +99,7 @@ def _joined(base: type, own: tuple[type, ...], fields: Sequence[Any] = ()) -> ty
 
 def _built_in(name: str) -> BuiltIn | None:
   kinds = (kind for domain in domains() for kind in domain.tokenizers)
-  return next((kind for kind in kinds if kind.is_name(name)), None)
+  return next((kind for kind in kinds if kind.make and kind.is_name(name)), None)
 
 
 def is_built_in(name: str) -> bool:
@@ -119,7 +119,7 @@ def get_tokenizer(name: str) -> Tokenizer:
     BadInput: no such tokenizer.
   """
   kind = _built_in(name)
-  if kind is None:
+  if kind is None or kind.make is None:
     raise BadInput(
       f'tokenizer: {name!r} is not known; choose from {sorted(tokenizer_names())}'
     )

@@ -12,23 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax import files
 from scmdm_jax.checkpoints import digests, disk, store
-from scmdm_jax.data import sources, tokenizers
-from scmdm_jax.data.tokenizers import Tokenizer, training
+from scmdm_jax.data import tokenizers
+from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.domains import registry
-from scmdm_jax.domains.options import (
-  CHECKPOINT_TOKENIZER,
-  TRAINED_TOKENIZER,
-  DataSettings,
-)
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import converting
+from scmdm_jax.settings import resolve
 from scmdm_jax.settings.building import grid_of_rows
 from scmdm_jax.settings.options import Settings
 
@@ -156,9 +152,8 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
   choice = settings.data.tokenizer
   if registry.is_built_in(choice):
     return registry.get_tokenizer(choice)
-  if choice.startswith(TRAINED_TOKENIZER):
-    size = int(choice.removeprefix(TRAINED_TOKENIZER))
-    choice = str(_trained_tokenizer(settings.data, size))
+  if made := registry.of(settings.data).made_tokenizer(settings.data):
+    choice = str(made)
   own = choice == CHECKPOINT_TOKENIZER
   if own and stored is None:
     raise BadInput(
@@ -186,19 +181,24 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
   )
 
 
-def _trained_tokenizer(data: DataSettings, vocab_size: int) -> pathlib.Path:
-  """A SentencePiece model made of the training split, made once."""
-  documents_of = registry.of(data).documents
-  assert documents_of is not None  # Settings are checked.
-  documents = documents_of(data, 'train')
-  folder = data.folder / 'tokenizers' / f'{documents.key}-{vocab_size}'
-  path = folder / 'tokenizer.model'
-  if not path.exists():
-    with sources.locked(folder):
-      if not path.exists():
-        model = training.train_sentencepiece(documents.texts(), vocab_size)
-        files.write_bytes(path, model)
-  return path
+def completed(settings: Settings, workdir: pathlib.Path) -> Settings:
+  """The settings with a `data.length`: the checkpoint's, or that of the data.
+
+  Raises:
+    BadInput: other options do not fit it, or as the data and the checkpoint do.
+  """
+  if settings.data.length:
+    return settings
+  if settings.checkpoint:
+    path = _imported(settings.checkpoint, workdir, 'checkpoint')
+    model = store.open_model(path, verify_below=0)
+    length = model.description.architecture.length
+  else:
+    longest = registry.of(settings.data).length
+    assert longest is not None  # Settings are checked.
+    length = longest(settings.data)
+  data = dataclasses.replace(settings.data, length=length)
+  return resolve.resolve(dataclasses.asdict(dataclasses.replace(settings, data=data)))
 
 
 def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:

@@ -145,6 +145,11 @@ def _check_domain(settings: Settings) -> None:
   """Refuses what the domain of the data refuses, and what only other domains have."""
   data = settings.data
   domain = registry.of(data)
+  if not data.length and domain.length is None:
+    raise BadInput(
+      f'data.length: found 0 with data.name = {data.name!r}; wanted a number above 0, '
+      'or data whose examples have a length of their own'
+    )
   domain.check_settings(data, settings.evaluate, settings.judge)
   for other in registry.domains():
     if other is domain:
@@ -198,6 +203,8 @@ def _check_sample(settings: Settings) -> None:
   """Refuses a sampler that cannot run."""
   sample, length = settings.sample, settings.data.length
   sampler = sampler_of(sample, schedule_of(settings.method))
+  if not length:
+    return  # It is checked when it is known.
   reported('sample', lambda: sampler.blocks(length))
   if isinstance(sampler.strategy, FirstHitting) and sample.num_steps < length:
     raise BadInput(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import scmdm_jax
-from scmdm_jax.domains.molecules import rows
+from scmdm_jax.domains.molecules import prepared as molecules
 from scmdm_jax.domains.molecules.builder import Qm9
 from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
@@ -25,15 +25,15 @@ def data(directory, source) -> DataSettings:
 
 
 def prepare(directory, source) -> pathlib.Path:
-  return pathlib.Path(rows.prepared(data(directory, source)).data_dir)
+  return pathlib.Path(molecules.prepared(data(directory, source)).data_dir)
 
 
 def read(directory, split, source):
-  return rows.smiles(data(directory, source), split)
+  return molecules.texts(data(directory, source), split)
 
 
 def read_all(directory, source):
-  return rows.all_smiles(data(directory, source))
+  return molecules.all_texts(data(directory, source))
 
 
 def write_csv(path: pathlib.Path, molecules=MOLECULES) -> pathlib.Path:

@@ -7,12 +7,17 @@ import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.molecules.measures import judge_molecules
+from scmdm_jax.domains.molecules.prepared import (
+  MADE,
+  all_texts,
+  longest,
+  made_tokenizer,
+  read_rows,
+)
 from scmdm_jax.domains.molecules.reading import generative_perplexity
-from scmdm_jax.domains.molecules.rows import all_smiles, read_rows
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
-from scmdm_jax.domains.options import TRAINED_TOKENIZER, DataSettings
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
-from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.protocol import CausalJudge
 
 FIGURES = {
@@ -23,16 +28,6 @@ FIGURES = {
   'novel_rate': Figure('novel of valid', 'higher'),
   'valid_canonical_unique_rate': Figure('valid and canonically unique', 'higher'),
 }
-
-
-def check_settings(data: DataSettings, evaluation: Any, judge: str) -> None:
-  """Refuses a tokenizer made of training texts: a SMILES has tokens of its own."""
-  del evaluation, judge
-  if data.tokenizer.startswith(TRAINED_TOKENIZER):
-    raise BadInput(
-      f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
-      f'wanted {SmilesTokenizer.name}'
-    )
 
 
 def measures(
@@ -68,13 +63,13 @@ def measures(
 def measuring(data: DataSettings, evaluation: Any, readers: Readers) -> Measure:
   """`measures`, the known molecules read."""
   del evaluation
-  known = frozenset(all_smiles(data))
+  known = frozenset(all_texts(data))
   return lambda samples: measures(samples, readers.tokenizer, known, readers.causal)
 
 
 DOMAIN = Domain(
   name='molecules',
-  data_sets=('qm9',),
+  data_sets=('qm9', 'molecules'),
   settings=DataSettings,
   tokenizers=(
     BuiltIn(
@@ -82,11 +77,15 @@ DOMAIN = Domain(
       lambda name: name == SmilesTokenizer.name,
       lambda _: SmilesTokenizer(),
     ),
+    BuiltIn(MADE, lambda name: name == MADE, None),
   ),
   judge='causal',
   read_rows=read_rows,
   measuring=measuring,
   figures=FIGURES,
   swept=('generative_perplexity', 'valid_rate'),
-  check_settings=check_settings,
+  made_tokenizer=made_tokenizer,
+  length=longest,
+  # QM9's tokenizer frames its prompts itself, and its models are older than framings.
+  framing=lambda data: '' if data.name == 'qm9' else 'start_end',
 )

@@ -1,39 +1,54 @@
-"""Rows of molecules: one SMILES each."""
+"""Rows of molecules: start, the pieces of a SMILES, end, padding."""
 
-import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from scmdm_jax.data import pipeline, sources
+import numpy as np
+
+from scmdm_jax.data.pipeline import check_vocabulary
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains.molecules import builder
-from scmdm_jax.domains.options import DataSettings
+from scmdm_jax.errors import BadInput
 
 
-def prepared(data: DataSettings) -> builder.Qm9:
-  """The builder of the data set, prepared if need be.
+class MoleculeRows:
+  """Random access to a molecule per row, int32 `[L]`.
 
-  Raises:
-    BadInput: the package is not installed, or an unsuitable source file.
-    DamagedData: the source, or what an earlier run prepared, cannot be read.
+  Args:
+    texts: SMILES.
+    tokenizer: of the run; the start is left out where it has none.
+    length: `L`.
+    find: SMILES -> where it stands in the source, for messages.
   """
-  config = builder.Qm9.BUILDER_CONFIGS[0]
-  if data.source:
-    config = builder.file_config(pathlib.Path(data.source))
-  return sources.prepared(builder.Qm9, config, data.folder)
 
+  def __init__(
+    self,
+    texts: Sequence[str],
+    tokenizer: Tokenizer,
+    length: int,
+    find: Callable[[str], str],
+  ):
+    self._texts = texts
+    self._tokenizer = tokenizer
+    self._length = length
+    self._find = find
+    start = () if tokenizer.bos_id is None else (tokenizer.bos_id,)
+    end = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    self._frame = (start, end)
 
-def smiles(data: DataSettings, split: str) -> Sequence[str]:
-  """The SMILES of a split, in its order; errors as `prepared`, or no such split."""
-  found = prepared(data)
-  sources.count(found, data.name, split)
-  return tuple(sources.texts(found, split, builder.TEXT_COLUMN))
+  def __len__(self) -> int:
+    return len(self._texts)
 
-
-def all_smiles(data: DataSettings) -> Sequence[str]:
-  """The SMILES of all splits, train first: what novelty is measured against."""
-  return (*smiles(data, 'train'), *smiles(data, 'test'))
-
-
-def read_rows(data: DataSettings, tokenizer: Tokenizer, split: str) -> pipeline.Encoded:
-  """One molecule per row, int32 `[L]`."""
-  return pipeline.Encoded(smiles(data, split), tokenizer, data.length)
+  def __getitem__(self, index: int) -> np.ndarray:
+    text = self._texts[index]
+    start, end = self._frame
+    ids = np.array(
+      [*start, *self._tokenizer.encode_text(text).tolist(), *end], np.int32
+    )
+    if len(ids) > self._length:
+      raise BadInput(
+        f'{self._find(text)}: {text!a} takes {len(ids)} tokens with start and end; '
+        f'wanted at most data.length = {self._length}; raise it, or remove the molecule'
+      )
+    check_vocabulary(ids, self._tokenizer, text)
+    row = np.full(self._length, self._tokenizer.pad_id, np.int32)
+    row[: len(ids)] = ids
+    return row

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains.options import TRAINED_TOKENIZER
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
 from scmdm_jax.domains.text import builder
 from scmdm_jax.domains.text import measures as judges
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.text.options import TextEvaluation, TextSettings
-from scmdm_jax.domains.text.rows import documents, read_rows
+from scmdm_jax.domains.text.rows import LEARNT, learnt_tokenizer, read_rows
 from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.protocol import CausalJudge
@@ -29,8 +28,8 @@ FIGURES = {
 
 def check_settings(data: TextSettings, evaluation: TextEvaluation, judge: str) -> None:
   """Refuses too few pieces, and MAUVE without anybody to read it."""
-  size = data.tokenizer.removeprefix(TRAINED_TOKENIZER)
-  if data.tokenizer.startswith(TRAINED_TOKENIZER) and not (
+  size = data.tokenizer.removeprefix(LEARNT)
+  if data.tokenizer.startswith(LEARNT) and not (
     size.isdecimal() and 300 <= int(size) <= 1_000_000
   ):
     raise BadInput(
@@ -97,6 +96,7 @@ DOMAIN = Domain(
   settings=TextSettings,
   tokenizers=(
     BuiltIn(TEXT8.name, lambda name: name == TEXT8.name, lambda _: TEXT8, shared=True),
+    BuiltIn(f'{LEARNT}PIECES', lambda name: name.startswith(LEARNT), None),
   ),
   judge='causal',
   read_rows=read_rows,
@@ -105,7 +105,7 @@ DOMAIN = Domain(
   swept=('generative_perplexity',),
   evaluation=TextEvaluation,
   check_settings=check_settings,
-  documents=documents,
+  made_tokenizer=learnt_tokenizer,
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
   framing=lambda data: 'start_end' if data.frame else 'none',
   fields=lambda sample, tokenizer: {'parts': sample_parts(sample, tokenizer)},
