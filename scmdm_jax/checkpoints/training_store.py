@@ -9,16 +9,27 @@ import concurrent.futures
 import contextlib
 import json
 import logging
+import math
+import os
 import pathlib
 import secrets
+import shutil
+import tempfile
 from typing import Any
 
+import jax
 from orbax.checkpoint import v1 as ocp
 
 from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.checkpoints.store import FORMAT, check_format, placed
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.processes import multihost
+from scmdm_jax.regular_files import special_files
+
+# Orbax logs, with a traceback from each of its threads, what it also raises.
+logging.getLogger('absl').addFilter(
+  lambda record: f'{os.sep}orbax{os.sep}' not in record.pathname
+)
 
 _STATE = 'state'
 # What Orbax puts into a step last. Its own `is_orbax_checkpoint` and `latest` say yes
@@ -52,11 +63,10 @@ class TrainingStore:
       BadInput: the directory cannot be created.
     """
     self.directory = pathlib.Path(directory).absolute()
-    try:
-      self.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-      raise BadInput(f'{self.directory}: cannot create it ({e.strerror})') from e
+    require_writable(self.directory)
+    self._keep = keep
     self._verify_below = verify_below
+    self._checked: set[int] = set()  # Steps whose digests have been compared.
     multihost.first_does('opening the checkpoints', self._tidy)
     # Orbax annotates the policy by a protocol that its own classes do not match.
     policy: Any = ocp.training.preservation_policies.LatestN(keep)
@@ -76,12 +86,82 @@ class TrainingStore:
 
   def steps(self) -> list[int]:
     """Complete steps on disk, oldest first."""
-    numbers = (_step_number(path) for path in self.directory.iterdir())
-    return sorted(n for n in numbers if n is not None and self._complete(n))
+    return complete_steps(self.directory)
 
   def latest_step(self) -> int | None:
     """The newest complete step, or None."""
     return max(self.steps(), default=None)
+
+  def require_room(self, state: Any, saves: int) -> None:
+    """Refuses to begin where the steps that are kept would not fit on the disk.
+
+    Args:
+      state: pytree of arrays or of their shapes.
+      saves: how many steps the run will save at most.
+
+    Raises:
+      BadInput: the free space is too small; the message has both numbers.
+    """
+    size = state_bytes(state)
+    # The oldest goes only when the next one is there.
+    wanted = max(min(self._keep + 1, saves) - len(self.steps()), 1)
+    free = shutil.disk_usage(self.directory).free
+    if saves and free < wanted * size:
+      raise BadInput(
+        f'{self.directory}: {free} bytes are free; wanted {wanted * size} for {wanted} '
+        f'checkpoints of {size}; make room, or lower train.keep'
+      )
+
+  def sound_step(self, fall_back: bool) -> int | None:
+    """Returns the newest step whose files are what was written, or None.
+
+    Args:
+      fall_back: where the newest is damaged and an earlier one is sound, the newest is
+        put aside under another name, and the earlier one is returned.
+
+    Raises:
+      DamagedData: the newest step is damaged, and none takes its place.
+    """
+    self.wait()
+    multihost.first_does('finding a sound step', lambda: self._find_sound(fall_back))
+    return self.latest_step()
+
+  def _find_sound(self, fall_back: bool) -> None:
+    newest, *earlier = reversed(self.steps() or [-1])
+    try:
+      if newest >= 0:
+        self._check(newest)
+      return
+    except DamagedData as e:
+      damage = e
+    for step in earlier if fall_back else ():
+      with contextlib.suppress(DamagedData):
+        self._check(step)
+        for damaged in [s for s in self.steps() if s > step]:
+          self.set_aside(damaged, damage, f'goes on from step {step}')
+        return
+    raise damage
+
+  def set_aside(self, step: int, damage: Exception, then: str) -> None:
+    """Renames a damaged step, so that it neither counts nor is lost.
+
+    Args:
+      step: one of `steps()`.
+      damage: what is wrong with it.
+      then: what happens instead; both are told in one line.
+    """
+    aside = self.directory / f'{step}.damaged-{secrets.token_hex(4)}'
+    (self.directory / str(step)).rename(aside)
+    if self._manifest(step).exists():
+      self._manifest(step).rename(f'{aside}{DIGESTS}')
+    self._checkpointer.reload()
+    logging.warning('%s; kept as %s, the run %s', damage, aside.name, then)
+
+  def raise_if_failed(self) -> None:
+    """Raises DamagedData if the save under way has failed already; waits for nothing."""
+    if self._recorded is not None and self._recorded.done():
+      with self._saving():
+        self._recorded.result()
 
   def save(
     self,
@@ -147,10 +227,7 @@ class TrainingStore:
     if not self._complete(step):
       raise BadInput(f'{path}: no complete checkpoint; complete are {self.steps()}')
     self.wait()
-    if self._manifest(step).exists():
-      digests.check(path, self._manifest(step), self._verify_below)
-    else:  # A kill between the two: the commit marker alone says that it is whole.
-      logging.warning('%s: contents not verified: it has no digests', path)
+    self._check(step)
     wanted = placed(abstract_state)
     with disk.reading(path):
       saved = ocp.checkpointables_metadata(str(path))
@@ -195,6 +272,19 @@ class TrainingStore:
       digests.record(self.directory / str(step), self._manifest(step))
       self._remove_idle_digests()
 
+  def _check(self, step: int) -> None:
+    """Compares the files of a step with their digests, once."""
+    if step in self._checked:
+      return
+    path = self.directory / str(step)
+    if self._manifest(step).exists():
+      digests.check(path, self._manifest(step), self._verify_below)
+    elif special := special_files(path):
+      raise DamagedData(f'{path}: {special[0]} is not a regular file; use another copy')
+    else:  # A kill between the two: the commit marker alone says that it is whole.
+      logging.warning('%s: contents not verified: it has no digests', path)
+    self._checked.add(step)
+
   def _manifest(self, step: int) -> pathlib.Path:
     return self.directory / f'{step}{DIGESTS}'
 
@@ -202,8 +292,7 @@ class TrainingStore:
     return disk.saving(self.directory, self.steps)
 
   def _complete(self, step: int) -> bool:
-    path = self.directory / str(step)
-    return all((path / name).is_file() for name in _COMMITTED)
+    return _is_committed(self.directory / str(step))
 
   def _tidy(self) -> None:
     """Clears what a killed process left unfinished."""
@@ -233,6 +322,42 @@ class TrainingStore:
     for path in self.directory.glob(f'*{DIGESTS}'):
       if not (self.directory / path.name.removesuffix(DIGESTS)).is_dir():
         path.unlink(missing_ok=True)
+
+
+def complete_steps(directory: pathlib.Path) -> list[int]:
+  """Returns the numbers of the committed steps in `directory`, oldest first."""
+  numbers = (_step_number(path) for path in directory.iterdir())
+  return sorted(
+    n for n in numbers if n is not None and _is_committed(directory / str(n))
+  )
+
+
+def state_bytes(state: Any) -> int:
+  """Returns how many bytes the arrays of `state`, or of such shapes, take."""
+  return sum(
+    math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
+  )
+
+
+def require_writable(directory: pathlib.Path) -> None:
+  """Creates `directory` and writes a file there, which goes again.
+
+  Raises:
+    BadInput: that is not possible.
+  """
+  try:
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=directory, prefix='.try-') as file:
+      file.write(b'0' * 4096)
+  except OSError as e:
+    raise BadInput(
+      f'{directory}: cannot be written ({e.strerror}); give another --workdir, or room '
+      'and permission'
+    ) from e
+
+
+def _is_committed(path: pathlib.Path) -> bool:
+  return all((path / name).is_file() for name in _COMMITTED)
 
 
 def _step_number(path: pathlib.Path) -> int | None:
