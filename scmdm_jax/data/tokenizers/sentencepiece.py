@@ -20,6 +20,7 @@ from scmdm_jax.errors import BadInput, DamagedData
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore
 _CONTROL = _ModelProto.SentencePiece.CONTROL
 _UNKNOWN = _ModelProto.SentencePiece.UNKNOWN
+_BYTE = _ModelProto.SentencePiece.BYTE
 # Types of pieces that stand for something else than text.
 _RESERVED = (
   _CONTROL,
@@ -84,12 +85,15 @@ def read(files: Files, where: str) -> Definition:
       f'{where}/{name}: unknown text becomes {vocabulary[unk]!r}, which starts, ends, '
       'pads or masks a text; wanted a token of its own'
     )
+  texts = tokenizer_files.special_texts(config, where) - {vocabulary.get(unk)}
+  special = framing | control | {ids[text] for text in texts & ids.keys()}
   return Definition(
     source=f'{where}/{name}',
     name=name,
     vocabulary=vocabulary,
-    special=framing | control | {i for i, token in added.items() if token['special']},
+    special=special | {i for i, token in added.items() if token['special']},
     added=framing | frozenset(added) | reserved,
+    own=frozenset(range(len(proto.pieces))),
     bos_id=named.get('bos'),
     eos_id=named.get('eos'),
     pad_id=named.get('pad'),
@@ -104,6 +108,11 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
   proto = _ModelProto()
   proto.ParseFromString(data)
   for i in forbidden:
+    if i < len(proto.pieces) and proto.pieces[i].type == _BYTE:
+      raise BadInput(
+        f'{source}: {proto.pieces[i].piece!r}, a byte that texts are spelled in, is '
+        'one of its special tokens; wanted a token of its own there'
+      )
     if i < len(proto.pieces) and proto.pieces[i].type != _UNKNOWN:
       proto.pieces[i].type = _CONTROL
   reduced = proto.SerializeToString(deterministic=True)

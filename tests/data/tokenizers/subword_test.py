@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -56,6 +57,9 @@ def test_too_long_a_text():
     ('<mask:3>low<mask><end>', [MASK, MASK, MASK, *LOW, MASK, EOS, PAD, PAD, PAD]),
     ('<end>', [EOS, *[PAD] * 8]),
     ('<mask:0><end>', [EOS, *[PAD] * 8]),
+    ('<mask: 3>low<mask><end> \n', [MASK, MASK, MASK, *LOW, MASK, EOS, PAD, PAD, PAD]),
+    ('[MASK]low', [MASK, *LOW, *[MASK] * (8 - len(LOW))]),
+    ('<s>low<|endoftext|>', [BOS, *LOW, EOS, *[PAD] * (7 - len(LOW))]),
   ],
 )
 def test_prompts(prompt, expected):
@@ -63,15 +67,37 @@ def test_prompts(prompt, expected):
 
 
 def test_a_prompt_without_masks_is_the_text():
-  prompt = 'low <|endoftext|> [MASK] <mask:x>'
+  prompt = 'low <tool> x[mask] <|im_start|> lower'
   np.testing.assert_array_equal(
     TOKENIZER.encode_prompt(f'{prompt}<end>', 50), TOKENIZER.encode(prompt, 50)
   )
 
 
-def test_prompts_that_cannot_be():
+def test_rows_that_began_with_a_start_are_prompted_with_one():
+  framed = dataclasses.replace(TOKENIZER, framed=True)
+  for prompt, expected in {
+    'low': [BOS, *LOW, *[MASK] * (8 - len(LOW))],
+    '<s>low': [BOS, *LOW, *[MASK] * (8 - len(LOW))],
+    '<mask:2>low<end>': [BOS, MASK, MASK, *LOW, EOS, *[PAD] * (5 - len(LOW))],
+    '': [BOS, *[MASK] * 8],
+  }.items():
+    assert framed.encode_prompt(prompt, 9).tolist() == expected
   with pytest.raises(BadInput, match='wanted at most the length, 9'):
-    TOKENIZER.encode_prompt('<mask:999999999>', 9)
+    framed.encode_prompt('<mask:9>', 9)
+  # The end stands for a start that there is not, as in packed rows.
+  framed = dataclasses.replace(load(bos_token=None), framed=True)
+  assert framed.encode_prompt('low', 9).tolist()[: 1 + len(LOW)] == [EOS, *LOW]
+  # Texts alone stay as they are.
+  assert framed.encode_text('low').tolist() == LOW
+
+
+def test_prompts_that_cannot_be():
+  for count in ('10', '999999999', '9999999999', '9' * 9999):
+    with pytest.raises(BadInput, match='wanted at most the length, 9'):
+      TOKENIZER.encode_prompt(f'<mask:{count}>', 9)
+  for near in ('<mask:-1>', '<mask:x>', 'a [PAD]', 'low <|endoftext|> low', '<end'):
+    with pytest.raises(BadInput, match='neither text nor markup'):
+      TOKENIZER.encode_prompt(f'low {near}', 50)
   with pytest.raises(BadInput, match='no mask'):
     load(mask_id=None).encode_prompt('low', 9)
 
