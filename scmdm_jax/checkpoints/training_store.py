@@ -124,6 +124,7 @@ class TrainingStore:
     """
     self.wait()
     multihost.first_does('finding a sound step', lambda: self._find_sound(fall_back))
+    self._checkpointer.reload()
     return self.latest_step()
 
   def _find_sound(self, fall_back: bool) -> None:
@@ -140,7 +141,10 @@ class TrainingStore:
         for damaged in [s for s in self.steps() if s > step]:
           self.set_aside(damaged, damage, f'goes on from step {step}')
         return
-    raise damage
+    raise DamagedData(
+      f'{damage}; to go on from the one before it, delete it and run the same command '
+      'again'
+    ) from damage
 
   def set_aside(self, step: int, damage: Exception, then: str) -> None:
     """Renames a damaged step, so that it neither counts nor is lost.
@@ -154,7 +158,6 @@ class TrainingStore:
     (self.directory / str(step)).rename(aside)
     if self._manifest(step).exists():
       self._manifest(step).rename(f'{aside}{DIGESTS}')
-    self._checkpointer.reload()
     logging.warning('%s; kept as %s, the run %s', damage, aside.name, then)
 
   def raise_if_failed(self) -> None:
@@ -286,7 +289,7 @@ class TrainingStore:
     self._checked.add(step)
 
   def _manifest(self, step: int) -> pathlib.Path:
-    return self.directory / f'{step}{DIGESTS}'
+    return manifest_of(self.directory / str(step))
 
   def _saving(self) -> contextlib.AbstractContextManager[None]:
     return disk.saving(self.directory, self.steps)
@@ -330,6 +333,18 @@ def complete_steps(directory: pathlib.Path) -> list[int]:
   return sorted(
     n for n in numbers if n is not None and _is_committed(directory / str(n))
   )
+
+
+def step_directories(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the directories of steps, complete or not, oldest first."""
+  found = directory.iterdir() if directory.is_dir() else ()
+  steps = [p for p in found if _step_number(p) is not None and p.is_dir()]
+  return sorted(steps, key=lambda path: int(path.name))
+
+
+def manifest_of(step: pathlib.Path) -> pathlib.Path:
+  """Returns where the digests of the step in the directory `step` are."""
+  return step.with_name(f'{step.name}{DIGESTS}')
 
 
 def state_bytes(state: Any) -> int:

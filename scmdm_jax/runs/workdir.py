@@ -27,6 +27,8 @@ from scmdm_jax.settings.options import Settings
 # Options that change nothing in what a run makes, but for the order of sums and, at a
 # rate between 0 and 1, for which examples are conditioned: it may move.
 _FREE = ('workdir', 'compilation_cache', 'profile.', 'mesh.')
+# Options about faults alone.
+_FREE += ('train.fall_back', 'train.step_timeout', 'train.skip_limit')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 

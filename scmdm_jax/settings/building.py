@@ -25,6 +25,7 @@ from scmdm_jax.settings.options import (
   Settings,
   TrainSettings,
 )
+from scmdm_jax.training.guards import GuardConfig
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
@@ -146,6 +147,10 @@ def loop_of(train: TrainSettings) -> LoopConfig:
     warmup_steps=train.warmup_steps,
     save_every=train.save_every,
     log_every=train.log_every,
+    fall_back=train.fall_back,
+    guard=GuardConfig(
+      train.skip_limit, train.spike_window, train.spike_sigma, train.step_timeout
+    ),
   )
 
 

@@ -172,6 +172,17 @@ class TrainSettings:
   save_every: int = above(500, 0)  # Steps between checkpoints.
   keep: int = above(2, 0)  # Checkpoints kept.
   log_every: int = above(50, 0)  # Steps between lines of metrics.jsonl.
+  # Where the newest checkpoint is damaged and an earlier one is sound, go on from that.
+  fall_back: bool = True
+  # A step whose loss or gradient is not finite changes nothing; so many in a row may
+  # pass, one more ends the run.
+  skip_limit: int = at_least(10, 0)
+  # Above 0: a step is skipped, too, whose loss or gradient norm is spike_sigma standard
+  # deviations above the mean of so many sound steps before it.
+  spike_window: int = at_least(0, 0)
+  spike_sigma: float = above(6.0, 0)
+  # Seconds without a step until the stacks of all threads are dumped; 0: never.
+  step_timeout: int = at_least(1800, 0)
   dtype: str = one_of('float32', DTYPES)  # See DTYPES.
   # What backward computes anew instead of keeping it: nothing, all but the products
   # with weights, everything inside a block.

@@ -269,6 +269,8 @@ def fit(
     ) as checkpoints,
     contextlib.ExitStack() as stack,
   ):
+    options = settings.train
+    checkpoints.require_room(state, -(-options.num_steps // options.save_every))
     trace = None
     if window := settings.profile.window:
       trace = Trace(workdir / 'profile', *window)
@@ -277,7 +279,6 @@ def fit(
     if multihost.index() == 0:
       writer = MetricWriter(
         workdir,
-        first_step=checkpoints.latest_step() or 0,
         num_steps=settings.train.num_steps,
         name=name,
       )
@@ -327,6 +328,7 @@ def origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
+  training_store.require_writable(workdir / 'checkpoints')
   tokenizer = opening.run_tokenizer(settings, workdir)
   rows = registry.of(settings.data).read_rows(settings.data, tokenizer, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
