@@ -41,11 +41,12 @@ _SHARED = ('train', 'sample', 'evaluate')
 def _convert(mode: str, options: Options) -> dict:
   from scmdm_jax.processes import stopping
   from scmdm_jax.runs import converting
+  from scmdm_jax.verbs import export
 
   for name in ('source', 'workdir'):
     if not getattr(options, name):
       raise BadInput(f'--{name}: not given; --mode={mode} wants --source and --workdir')
-  do = converting.import_model if mode == 'import' else converting.export_model
+  do = converting.import_model if mode == 'import' else export.export_model
   with stopping.unwinding():
     return {'mode': mode, **do(options.source, options.workdir)}
 

@@ -20,7 +20,7 @@ from scmdm_jax.domains.genomes.files import read_fasta
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import conv, denoiser
-from scmdm_jax.runs.converting import export_model, import_model
+from scmdm_jax.runs.converting import import_model
 from scmdm_jax.runs.opening import Judge, load_judge
 from scmdm_jax.runs.perplexity import (
   generative_perplexity,
@@ -29,6 +29,7 @@ from scmdm_jax.runs.perplexity import (
 )
 from scmdm_jax.settings.options import DataSettings
 from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.verbs.export import export_model
 from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'

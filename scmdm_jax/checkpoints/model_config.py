@@ -2,7 +2,7 @@
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
 project has none, `mlp_ratio`, `causal`, `grid`, `window`, `tokenizer`,
-`self_conditioning`) have defaults that make other projects' files mean what they mean
+`self_conditioning`, `framing`) have defaults that make other projects' files mean what they mean
 there. A field that is null counts as absent. What changes the numbers and is not
 computed here is refused by name.
 """
@@ -82,6 +82,7 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       injection=_value(config, 'self_conditioning', str, 'none', path),
       layout=kind.layout,
       noise='uniform' if name == 'udlm' else 'mask',
+      framing=_value(config, 'framing', str, '', path),
       undefined_ids=(padding,) if padding[0] != padding[1] else (),
     )
   except ValueError as e:
@@ -125,6 +126,8 @@ def config_from_description(
     'tokenizer': description.tokenizer,
     'self_conditioning': description.injection,
   }
+  if description.framing:
+    config['framing'] = description.framing
   wanted = dataclasses.replace(description, fingerprint='', undefined_ids=())
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(

@@ -15,6 +15,7 @@ import pathlib
 import secrets
 import shutil
 import tempfile
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -50,6 +51,8 @@ class TrainingStore:
     directory: str | pathlib.Path,
     keep: int,
     verify_below: int = digests.VERIFY_BELOW,
+    provenance: Mapping[str, str] | None = None,
+    accept: Collection[str] = (),
   ):
     """Opens or creates the store and clears what a killed process left unfinished.
 
@@ -58,14 +61,20 @@ class TrainingStore:
       keep: number of newest steps that stay.
       verify_below: contents of larger steps, in bytes, are not compared with their
         digests when they are restored.
+      provenance: what the run is made of, by name; kept with every step, and compared
+        with what a step has when it is restored.
+      accept: names in it that may have changed.
 
     Raises:
-      BadInput: the directory cannot be created.
+      BadInput: the directory cannot be written.
     """
     self.directory = pathlib.Path(directory).absolute()
+    with _writing(self.directory):
+      self.directory.mkdir(parents=True, exist_ok=True)
     require_writable(self.directory)
-    self._keep = keep
     self._verify_below = verify_below
+    self._provenance = dict(provenance or {})
+    self._accept = accept
     self._checked: set[int] = set()  # Steps whose digests have been compared.
     multihost.first_does('opening the checkpoints', self._tidy)
     # Orbax annotates the policy by a protocol that its own classes do not match.
@@ -91,26 +100,6 @@ class TrainingStore:
   def latest_step(self) -> int | None:
     """The newest complete step, or None."""
     return max(self.steps(), default=None)
-
-  def require_room(self, state: Any, saves: int) -> None:
-    """Refuses to begin where the steps that are kept would not fit on the disk.
-
-    Args:
-      state: pytree of arrays or of their shapes.
-      saves: how many steps the run will save at most.
-
-    Raises:
-      BadInput: the free space is too small; the message has both numbers.
-    """
-    size = state_bytes(state)
-    # The oldest goes only when the next one is there.
-    wanted = max(min(self._keep + 1, saves) - len(self.steps()), 1)
-    free = shutil.disk_usage(self.directory).free
-    if saves and free < wanted * size:
-      raise BadInput(
-        f'{self.directory}: {free} bytes are free; wanted {wanted * size} for {wanted} '
-        f'checkpoints of {size}; make room, or lower train.keep'
-      )
 
   def sound_step(self, fall_back: bool) -> int | None:
     """Returns the newest step whose files are what was written, or None.
@@ -161,7 +150,7 @@ class TrainingStore:
     logging.warning('%s; kept as %s, the run %s', damage, aside.name, then)
 
   def raise_if_failed(self) -> None:
-    """Raises DamagedData if the save under way has failed already; waits for nothing."""
+    """Raises DamagedData if the save under way has failed; waits for nothing."""
     if self._recorded is not None and self._recorded.done():
       with self._saving():
         self._recorded.result()
@@ -196,6 +185,7 @@ class TrainingStore:
       if isinstance(data_state, bytes)
       else {'json': data_state},
       'metadata': metadata,
+      'provenance': self._provenance,
     }
     if json.loads(json.dumps(record, allow_nan=False)) != record:
       raise ValueError(f'data_state and metadata must be plain JSON data: {record}')
@@ -237,6 +227,7 @@ class TrainingStore:
       tree = saved.metadata[_STATE]
       record: Any = saved.custom_metadata or {}
     check_format(path, record)
+    self._compare_provenance(path, record.get('provenance', {}))
     tree_diff.refuse_differences(path, tree, wanted)
     with disk.reading(path):
       state = ocp.load_checkpointables(str(path), {_STATE: wanted})[_STATE]
@@ -287,6 +278,19 @@ class TrainingStore:
     else:  # A kill between the two: the commit marker alone says that it is whole.
       logging.warning('%s: contents not verified: it has no digests', path)
     self._checked.add(step)
+
+  def _compare_provenance(self, path: pathlib.Path, saved: Mapping[str, str]) -> None:
+    """Refuses to go on with other data, tokenizer or code, unless that is accepted."""
+    for name, ours in self._provenance.items():
+      theirs = saved.get(name, ours)  # Steps of older versions have none.
+      if ours == theirs:
+        continue
+      if name not in self._accept:
+        raise BadInput(
+          f'{path}: {name} was {theirs}, now it is {ours}; go on with what the run '
+          f'began with, or take it on by --config.train.accept_changes="(\'{name}\',)"'
+        )
+      logging.warning('%s: %s was %s, now it is %s', path, name, theirs, ours)
 
   def _manifest(self, step: int) -> pathlib.Path:
     return manifest_of(self.directory / str(step))
@@ -355,20 +359,51 @@ def state_bytes(state: Any) -> int:
 
 
 def require_writable(directory: pathlib.Path) -> None:
-  """Creates `directory` and writes a file there, which goes again.
+  """Writes a file into `directory`, or where it will be made; the file goes again.
 
   Raises:
     BadInput: that is not possible.
   """
-  try:
-    directory.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=directory, prefix='.try-') as file:
+  with _writing(directory):
+    where = directory if directory.exists() else directory.parent
+    with tempfile.NamedTemporaryFile(dir=where, prefix='.try-') as file:
       file.write(b'0' * 4096)
+      file.flush()
+
+
+@contextlib.contextmanager
+def _writing(directory: pathlib.Path) -> Iterator[None]:
+  try:
+    yield
   except OSError as e:
     raise BadInput(
       f'{directory}: cannot be written ({e.strerror}); give another --workdir, or room '
       'and permission'
     ) from e
+
+
+def require_room(directory: pathlib.Path, state: Any, keep: int, saves: int) -> None:
+  """Refuses to begin where the steps that are kept would not fit on the disk.
+
+  Args:
+    directory: of the steps.
+    state: pytree of arrays or of their shapes.
+    keep: number of newest steps that stay.
+    saves: how many steps the run will save at most.
+
+  Raises:
+    BadInput: the free space is too small; the message has both numbers.
+  """
+  size = state_bytes(state)
+  # The oldest goes only when the next one is there.
+  there = complete_steps(directory) if directory.is_dir() else []
+  wanted = max(min(keep + 1, saves) - len(there), 0)
+  free = shutil.disk_usage(directory if there else directory.parent).free
+  if free < wanted * size:
+    raise BadInput(
+      f'{directory}: {free} bytes are free; wanted {wanted * size} for {wanted} '
+      f'checkpoints of {size}; make room, or lower train.keep'
+    )
 
 
 def _is_committed(path: pathlib.Path) -> bool:

@@ -41,6 +41,7 @@ class Domain(NamedTuple):
   write: (workdir, samples, tokenizer): files of the domain beside `samples.jsonl`.
   check: (data, workdir, tokenizer): raises BadInput, before anything is drawn, where
     `write` would refuse or the tokenizer is not one for the data.
+  framing: data -> one of `description.FRAMINGS`, of a model trained on its rows.
   """
 
   name: str
@@ -50,3 +51,4 @@ class Domain(NamedTuple):
   of_likelihood: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda _: {}
   write: Callable[[pathlib.Path, np.ndarray, Tokenizer], None] = _nothing_written
   check: Callable[[DataSettings, pathlib.Path, Tokenizer], None] = _nothing_refused
+  framing: Callable[[DataSettings], str] = lambda _: ''

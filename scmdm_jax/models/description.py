@@ -6,6 +6,9 @@ from typing import Any
 
 INJECTIONS = ('none', 'embedding', 'mlp', 'table', 'gate')
 NOISES = ('mask', 'uniform')
+# Rows with the tokenizer's start before them and its end behind, rows of nothing but
+# text, or unknown: neither is said of it. Prompts begin as rows do.
+FRAMINGS = ('start_end', 'none', '')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,6 +191,7 @@ class ModelDescription:
   fingerprint: str = ''  # Of the tokenizer; '' if unknown.
   # Half-open ranges (start, stop) of ids that no token has (a padded vocabulary).
   undefined_ids: tuple[tuple[int, int], ...] = ()
+  framing: str = ''  # One of FRAMINGS: how the rows it was trained on begin and end.
 
   def __post_init__(self):
     arch = self.architecture
@@ -211,6 +215,8 @@ class ModelDescription:
       )
     if self.injection != 'none' and self.mask_id is None:
       raise ValueError(f'injection {self.injection!r} needs a mask_id; it is None')
+    if self.framing not in FRAMINGS:
+      raise ValueError(f'framing is {self.framing!r}; wanted one of {FRAMINGS}')
     ranges = tuple((int(start), int(stop)) for start, stop in self.undefined_ids)
     object.__setattr__(self, 'undefined_ids', ranges)
     for start, stop in ranges:

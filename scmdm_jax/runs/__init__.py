@@ -1,1 +1,1 @@
-"""What verbs share: a model opened, adapted, sampled and scored, and the directory of a run."""
+"""What verbs share: opening, adapting, sampling and scoring a model, and workdirs."""

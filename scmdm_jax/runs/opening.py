@@ -155,6 +155,7 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     mask_id=model.description.mask_id,
     vocab_size=model.description.architecture.vocab_size,
     where=choice,
+    framed=model.description.framing == 'start_end',
   )
 
 
@@ -167,6 +168,7 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
       mask_id=description.mask_id,
       vocab_size=description.architecture.vocab_size,
       where=str(model.directory / store.TOKENIZER),
+      framed=description.framing == 'start_end',
     )
   if built_in.is_built_in(description.tokenizer):
     return built_in.get_tokenizer(description.tokenizer)

@@ -153,6 +153,9 @@ class MethodSettings:
   class_shown: float = within(0.0, 0, 0.99)
 
 
+CHANGES = ('data', 'tokenizer', 'code', 'options')
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
   """One training run: AdamW, warm-up, cosine decay, parameter average."""
@@ -174,6 +177,10 @@ class TrainSettings:
   log_every: int = above(50, 0)  # Steps between lines of metrics.jsonl.
   # Where the newest checkpoint is damaged and an earlier one is sound, go on from that.
   fall_back: bool = True
+  # What may differ from what the workdir was made with: data, tokenizer, code, options.
+  accept_changes: tuple = option(
+    (), f'a tuple of some of {", ".join(CHANGES)}', lambda xs: set(xs) <= set(CHANGES)
+  )
   # A step whose loss or gradient is not finite changes nothing; so many in a row may
   # pass, one more ends the run.
   skip_limit: int = at_least(10, 0)

@@ -29,7 +29,7 @@ class LoopConfig:
   save_every: int
   log_every: int
   fall_back: bool = True  # From a damaged newest checkpoint to the one before it.
-  guard: GuardConfig = GuardConfig()
+  guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
 
 
 class Store(Protocol):

@@ -4,167 +4,19 @@ checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
            -> samples -> the measures of the domain, causal judge --^
 """
 
-import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
-from jax.sharding import Mesh
 
 from scmdm_jax import files
-from scmdm_jax.data import pipeline
-from scmdm_jax.data.pipeline import Rows
-from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
-from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains import registry
-from scmdm_jax.judges.diversity import judge_diversity
-from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.execution import Execution
-from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs.opening import load_masked, mesh_of, place, run_tokenizer
+from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
+from scmdm_jax.runs.opening import load_masked, mesh_of, run_tokenizer
+from scmdm_jax.runs.scoring import judge_samples, likelihood
 from scmdm_jax.settings.building import schedule_of
-from scmdm_jax.settings.options import EvaluateSettings, Settings
-from scmdm_jax.verbs.sample import Drawn, draw, starting_rows, write_samples
-
-Model = tuple[ModelDescription, Any]
-
-
-@functools.cache
-def _compiled_nelbo(
-  description: ModelDescription, schedule: Schedule, passes: int, mesh: Mesh
-):
-  assert description.mask_id is not None
-  mask_id = description.mask_id
-
-  def compute(params, key, tokens):
-    return nelbo(
-      key,
-      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
-      tokens,
-      schedule=schedule,
-      mask_id=mask_id,
-      passes=passes,
-    )
-
-  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
-
-
-@functools.cache
-def _compiled_carried(
-  description: ModelDescription,
-  schedule: Schedule,
-  steps: int,
-  self_conditioning: bool,
-  mesh: Mesh,
-):
-  assert description.mask_id is not None
-  mask_id = description.mask_id
-
-  def compute(params, key, tokens):
-    return carried_nelbo(
-      key,
-      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
-      tokens,
-      schedule=schedule,
-      mask_id=mask_id,
-      num_steps=steps,
-      self_conditioning=self_conditioning,
-    )
-
-  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
-
-
-def _mean(compute, params, key, batches, repeats: int) -> float:
-  """Mean over the real rows of all batches and over `repeats` draws each."""
-  total, count = 0.0, 0
-  for repeat in range(repeats):
-    for i, batch in enumerate(batches):
-      multihost.leave_if_asked('evaluation')
-      key_i = jax.random.fold_in(jax.random.fold_in(key, repeat), i)
-      found = multihost.gathered(compute(params, key_i, batch.tokens))
-      values = np.asarray(found, np.float64)
-      total += values[batch.real].sum()
-      count += int(batch.real.sum())
-  return total / count
-
-
-def likelihood(
-  model: Model,
-  schedule: Schedule,
-  rows: Rows,
-  options: EvaluateSettings,
-  key: jax.Array,
-  mesh: Mesh,
-  self_conditioning: bool = True,
-) -> dict[str, Any]:
-  """Nats per token (all `L` positions): null pass, two passes, carried by steps.
-
-  Equal keys score every model on the same times, masks and trajectories.
-  """
-  description, params = model[0], place(model[1], mesh, 'float32')
-  meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
-  used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
-  batches = [
-    batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
-    for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)
-  ]
-  length = used[0].size
-  key_nelbo, key_carried = jax.random.split(key)
-  conditioned = self_conditioning and description.injection != 'none'
-  null = _mean(
-    _compiled_nelbo(description, schedule, 1, mesh),
-    params,
-    key_nelbo,
-    batches,
-    options.repeats,
-  )
-  two = null
-  if conditioned:
-    compute = _compiled_nelbo(description, schedule, 2, mesh)
-    two = _mean(compute, params, key_nelbo, batches, options.repeats)
-  carried = {
-    str(steps): _mean(
-      _compiled_carried(description, schedule, steps, conditioned, mesh),
-      params,
-      key_carried,
-      batches,
-      1,
-    )
-    / length
-    for steps in options.carried_steps
-  }
-  return {
-    'nelbo_null': null / length,
-    'nelbo_two_pass': two / length,
-    'carried_nelbo': carried,
-  }
-
-
-def judge_samples(
-  measure: Callable[[np.ndarray], dict[str, Any]], drawn: Drawn, tokenizer: Tokenizer
-) -> dict[str, Any]:
-  """All measures of a set of samples, by name.
-
-  Args:
-    measure: those of the domain; see `registry.Domain.judging`.
-    drawn: the samples.
-    tokenizer: of the run.
-  """
-  diversity = judge_diversity(drawn.tokens, tokenizer.invisible_ids)
-  return {
-    'count': len(drawn.tokens),
-    **measure(drawn.tokens),
-    'entropy': diversity.unigram_entropy,
-    'entropy_visible': diversity.unigram_entropy_visible,
-    'distinct_4': diversity.distinct_4,
-    'evaluations': drawn.evaluations,
-  }
+from scmdm_jax.settings.options import Settings
 
 
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:

@@ -26,11 +26,11 @@ from scmdm_jax.parallel import chips, rules
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.runs import opening
+from scmdm_jax.runs.adapting import compiled_step
+from scmdm_jax.runs.drawing import compiled_sampler
 from scmdm_jax.settings.building import new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import Settings
 from scmdm_jax.training.step import initial_state
-from scmdm_jax.verbs.sample import compiled_sampler
-from scmdm_jax.verbs.train import compiled_step
 
 
 def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:

@@ -140,6 +140,17 @@ def test_mask_is_never_guessed(config):
       description_from_config(config, 'c')
 
 
+def test_how_rows_were_framed_is_said_where_it_is_known():
+  assert description_from_config(MDLM_CONFIG, 'c').framing == ''
+  found = description_from_config(MDLM_CONFIG | {'framing': 'start_end'}, 'c')
+  assert found.framing == 'start_end'
+  assert config_from_description(found, 'float32')['framing'] == 'start_end'
+  plain = dataclasses.replace(found, framing='')
+  assert 'framing' not in config_from_description(plain, 'float32')
+  with pytest.raises(BadInput, match="c: framing is 'chat'; wanted one of"):
+    description_from_config(MDLM_CONFIG | {'framing': 'chat'}, 'c')
+
+
 def test_rows_beyond_the_vocabulary_are_undefined():
   found = description_from_config(LLADA_CONFIG | {'embedding_size': 16}, 'c')
   assert found.architecture.vocab_size == 16
@@ -150,6 +161,8 @@ OF_OURS = [
   ModelDescription(DiTConfig(11, 12, 16, 2, 2, 8, 3, True), 4, 'qm9', 'gate'),
   ModelDescription(dataclasses.replace(DIT, num_classes=2), 4, ''),
   ModelDescription(DIT, 4, '', 'mlp', noise='uniform'),
+  ModelDescription(DIT, 4, '', framing='start_end'),
+  ModelDescription(LLAMA, None, '', framing='none'),
   ModelDescription(dataclasses.replace(LLAMA, causal=False), 7, 'bytes', 'mlp'),
   ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', layout='llada'),
 ]

@@ -19,13 +19,13 @@ IMPORT = """
 import json, resource, sys
 import jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.modes import convert
+from scmdm_jax.runs import converting
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 store._GROUP_BYTES = 8 << 20
 jax.devices()
 before = peak()
-figures = convert.import_model(sys.argv[1] + '/source', sys.argv[1] + '/model')
+figures = converting.import_model(sys.argv[1] + '/source', sys.argv[1] + '/model')
 print(json.dumps({'grown': peak() - before, 'bytes': figures['bytes']}))
 """
 

@@ -20,6 +20,7 @@ from scmdm_jax.diffusion.schedules import (
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.injection import make_injection
 from scmdm_jax.runs import converting
+from scmdm_jax.verbs import export
 from tests.checkpoints import manifests
 from tests.compiling import quick_jit
 
@@ -53,7 +54,7 @@ def models(request, tmp_path_factory):
   tensors = manifests.random_tensors(shapes, seed=5)
   manifests.write_directory(path / 'source', config, tensors)
   converting.import_model(str(path / 'source'), str(path / 'model'))
-  converting.export_model(str(path / 'model'), str(path / 'exported'))
+  export.export_model(str(path / 'model'), str(path / 'exported'))
   weights = {
     name: torch.from_numpy(value)
     for name, value in safetensors.numpy.load_file(

@@ -14,6 +14,7 @@ from scmdm_jax.parallel import rules
 from scmdm_jax.runs import converting
 from scmdm_jax.training.losses import class_nll
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
+from scmdm_jax.verbs import export
 from tests.models.parameters import random_params
 
 SEQUENCE = ConvConfig(
@@ -152,7 +153,7 @@ def test_it_travels_as_safetensors(kind, tmp_path):
   config = KINDS[kind]
   description, params = describe(config), random_params(describe(config), seed=2)
   store.save_model(tmp_path / 'a', description, params, {}, {})
-  converting.export_model(str(tmp_path / 'a'), str(tmp_path / 'b'))
+  export.export_model(str(tmp_path / 'a'), str(tmp_path / 'b'))
   converting.import_model(str(tmp_path / 'b'), str(tmp_path / 'c'))
   found, values = store.load_model(tmp_path / 'c')
   assert found == description

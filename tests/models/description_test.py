@@ -47,6 +47,7 @@ def describe(arch=DIT, mask_id=34, tokenizer='smiles', injection='embedding'):
       ),
       'llama',
     ),
+    (dataclasses.replace(describe(), framing='start_end'), 'mdlm'),
   ],
 )
 def test_round_trip_through_json(description, layout):
@@ -64,8 +65,9 @@ def test_round_trip_through_json(description, layout):
 def test_defaults():
   data = describe().to_dict()
   del data['architecture']['mlp_ratio'], data['architecture']['time_conditioning']
-  del data['injection']
+  del data['injection'], data['framing']  # As before there was such a field.
   found = ModelDescription.from_dict(data)
+  assert found.framing == ''
   assert found.architecture == DIT and found.injection == 'none'
   assert found.architecture.mlp_ratio == 4
   assert not found.architecture.time_conditioning

@@ -9,8 +9,8 @@ import pytest
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.execution import REMATS, Execution
 from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.runs.adapting import make_loss
 from scmdm_jax.settings.options import MethodSettings
-from scmdm_jax.verbs.train import make_loss
 from tests.compiling import quick_jit
 from tests.models import tiny
 

@@ -46,9 +46,9 @@ PROGRAM = """\
 import json, sys
 import jax
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.modes import plan
+from scmdm_jax.verbs import plan
 from scmdm_jax.parallel import hlo, mesh
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 arch = {
   'llada': DecoderConfig(64, 1024, 32, 1, 4, 4, mlp_dim=64, causal=False),
   'mdlm': DiTConfig(64, 1024, 32, 1, 4, cond_dim=8),

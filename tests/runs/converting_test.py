@@ -10,6 +10,7 @@ from scmdm_jax.checkpoints import digests, safetensors_files, store
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.runs import converting
+from scmdm_jax.verbs import export
 from tests.checkpoints import manifests, tiny_gguf
 
 INV_FREQ = 'backbone.rotary_emb.inv_freq'
@@ -47,7 +48,7 @@ def test_import_then_export_is_bitwise(tmp_path, case):
   # From the model, and from a training workdir around it.
   (tmp_path / 'run').mkdir()
   (tmp_path / 'model').rename(tmp_path / 'run' / 'model')
-  exported = converting.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  exported = export.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
   assert exported['parameters'] == figures['parameters']
   opened = safetensors_files.open_source(tmp_path / 'out')
   back = {name: opened.read(name) for name in opened.tensors}
@@ -57,7 +58,7 @@ def test_import_then_export_is_bitwise(tmp_path, case):
       assert back[name].tobytes() == value.tobytes(), name
   # And what was exported can be imported: the very same bytes again.
   converting.import_model(str(tmp_path / 'out'), str(tmp_path / 'again'))
-  converting.export_model(str(tmp_path / 'again'), str(tmp_path / 'out2'))
+  export.export_model(str(tmp_path / 'again'), str(tmp_path / 'out2'))
   for name in ('model.safetensors', 'config.json'):
     first = (tmp_path / 'out' / name).read_bytes()
     assert (tmp_path / 'out2' / name).read_bytes() == first
@@ -86,7 +87,7 @@ def test_occupied_destinations_are_refused_first(tmp_path):
   taken = tmp_path / 'taken'
   taken.mkdir()
   (taken / 'notes.txt').write_text('mine')
-  for verb in (converting.import_model, converting.export_model):
+  for verb in (converting.import_model, export.export_model):
     with pytest.raises(BadInput, match=r'taken: not empty \(holds notes.txt\)'):
       verb(str(source), str(taken))
     with pytest.raises(BadInput, match=r'notes\.txt: a file; give a new directory'):
@@ -104,8 +105,8 @@ def test_an_export_does_not_go_into_its_own_source(tmp_path):
   converting.import_model(str(source), str(model))
   for inside in (model / 'out', model / 'params' / 'a' / 'b'):
     with pytest.raises(BadInput, match='inside the checkpoint'):
-      converting.export_model(str(model), str(inside))
-  converting.export_model(str(model), str(tmp_path / 'run' / 'out'))
+      export.export_model(str(model), str(inside))
+  export.export_model(str(model), str(tmp_path / 'run' / 'out'))
   digests.check(model, model / digests.MANIFEST, 1 << 30)
 
 
@@ -121,7 +122,7 @@ def test_damage_leaves_no_destination(tmp_path):
 def test_export_of_safetensors_points_to_import(tmp_path):
   source, _ = make_source(tmp_path, 'mdlm')
   with pytest.raises(BadInput, match='--mode=import'):
-    converting.export_model(str(source), str(tmp_path / 'out'))
+    export.export_model(str(source), str(tmp_path / 'out'))
 
 
 def word_tokenizer(path, words):
@@ -145,7 +146,7 @@ def test_the_tokenizer_travels_with_the_weights(tmp_path):
   assert len(model.description.fingerprint) == 64
   # Ids 4 to 9 have no token, and are never sampled.
   assert model.description.undefined_ids == ((4, 10),)
-  converting.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
   for name in ('tokenizer.json', 'tokenizer_config.json'):
     assert (tmp_path / 'out' / name).read_bytes() == (source / name).read_bytes()
   assert '---' in (tmp_path / 'out' / 'README.md').read_text()
@@ -157,7 +158,7 @@ def test_an_export_has_a_card(tmp_path):
   # As a training leaves it: a workdir with `model`, and what was measured on it.
   converting.import_model(str(source), str(tmp_path / 'run' / 'model'))
   (tmp_path / 'run' / 'evaluation.json').write_text('{"samples": {"valid_rate": 0.5}}')
-  converting.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
+  export.export_model(str(tmp_path / 'run'), str(tmp_path / 'out'))
   card = (tmp_path / 'out' / 'README.md').read_text()
   assert card.startswith('---\nlicense: "mit"\n')
   assert '| samples.valid_rate | 0.5 |' in card
@@ -182,7 +183,7 @@ def test_half_precision_stays_as_it_is(tmp_path, dtype):
   tensors['model.norm.weight'] = tensors['model.norm.weight'].astype(np.float32)
   source = manifests.write_directory(tmp_path / 'source', config, tensors)
   converting.import_model(str(source), str(tmp_path / 'model'))
-  converting.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
   opened = safetensors_files.open_source(tmp_path / 'out')
   assert opened.config['torch_dtype'] == dtype
   for name, value in tensors.items():
@@ -210,7 +211,7 @@ def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
   source.write_bytes(tiny_gguf.llama())
   figures = converting.import_model(str(source), str(tmp_path / 'model'))
   assert (figures['layout'], figures['tokenizer']) == ('llama', 'tokenizer.json')
-  converting.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
   opened = safetensors_files.open_source(tmp_path / 'out')
   wanted = tiny_gguf.hugging_face_tensors()
   assert opened.tensors.keys() == wanted.keys()

@@ -12,14 +12,13 @@ from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import opening
+from scmdm_jax.runs import adapting, drawing, opening
 from scmdm_jax.settings.options import (
   DataSettings,
   MethodSettings,
   ModelSettings,
   Settings,
 )
-from scmdm_jax.verbs import sample, train
 from tests.checkpoints import manifests
 from tests.data.tokenizers import tiny
 
@@ -124,18 +123,18 @@ def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
   scores = np.asarray(network.logits(np.ones((1, 8), np.float32)))
   assert (scores[:, COUNT:] < -1e29).all()
   assert (scores[:, :COUNT] > -1e29).all()
-  drawn = sample.draw(
+  drawn = drawing.draw(
     description,
     params,
-    sample.schedule_of(options.method),
+    drawing.schedule_of(options.method),
     dataclasses.replace(options.sample, num_steps=2),
     jax.random.key(0),
-    sample.starting_rows(options, tokenizer, 64),
+    drawing.starting_rows(options, tokenizer, 64),
     one_device(),
   )
   assert drawn.tokens.max() < COUNT
   assert tokenizer.mask_id not in drawn.tokens
-  sample.write_samples(tmp_path, drawn, tokenizer, registry.of(options.data))
+  drawing.write_samples(tmp_path, drawn, tokenizer, registry.of(options.data))
   record = json.loads((tmp_path / 'samples.jsonl').read_text().splitlines()[0])
   assert record['text'] == tokenizer.decode(drawn.tokens[0])
 
@@ -189,7 +188,7 @@ def test_a_new_model_remembers_its_tokenizer(folder, tmp_path):
     model=ModelSettings(hidden_dim=8, num_blocks=1, num_heads=2, cond_dim=4),
   )
   tokenizer = opening.run_tokenizer(options, tmp_path)
-  description, params = train.starting_point(
+  description, params = adapting.starting_point(
     options, tokenizer, tmp_path, jax.random.key(0), one_device()
   )
   assert description.architecture.vocab_size == COUNT
@@ -208,4 +207,4 @@ def test_a_tokenizer_without_a_mask_cannot_sample(folder, tmp_path):
   options = settings(str(folder), method=MethodSettings(objective='causal'))
   tokenizer = opening.run_tokenizer(options, tmp_path)
   with pytest.raises(BadInput, match='has no mask; wanted that of a masked'):
-    sample.starting_rows(options, tokenizer)
+    drawing.starting_rows(options, tokenizer)

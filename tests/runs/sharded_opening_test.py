@@ -23,12 +23,12 @@ import json, pathlib, resource, sys
 import jax, tensorstore
 from scmdm_jax.checkpoints import store
 from scmdm_jax.main import main
-from scmdm_jax.modes import models
-from scmdm_jax.parallel import multihost
+from scmdm_jax.runs import opening
+from scmdm_jax.processes import multihost
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 store._GROUP_BYTES = 16 << 20
-load = models.load
+load = opening.load
 def measured(path, *arguments):
   # What reading brings along, whatever the model, is there.
   load(str(pathlib.Path(path).parent / 'small'), *arguments)
@@ -39,7 +39,7 @@ def measured(path, *arguments):
   read = sum(value['value'] for metric in metrics for value in metric['values'])
   print(json.dumps({'read': read, 'grown': peak() - before}), flush=True)
   return description, params
-models.load = measured
+opening.load = measured
 code = main(['main.py', *sys.argv[1:]])
 multihost.end(code)
 sys.exit(code)
@@ -113,7 +113,7 @@ RESUMED = """\
 import json, sys, tensorstore
 from scmdm_jax.checkpoints import training_store
 from scmdm_jax.main import main
-from scmdm_jax.parallel import multihost
+from scmdm_jax.processes import multihost
 restore = training_store.TrainingStore.restore
 def read():
   name = '/tensorstore/kvstore/file/bytes_read'

@@ -252,6 +252,7 @@ def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
   # By itself it falls back to step 3, and keeps step 6 under another name.
   with TrainingStore(tmp_path / 'checkpoints', 2) as store:
     state, writer = train(store)
+    store.wait()
     assert store.steps() == [9, 10]
   assert as_bytes(state) == as_bytes(wanted)
   assert writer.steps == [4, 5, 6, 7, 8, 9, 10]
@@ -270,7 +271,7 @@ def test_damage_that_only_reading_finds(tmp_path, steps_left):
   (tmp_path / 'checkpoints' / '6.digests.json').unlink()
   with TrainingStore(tmp_path / 'checkpoints', 2) as store:
     if steps_left == 1:  # Nothing to fall back to: it stays where it is.
-      with pytest.raises(DamagedData, match='6: .*cannot be read'):
+      with pytest.raises(DamagedData, match=r'6: .*cannot be read'):
         train(store)
       assert store.steps() == [6]
     else:

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from scmdm_jax.benchmarks import measuring
 from scmdm_jax.main import main
 from scmdm_jax.models import flops
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.parallel import chips
-from scmdm_jax.verbs import benchmark
 from tests import tiny_run
 
 pytest.importorskip('matplotlib')
@@ -51,7 +51,7 @@ def results(tmp_path_factory):
   # A CPU of a known speed; of others `mfu` is None.
   chip = chips.Chip(jax.devices()[0].device_kind, 1e9, 2e9)
   with pytest.MonkeyPatch.context() as patch:
-    assert benchmark.utilization(1e9, 1.0) is None
+    assert measuring.utilization(1e9, 1.0) is None
     patch.setitem(chips.TPUS, 'fake', chip)
     code = main(['main', f'--config={config}', f'--workdir={directory / "run"}'])
   assert code == 0

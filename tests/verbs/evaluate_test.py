@@ -11,8 +11,8 @@ from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
 from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import drawing, scoring
 from scmdm_jax.settings.options import EvaluateSettings
-from scmdm_jax.verbs import evaluate, sample
 from tests.compiling import quick_jit
 
 TOKENIZER = get_tokenizer('smiles_qm9')
@@ -29,8 +29,8 @@ OPTIONS = EvaluateSettings(
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
   compiled = (
-    evaluate._compiled_nelbo,
-    evaluate._compiled_carried,
+    scoring._compiled_nelbo,
+    scoring._compiled_carried,
   )
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
@@ -53,7 +53,7 @@ def uniform(description):
 def likelihood(model, options=OPTIONS):
   key = jax.random.key(1)
   rows = Encoded(TEXTS, TOKENIZER, 12)
-  return evaluate.likelihood(model, LogLinear(), rows, options, key, one_device())
+  return scoring.likelihood(model, LogLinear(), rows, options, key, one_device())
 
 
 def test_likelihood_of_the_uniform_model():
@@ -87,8 +87,8 @@ def test_padding_rows_of_the_last_batch_do_not_count():
 
 def test_measures_of_samples_stand_beside_their_diversity():
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in ['CCO', 'CCO', 'C1CC']])
-  drawn = sample.Drawn(tokens, None, 7, 0.0)
-  found = evaluate.judge_samples(
+  drawn = drawing.Drawn(tokens, None, 7, 0.0)
+  found = scoring.judge_samples(
     lambda samples: {'sum': int(samples.sum())}, drawn, TOKENIZER
   )
   assert (found['count'], found['evaluations']) == (3, 7)

@@ -82,8 +82,9 @@ def test_what_does_not_fit_comes_with_what_does(tmp_path):
 # What a mesh of copies needs, what it is proposed below that, and whether that fits.
 SPREAD = """\
 import dataclasses, json, pathlib, sys
-from scmdm_jax.modes import plan
-from scmdm_jax.settings import MeshSettings, resolve
+from scmdm_jax.verbs import plan
+from scmdm_jax.settings.options import MeshSettings
+from scmdm_jax.settings.resolve import resolve
 def planned(settings):
   return plan.run(settings, pathlib.Path(sys.argv[1]))
 settings = resolve({

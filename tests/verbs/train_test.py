@@ -12,7 +12,7 @@ from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import workdir
+from scmdm_jax.runs import adapting, workdir
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.training.step import OptimizerConfig
 from scmdm_jax.verbs import train
@@ -27,7 +27,7 @@ KEY = jax.random.key(0)
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    train.compiled_step.cache_clear()  # Compilations are counted below.
+    adapting.compiled_step.cache_clear()  # Compilations are counted below.
     yield
 
 
@@ -109,7 +109,7 @@ def test_at_rate_zero_nothing_is_added(base):
 
 def test_the_model_is_the_average_of_the_last_checkpoint(base):
   description, params = store.load_model(base)
-  state = train.initial_state(params, OptimizerConfig())
+  state = adapting.initial_state(params, OptimizerConfig())
   with training_store.TrainingStore(base / 'checkpoints', 2) as checkpoints:
     state, data_state, _ = checkpoints.restore(6, state)
   assert state.step == 6
@@ -128,7 +128,9 @@ def test_the_model_is_the_average_of_the_last_checkpoint(base):
 def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   settings = settings_with(checkpoint=str(base), method__rate=1.0)
   tokenizer = get_tokenizer('smiles_qm9')
-  description, params = train.starting_point(settings, tokenizer, tmp_path, KEY, MESH)
+  description, params = adapting.starting_point(
+    settings, tokenizer, tmp_path, KEY, MESH
+  )
   assert description.injection == 'embedding'
   _, old = store.load_model(base)
   for mine, theirs in zip(
@@ -136,7 +138,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   ):
     np.testing.assert_array_equal(mine, theirs)
 
-  train.compiled_step.cache_clear()  # Another test may have compiled the same step.
+  adapting.compiled_step.cache_clear()  # Another test may have compiled the same step.
   with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
     figures = run(settings, tmp_path / 'run')
   # Loaded and fresh parameters together: still one compilation of the step.
@@ -149,11 +151,11 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   assert extra['base_license'] == 'unknown'
   # What has been adapted keeps its injection, and no other may take its place.
   again = settings_with(checkpoint=str(tmp_path / 'run'), method__rate=0.0)
-  description, _ = train.starting_point(again, tokenizer, tmp_path, KEY, MESH)
+  description, _ = adapting.starting_point(again, tokenizer, tmp_path, KEY, MESH)
   assert description.injection == 'embedding'
   other = settings_with(checkpoint=str(tmp_path / 'run'), method__injection='gate')
   with pytest.raises(BadInput) as caught:
-    train.starting_point(other, tokenizer, tmp_path, KEY, MESH)
+    adapting.starting_point(other, tokenizer, tmp_path, KEY, MESH)
   assert str(caught.value) == (
     "method.injection: found 'gate', but the checkpoint has 'embedding'; wanted the "
     'same'
@@ -231,8 +233,8 @@ def test_a_run_that_diverges_keeps_its_checkpoints(
     return train_step
 
   settings = settings_with(checkpoint=str(base), method__rate=0.0)
-  healthy = train.compiled_step
-  monkeypatch.setattr(train, 'compiled_step', lambda *a: spoiled(healthy(*a)))
+  healthy = adapting.compiled_step
+  monkeypatch.setattr(adapting, 'compiled_step', lambda *a: spoiled(healthy(*a)))
   with pytest.raises(DamagedData, match='training stopped at step 5: loss is nan'):
     run(settings, tmp_path / 'run')
   assert [step for step, *_ in tiny_run.curve(tmp_path / 'run')] == [1, 2, 3, 4]
@@ -240,7 +242,7 @@ def test_a_run_that_diverges_keeps_its_checkpoints(
   with training_store.TrainingStore(tmp_path / 'run' / 'checkpoints', 2) as checkpoints:
     assert checkpoints.steps() == [2, 4]
   # The same command goes on from step 4.
-  monkeypatch.setattr(train, 'compiled_step', healthy)
+  monkeypatch.setattr(adapting, 'compiled_step', healthy)
   run(settings, tmp_path / 'run')
   assert [step for step, *_ in tiny_run.curve(tmp_path / 'run')] == [1, 2, 3, 4, 5, 6]
   run(settings, tmp_path / 'whole')
@@ -271,8 +273,8 @@ def test_runs_of_different_length_share_one_compiled_step(base, settings_with):
     {'train__warmup_steps': 0, 'train__batch_size': 16, 'train__log_every': 7},
   ):
     settings = settings_with(**changes)
-    optimizer = train.optimizer_of(settings.train)
-    steps.add(train.compiled_step(description, settings.method, optimizer, MESH))
+    optimizer = adapting.optimizer_of(settings.train)
+    steps.add(adapting.compiled_step(description, settings.method, optimizer, MESH))
   assert len(steps) == 1
   other = dataclasses.replace(settings.method, rate=0.5)
-  assert train.compiled_step(description, other, optimizer, MESH) not in steps
+  assert adapting.compiled_step(description, other, optimizer, MESH) not in steps

@@ -1,5 +1,6 @@
 """Text to token ids and back: the general tokenizers, and those that models bring."""
 
+import dataclasses
 import pathlib
 
 from scmdm_jax.data.tokenizers import huggingface, sentencepiece, subword
@@ -50,7 +51,12 @@ def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def from_files(
-  files: Files, *, mask_id: int | None, vocab_size: int, where: str
+  files: Files,
+  *,
+  mask_id: int | None,
+  vocab_size: int,
+  where: str,
+  framed: bool = False,
 ) -> SubwordTokenizer:
   """The tokenizer of a model.
 
@@ -61,13 +67,16 @@ def from_files(
     mask_id: the model's mask; None for a causal model.
     vocab_size: ids of its embedding, at least as many as tokens.
     where: their directory, for messages.
+    framed: whether the rows it was trained on begin with a start token; prompts do so,
+      too, then.
 
   Raises:
     BadInput: not the tokenizer of such a model; see `subword.fit`.
     DamagedData: a file is malformed, or contradicts itself or another.
   """
   content = _contents(files, where)
-  return subword.fit(_read(content, where), content, mask_id, vocab_size)
+  fitted = subword.fit(_read(content, where), content, mask_id, vocab_size)
+  return dataclasses.replace(fitted, framed=framed)
 
 
 def from_files_for_new_model(

@@ -86,4 +86,5 @@ DOMAIN = Domain(
   judging,
   swept=('generative_perplexity',),
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
+  framing=lambda data: 'start_end' if data.frame else 'none',
 )

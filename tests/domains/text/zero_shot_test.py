@@ -18,8 +18,8 @@ from scmdm_jax.data.tokenizers.training import train_sentencepiece
 from scmdm_jax.domains import registry
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.runs import scoring
 from scmdm_jax.settings.options import DataSettings
-from scmdm_jax.verbs import evaluate
 from tests import tiny_run
 from tests.compiling import quick_jit
 
@@ -91,7 +91,7 @@ SETS = {
 
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
-  compiled = (evaluate._compiled_nelbo, evaluate._compiled_carried)
+  compiled = (scoring._compiled_nelbo, scoring._compiled_carried)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
     for cached in compiled:

@@ -13,8 +13,8 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import DiTConfig, ModelDescription
 from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import drawing
 from scmdm_jax.settings.options import DataSettings, SampleSettings, Settings
-from scmdm_jax.verbs import sample
 from tests.compiling import quick_jit
 
 TOKENIZER = get_tokenizer('smiles_qm9')
@@ -31,9 +31,9 @@ MASKED = np.full((5, 12), TOKENIZER.mask_id, np.int32)
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    sample.compiled_sampler.cache_clear()
+    drawing.compiled_sampler.cache_clear()
     yield
-    sample.compiled_sampler.cache_clear()
+    drawing.compiled_sampler.cache_clear()
 
 
 @pytest.fixture(scope='module')
@@ -53,7 +53,7 @@ def params():
 
 def draw(params, x_init=MASKED, **changes):
   options = dataclasses.replace(OPTIONS, **changes)
-  return sample.draw(DESCRIPTION, params, LogLinear(), options, KEY, x_init, MESH)
+  return drawing.draw(DESCRIPTION, params, LogLinear(), options, KEY, x_init, MESH)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 7])
@@ -78,7 +78,7 @@ def test_the_carried_signal_matters_and_can_be_switched_off(params):
   vanilla = draw(params, self_conditioning=False).tokens
   assert (carried != vanilla).any()
   without = dataclasses.replace(DESCRIPTION, injection='none')
-  base = sample.draw(without, params, LogLinear(), OPTIONS, KEY, MASKED, MESH).tokens
+  base = drawing.draw(without, params, LogLinear(), OPTIONS, KEY, MASKED, MESH).tokens
   np.testing.assert_array_equal(vanilla, base)
 
 
@@ -89,7 +89,7 @@ def test_prompt_stays(params):
     data=dataclasses.replace(settings.data, length=12),
     sample=dataclasses.replace(OPTIONS, prompt='C_=O$'),
   )
-  x_init = sample.starting_rows(settings, TOKENIZER)
+  x_init = drawing.starting_rows(settings, TOKENIZER)
   free = x_init[0] == TOKENIZER.mask_id
   assert free.sum() == 1
   tokens = draw(params, x_init).tokens
@@ -128,7 +128,7 @@ def test_every_kind_of_sampler_writes_all_and_keeps_the_prompt(params, options):
 
 def test_written_samples(params, tmp_path):
   drawn = draw(params, trajectory=True)
-  sample.write_samples(tmp_path, drawn, TOKENIZER, registry.of(DataSettings()))
+  drawing.write_samples(tmp_path, drawn, TOKENIZER, registry.of(DataSettings()))
   lines = (tmp_path / 'samples.jsonl').read_text().splitlines()
   records = [json.loads(line) for line in lines]
   assert [r['index'] for r in records] == list(range(5))
@@ -145,7 +145,7 @@ def test_prompt_with_nothing_to_write_is_refused():
   settings = Settings()
   options = dataclasses.replace(settings.sample, prompt='CCO$')
   with pytest.raises(BadInput, match=r"prompt: 'CCO\$' leaves nothing to write"):
-    sample.starting_rows(dataclasses.replace(settings, sample=options), TOKENIZER)
+    drawing.starting_rows(dataclasses.replace(settings, sample=options), TOKENIZER)
 
 
 class WithClasses(SmilesTokenizer):
@@ -158,7 +158,7 @@ def starting_rows(count=None, tokenizer=TOKENIZER, **options):
   settings = Settings()
   changed = dataclasses.replace(settings.sample, num_samples=5, **options)
   settings = dataclasses.replace(settings, sample=changed)
-  return sample.starting_rows(settings, tokenizer, count)
+  return drawing.starting_rows(settings, tokenizer, count)
 
 
 def test_rows_begin_with_every_class_in_turn_or_with_one():

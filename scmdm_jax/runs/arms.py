@@ -1,0 +1,268 @@
+"""The arms of a comparison: what each spends, its run, its result, and its cost.
+
+Every finished (arm, seed) leaves `result.json`, so the same command resumes.
+"""
+
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scmdm_jax import files
+from scmdm_jax.checkpoints import store
+from scmdm_jax.data.pipeline import Rows
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.domains import registry
+from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import adapting, drawing, scoring, timing
+from scmdm_jax.runs.opening import mesh_of
+from scmdm_jax.runs.results import renamed
+from scmdm_jax.settings.building import optimizer_of, schedule_of
+from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.training.writer import read_metrics
+
+BASE = 'base (not adapted)'
+
+CONTROL = 'rate 0, equal FLOPs'
+
+_GALLERY = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to spend the budget."""
+
+  name: str
+  rate: float
+  train_steps: int
+  flops_ratio: float  # Training FLOPs relative to the most expensive arm.
+
+  @property
+  def directory(self) -> str:
+    """Its name as a directory."""
+    return self.name.replace(', ', '-').replace(' ', '_')
+
+
+def _method(settings: Settings, rate: float) -> MethodSettings:
+  return dataclasses.replace(settings.method, rate=rate)
+
+
+def _start(settings: Settings, model: scoring.Model, rate: float, seed: int):
+  """The base with the injection an arm of this rate needs."""
+  key = jax.random.fold_in(jax.random.key(seed), 0)
+  return adapting.add_injection(*model, _method(settings, rate), key)
+
+
+def _step_arguments(settings: Settings, model: scoring.Model, rate: float):
+  """A compiled step of an arm and what it is called with."""
+  description, params = _start(settings, model, rate, seed=0)
+  optimizer = optimizer_of(settings.train)
+  # Counted for one device, so that the mesh does not change the length of a run.
+  mesh = one_device()
+  step = adapting.compiled_step(description, _method(settings, rate), optimizer, mesh)
+  state = adapting.fresh_state(params, optimizer, mesh)
+  shape = (settings.train.batch_size, settings.data.length)
+  tokens = jnp.zeros(shape, jnp.int32)
+  return step, (state, tokens, jax.random.key(0), np.float32(0))
+
+
+def step_flops(settings: Settings, model: scoring.Model, rate: float) -> float:
+  """FLOPs of one training step, as XLA counts them before optimization.
+
+  Counted without accumulation: of a loop XLA counts the body once.
+  """
+  options = dataclasses.replace(settings.train, accumulate=1)
+  settings = dataclasses.replace(settings, train=options)
+  step, arguments = _step_arguments(settings, model, rate)
+  counts: Any = step.lower(*arguments).cost_analysis()
+  return float(counts['flops'])
+
+
+def plan_arms(settings: Settings, model: scoring.Model) -> list[Arm]:
+  """The arms, with steps and FLOPs; the control spends what the dearest arm does."""
+  steps = settings.train.num_steps
+  rates = sorted(settings.compare.rates)
+  flops = {rate: step_flops(settings, model, rate) for rate in (0.0, *rates)}
+  budget = flops[rates[-1]] * steps
+  equal = round(budget / flops[0.0])
+  arms = [
+    Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget),
+    Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget),
+  ]
+  return arms + [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """What every arm is trained and judged with."""
+
+  settings: Settings
+  base: scoring.Model
+  base_origin: dict[str, Any]
+  domain: registry.Domain
+  measure_samples: registry.Measure
+  tokenizer: Tokenizer
+  train_rows: Rows
+  test_rows: Rows
+
+  def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> scoring.Model:
+    """Trains an arm from the base, resuming in `directory`."""
+    method = _method(self.settings, arm.rate)
+    options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
+    settings = dataclasses.replace(
+      self.settings, seed=seed, method=method, train=options
+    )
+    description, params = _start(self.settings, self.base, arm.rate, seed)
+    name = f'{arm.name}, seed {seed}'
+    state = adapting.fresh_state(params, optimizer_of(options), mesh_of(settings))
+    trained = adapting.fit(
+      settings,
+      description,
+      state,
+      self.train_rows,
+      self.tokenizer,
+      directory,
+      name,
+    )
+    store.save_model(
+      directory / store.MODEL_SUBDIRECTORY,
+      description,
+      trained,
+      adapting.origin(settings, self.base_origin),
+      self.tokenizer.files,
+    )
+    return description, trained
+
+  def draw(self, model: scoring.Model, seed: int, **changes: Any) -> drawing.Drawn:
+    """Samples under the seed's own keys, the same for every arm."""
+    options = dataclasses.replace(self.settings.sample, **changes)
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    x_init = drawing.starting_rows(self.settings, self.tokenizer, options.num_samples)
+    schedule = schedule_of(self.settings.method)
+    mesh = mesh_of(self.settings)
+    return drawing.draw(*model, schedule, options, key, x_init, mesh)
+
+  def judge_drawn(self, drawn: drawing.Drawn) -> dict[str, Any]:
+    """All measures of a set of samples."""
+    return scoring.judge_samples(self.measure_samples, drawn, self.tokenizer)
+
+  def measure(self, model: scoring.Model, seed: int, sweep: bool) -> dict[str, Any]:
+    """Likelihood, samples at every step count, and a temperature sweep if asked."""
+    compare = self.settings.compare
+    figures: dict[str, Any] = {
+      'likelihood': scoring.likelihood(
+        model,
+        schedule_of(self.settings.method),
+        self.test_rows,
+        self.settings.evaluate,
+        jax.random.fold_in(jax.random.key(seed), 3),
+        mesh_of(self.settings),
+      ),
+      'samples': {},
+      'temperature_curve': [],
+    }
+    for steps in compare.step_counts:
+      drawn = self.draw(model, seed, num_steps=steps)
+      figures['samples'][str(steps)] = self.judge_drawn(drawn)
+      if steps == self.settings.sample.num_steps:
+        first = drawn.tokens[:_GALLERY]
+        figures['gallery'] = [self.tokenizer.decode(tokens) for tokens in first]
+    for temperature in compare.temperatures if sweep else (1.0,):
+      if temperature == self.settings.sample.temperature:
+        scores = figures['samples'][str(self.settings.sample.num_steps)]
+      else:
+        scores = self.judge_drawn(self.draw(model, seed, temperature=temperature))
+      names = ('entropy', *self.domain.swept)
+      point = {name: scores[name] for name in names if name in scores}
+      figures['temperature_curve'].append({'temperature': temperature, **point})
+    return figures
+
+
+def say(text: str) -> None:
+  """Tells the user what is under way, on standard error."""
+  print(text, file=sys.stderr, flush=True)
+
+
+def run_arm(
+  bench: Bench, arm: Arm, seed: int, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Trains and measures one (arm, seed), or reads what an earlier run left."""
+  result = directory / 'result.json'
+  if result.is_file():
+    return renamed(json.loads(result.read_text()))
+  directory.mkdir(parents=True, exist_ok=True)
+  say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
+  started = time.time()
+  model = bench.adapt(arm, seed, directory) if arm.train_steps else bench.base
+  trained = time.time()
+  figures = bench.measure(model, seed, sweep=arm.name == CONTROL)
+  figures |= {
+    'arm': arm.name,
+    'seed': seed,
+    'training_curve': [
+      {'step': line['step'], 'loss': line['loss']}
+      for line in read_metrics(directory / 'metrics.jsonl')
+    ],
+    'seconds': {'training': trained - started, 'measuring': time.time() - trained},
+  }
+  files.write_json(result, figures)
+  return figures
+
+
+def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
+  """Interleaved time ratios of a conditioned over a vanilla step and sampler.
+
+  The A/A ratio, vanilla over vanilla, says how far to trust the others.
+  """
+
+  def stepper(rate: float):
+    step, (state, *rest) = _step_arguments(bench.settings, bench.base, rate)
+    holder = [state]
+
+    def run():
+      holder[0], metrics = step(holder[0], *rest)
+      return metrics
+
+    return run
+
+  conditioned = _start(bench.settings, bench.base, rate, 0)
+  few = {'num_samples': bench.settings.sample.batch_size}
+
+  def sampler(model: scoring.Model):
+    return lambda: bench.draw(model, 0, **few).tokens
+
+  vanilla_step, two_pass = stepper(0.0), stepper(rate)
+  vanilla_sampler, carried = sampler(bench.base), sampler(conditioned)
+  ratio = timing.interleaved_ratio
+  return {
+    'train_step_ratio': {
+      'vanilla over vanilla': ratio(vanilla_step, vanilla_step, pairs),
+      f'rate {rate:g} over vanilla': ratio(two_pass, vanilla_step, pairs),
+    },
+    'sampler_ratio': {
+      'vanilla over vanilla': ratio(vanilla_sampler, vanilla_sampler, pairs),
+      'self-conditioned over vanilla': ratio(carried, vanilla_sampler, pairs),
+    },
+  }
+
+
+def trajectory(
+  bench: Bench, arm: Arm, model: scoring.Model, seed: int
+) -> dict[str, Any]:
+  """One sample, step by step, for the report."""
+  drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
+  assert drawn.trajectory is not None
+  start = drawing.starting_rows(bench.settings, bench.tokenizer, 1)
+  rows = [*start, *drawn.trajectory[:, 0]]
+  return {
+    'arm': arm.name,
+    'num_steps': bench.settings.sample.num_steps,
+    'tokens': [[bench.tokenizer.tokens[t] for t in row] for row in rows],
+    'masked': [(np.asarray(row) == bench.tokenizer.mask_id).tolist() for row in rows],
+  }
