@@ -159,8 +159,8 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
       if name in found and found[name] != value:
         if 'options' not in wanted['train']['accept_changes']:
           raise BadInput(
-            f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
-            'same options or give another --workdir'
+            f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with '
+            'the same options or give another --workdir'
           )
         logging.warning('%s was %r, now it is %r', name, found[name], value)
   files.write_json(path, wanted)

@@ -32,8 +32,8 @@ def verify(source: str) -> dict[str, Any]:
 
   Returns:
     Main figures: which parts are `verified`; `unverified`, complete but without
-    digests; `incomplete`, left by a kill behind a newer step; `ok` if none is
-    unverified; files and bytes.
+    digests; `incomplete`, older than a complete one, as a kill leaves them that comes
+    while they are deleted; `ok` if all are verified; files and bytes.
 
   Raises:
     BadInput: none of these.
@@ -64,7 +64,7 @@ def verify(source: str) -> dict[str, Any]:
     rest = [f'{name}: {", ".join(where)}' for name, where in lists.items() if where]
     raise DamagedData('; '.join([*damage, *rest]))
   return {
-    'ok': not unverified,
+    'ok': not (unverified or incomplete),
     'path': str(path),
     'digests': True,
     **lists,

@@ -75,7 +75,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
   # Not even root can create directories there.
   if pathlib.Path('/proc/self').exists():
     assert 'cannot be written' in refusal('/proc/run')
-  (tmp_path / 'config.tmp').mkdir()
+  (tmp_path / '.lock').mkdir()
   assert f'--workdir {tmp_path}: cannot be written' in refusal(tmp_path)
 
 
