@@ -36,6 +36,7 @@ from typing import Any
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
+from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line, printable
 
 # Modes that ask now and then whether to stop; SIGTERM simply ends the others.
@@ -153,6 +154,7 @@ def main(argv: list[str]) -> int:
     figures = _run(options)
     if figures is None:
       return 0
+    journal.say()
     print(json.dumps(figures), flush=True)
   except (BadInput, PeerLost) as e:
     _tell(f'error: {e}')

@@ -24,6 +24,7 @@ from scmdm_jax.runs.converting import import_model
 from scmdm_jax.runs.opening import Judge, load_judge
 from scmdm_jax.runs.perplexity import (
   generative_perplexity,
+  sample_parts,
   text_features,
   text_perplexity,
 )
@@ -147,7 +148,10 @@ def test_judge_tells_text_from_shuffled_text(tmp_path):
   shuffled = rng.permuted(tokens[:, 1:-1], axis=1)
   shuffled = np.concatenate([tokens[:, :1], shuffled, tokens[:, -1:]], axis=1)
   real, noise = (
-    text_perplexity(judge, rows, judge.tokenizer, 64) for rows in (tokens, shuffled)
+    text_perplexity(
+      judge, [sample_parts(row, judge.tokenizer) for row in rows], 64
+    ).perplexity
+    for rows in (tokens, shuffled)
   )
   # On held-out rows of 64, 13.6 and 2750 (see the card); rows of 32 know less.
   assert 10 < real < 25

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scmdm_jax.data import splits
 from scmdm_jax.domains.images import builder as images_dataset_builder
 from scmdm_jax.domains.images.builder import LabelledImages
 from scmdm_jax.domains.images.files import Images
@@ -204,6 +205,10 @@ def prepared(
     builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
+    facts = builder.info.metadata
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+  if facts:
+    splits.report(facts, counts)
   return builder
 
 

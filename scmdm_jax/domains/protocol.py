@@ -41,6 +41,8 @@ class Domain(NamedTuple):
   write: (workdir, samples, tokenizer): files of the domain beside `samples.jsonl`.
   check: (data, workdir, tokenizer): raises BadInput, before anything is drawn, where
     `write` would refuse or the tokenizer is not one for the data.
+  fields: (sample int32 [L], tokenizer) -> what its line of `samples.jsonl` has beside
+    index, text and tokens.
   framing: data -> one of `description.FRAMINGS`, of a model trained on its rows.
   """
 
@@ -52,3 +54,4 @@ class Domain(NamedTuple):
   write: Callable[[pathlib.Path, np.ndarray, Tokenizer], None] = _nothing_written
   check: Callable[[DataSettings, pathlib.Path, Tokenizer], None] = _nothing_refused
   framing: Callable[[DataSettings], str] = lambda _: ''
+  fields: Callable[[np.ndarray, Tokenizer], dict[str, Any]] = lambda *_: {}

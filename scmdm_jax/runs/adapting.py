@@ -12,10 +12,11 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import training_store
-from scmdm_jax.data import pipeline
+from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import conv, denoiser
 from scmdm_jax.models.description import ConvConfig, ModelDescription
@@ -26,7 +27,7 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -139,6 +140,7 @@ def starting_point(
       fingerprint=tokenizer.fingerprint,
       undefined_ids=tokenizer.undefined_ids,
     )
+    description = as_trained(description, settings.data)
     abstract = denoiser.abstract_params(description)
     _require_room(settings, abstract, workdir)
     where = rules.shardings(mesh, abstract)
@@ -162,6 +164,7 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
+  description = as_trained(description, settings.data)
   return add_injection(description, params, settings.method, key)
 
 
@@ -172,6 +175,12 @@ def _require_room(settings: Settings, params: Params, workdir: pathlib.Path) -> 
   state = jax.eval_shape(start, params)
   saves = -(-options.num_steps // options.save_every)
   training_store.require_room(workdir / 'checkpoints', state, options.keep, saves)
+
+
+def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
+  """The description of a model trained on `data`: how their rows begin and end."""
+  framing = registry.of(data).framing(data)
+  return dataclasses.replace(description, framing=framing or description.framing)
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:
@@ -285,6 +294,7 @@ def fit(
       stack.callback(trace.close)
     writer = None
     if multihost.index() == 0:
+      journal.say()
       writer = MetricWriter(
         workdir,
         num_steps=settings.train.num_steps,

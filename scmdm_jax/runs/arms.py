@@ -18,6 +18,7 @@ from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, scoring, timing
@@ -56,7 +57,8 @@ def _method(settings: Settings, rate: float) -> MethodSettings:
 def _start(settings: Settings, model: scoring.Model, rate: float, seed: int):
   """The base with the injection an arm of this rate needs."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  return adapting.add_injection(*model, _method(settings, rate), key)
+  description = adapting.as_trained(model[0], settings.data)
+  return adapting.add_injection(description, model[1], _method(settings, rate), key)
 
 
 def _step_arguments(settings: Settings, model: scoring.Model, rate: float):
@@ -146,7 +148,8 @@ class Bench:
     x_init = drawing.starting_rows(self.settings, self.tokenizer, options.num_samples)
     schedule = schedule_of(self.settings.method)
     mesh = mesh_of(self.settings)
-    return drawing.draw(*model, schedule, options, key, x_init, mesh)
+    drawn = drawing.draw(*model, schedule, options, key, x_init, mesh)
+    return drawn._replace(tokens=up_to_end(drawn.tokens, x_init, self.tokenizer))
 
   def judge_drawn(self, drawn: drawing.Drawn) -> dict[str, Any]:
     """All measures of a set of samples."""

@@ -204,10 +204,13 @@ def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
   return np.full(settings.data.length, tokenizer.mask_id, np.int32)
 
 
-def _records(drawn: Drawn, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+def _records(
+  drawn: Drawn, tokenizer: Tokenizer, domain: registry.Domain
+) -> list[dict[str, Any]]:
   records = []
   for i, tokens in enumerate(drawn.tokens):
     record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
+    record |= domain.fields(tokens, tokenizer)
     if drawn.trajectory is not None:
       steps = drawn.trajectory[:, i]
       record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]
@@ -220,10 +223,11 @@ def write_samples(
 ) -> None:
   """`samples.jsonl`, and what the domain writes beside it.
 
-  One JSON object per sample: index, text, tokens; the file appears complete.
+  One JSON object per sample: index, text, tokens, what the domain adds; the file
+  appears complete.
   """
   if multihost.index() > 0:
     return
   domain.write(directory, drawn.tokens, tokenizer)
-  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer))
+  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer, domain))
   files.write_text(directory / 'samples.jsonl', ''.join(lines))

@@ -1,7 +1,7 @@
 """Samples as a causal judge reads them: generative perplexity, and features of text."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import Judge
-from scmdm_jax.runs.windows import score
+from scmdm_jax.runs.windows import Score, score
 from scmdm_jax.training.losses import causal_nll
 
 
@@ -66,7 +66,7 @@ def _framed(samples: np.ndarray, tokenizer: Tokenizer) -> list[list[int]]:
 
 
 def start_of(tokenizer: Tokenizer) -> list[int]:
-  """The token before a measures, if any: start, or the end of what came before."""
+  """The token before a text, if any: start, or the end of what came before."""
   start = tokenizer.eos_id if tokenizer.bos_id is None else tokenizer.bos_id
   return [] if start is None else [start]
 
@@ -116,12 +116,23 @@ def generative_perplexity(
   ).perplexity
 
 
+def sample_parts(sample: np.ndarray, tokenizer: Tokenizer) -> list[str]:
+  """Texts before, between and behind the marks of a sample int [L]."""
+  return measures.parts(sample, _frame(tokenizer), tokenizer.decode)
+
+
 def text_perplexity(
-  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
-) -> float:
-  """MDLM's generative perplexity of `samples` int [N, L]; see domains/text/measures."""
+  judge: Judge, samples: Sequence[Sequence[str]], batch_size: int
+) -> Score:
+  """MDLM's generative perplexity of samples; its protocol is in domains/text/measures.
+
+  Args:
+    judge: a causal model.
+    samples: the `sample_parts` of each.
+    batch_size: samples at a time.
+  """
   limit = judge.description.architecture.length
-  rows = _texts(judge, samples, tokenizer)
+  rows = reread(judge, samples)
   return score(
     scorer(judge),
     rows,
@@ -129,7 +140,7 @@ def text_perplexity(
     stride=limit,
     batch_size=batch_size,
     counted=[measures.counted_targets(row, _frame(judge.tokenizer)) for row in rows],
-  ).perplexity
+  )
 
 
 def text_features(
@@ -140,7 +151,7 @@ def text_features(
   A sample is read as in `text_perplexity`. Its vector is the judge's hidden state at
   the last token that is no mark; of a sample of nothing but marks, at the first.
   """
-  rows = _texts(judge, samples, tokenizer)
+  rows = reread(judge, [sample_parts(sample, tokenizer) for sample in samples])
   limit = judge.description.architecture.length
   width = min(-(-max(len(row) for row in rows) // 64) * 64, limit)
   last = np.zeros(len(rows), np.int32)
@@ -161,18 +172,15 @@ def text_features(
 
 
 def _frame(tokenizer: Tokenizer) -> list[int]:
-  """Ids that begin or end a measures, as far as there are any."""
+  """Ids that begin or end a text, as far as there are any."""
   return [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
 
 
-def _texts(judge: Judge, samples: np.ndarray, tokenizer: Tokenizer) -> list[np.ndarray]:
-  """Samples in the judge's tokens, by MDLM's protocol; see domains/text/measures."""
-  own, frame = judge.tokenizer, _frame(tokenizer)
-  limit = judge.description.architecture.length
+def reread(judge: Judge, samples: Sequence[Sequence[str]]) -> list[np.ndarray]:
+  """Samples, by their parts, in the judge's tokens, at most as many as it reads."""
+  own, limit = judge.tokenizer, judge.description.architecture.length
   start = next(iter(start_of(own)), None)
   return [
-    measures.reread(
-      sample, frame, tokenizer.decode, own.encode_text, start, own.eos_id
-    )[:limit]
-    for sample in samples
+    measures.reread(parts, own.encode_text, start, own.eos_id)[:limit]
+    for parts in samples
   ]

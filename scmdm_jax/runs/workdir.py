@@ -19,6 +19,7 @@ from typing import IO, Any
 import jax
 
 from scmdm_jax import files
+from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.regular_files import open_regular, read_regular
@@ -60,7 +61,10 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   with lock:
     try:
       yield workdir
-      write_metadata(workdir, {'compilation_cache': compilation_cache.report()})
+      found = {'compilation_cache': compilation_cache.report()}
+      if journal.entries():
+        found['data'] = journal.entries()
+      write_metadata(workdir, found)
     except BadInput:
       # A mistake found before anything was made: the corrected command may come here.
       made = {path.name for path in workdir.iterdir()}

@@ -41,7 +41,9 @@ class GuardConfig:
       raise ValueError(f'spike_sigma: found {self.spike_sigma}; wanted more than 0')
 
 
-def is_sound(loss: jax.Array, grad_norm: jax.Array, limits: jax.Array) -> jax.Array:
+def is_sound(
+  loss: jax.Array, grad_norm: jax.Array, limits: jax.Array | np.ndarray
+) -> jax.Array:
   """Returns whether a step may change the state, as a boolean scalar.
 
   Args:
@@ -74,7 +76,8 @@ class Guard:
     if not window or len(known) < window:
       return np.full(2, np.inf, np.float32)
     values = np.asarray(known[-window:], np.float64)
-    return np.float32(values.mean(0) + self._config.spike_sigma * values.std(0))
+    limits = values.mean(0) + self._config.spike_sigma * values.std(0)
+    return limits.astype(np.float32)
 
   def judge(self, step: int, metrics: Mapping[str, float]) -> bool:
     """Returns whether `step` was sound.
@@ -82,7 +85,7 @@ class Guard:
     Raises:
       DamagedData: too many steps in a row were not.
     """
-    values = np.float32([metrics[name] for name in _WATCHED])
+    values = np.asarray([metrics[name] for name in _WATCHED], np.float32)
     limits = self.limits(step)
     bad = ~np.isfinite(values) | (values > limits)
     if not bad.any():
@@ -120,7 +123,8 @@ class Guard:
     self.skipped = int(state.get('skipped', 0))
     self._in_a_row = int(state.get('in_a_row', 0))
     self._good = int(state.get('good', step))
-    self._history = [(int(n), *map(float, v)) for n, *v in state.get('history', [])]
+    history = state.get('history', [])
+    self._history = [(int(n), float(loss), float(norm)) for n, loss, norm in history]
 
 
 class Watchdog:

@@ -10,6 +10,8 @@ from typing import Any
 import jax
 
 from scmdm_jax import files
+from scmdm_jax.data import journal
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
@@ -28,6 +30,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, workdir, tokenizer, mesh)
   measure = domain.judging(settings, workdir, tokenizer)
+  rows = domain.read_rows(settings.data, tokenizer, 'test')
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {
     'mode': 'evaluate',
@@ -39,10 +42,12 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'top_p': settings.sample.top_p,
     'self_conditioning': settings.sample.self_conditioning
     and model[0].injection != 'none',
+    # The likelihood is a mean over so many of them.
+    'held_out_rows': min(settings.evaluate.num_examples, len(rows)),
     'likelihood': likelihood(
       model,
       schedule,
-      domain.read_rows(settings.data, tokenizer, 'test'),
+      rows,
       settings.evaluate,
       key_likelihood,
       mesh,
@@ -50,7 +55,10 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     ),
   }
   figures |= domain.of_likelihood(figures['likelihood'])
+  if multihost.index() == 0:
+    journal.say()
   drawn = draw(*model, schedule, settings.sample, key_samples, x_init, mesh)
+  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)
   if multihost.index() == 0:

@@ -5,63 +5,85 @@ judge's start token (its end token where it has none), which is given; all token
 text are scored, its end is not, and tokens, not texts, weigh the same. This is MDLM's
 generative perplexity for samples that begin with the end token, as theirs do, except
 that a text longer than `evaluate.judge_length` tokens is read to its end, by windows
-that overlap by half, instead of being cut off. `--mode=evaluate` asks the judge about
-ends, too: where it says how well texts end, this says how well they read.
+that overlap by half, instead of being cut off.
+
+The `samples.jsonl` of a run of text says in `parts` where its documents end. Such lines
+are read as `--mode=evaluate` reads the same samples, by the protocol of
+domains/text/measures, and the figure is the same.
 """
 
+import contextlib
 import json
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from scmdm_jax import files
+from scmdm_jax.data import documents, reading, tables
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.regular_files import read_regular
 from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
-from scmdm_jax.runs.perplexity import scorer, start_of
-from scmdm_jax.runs.windows import score
+from scmdm_jax.runs.perplexity import reread, scorer, start_of, text_perplexity
+from scmdm_jax.runs.windows import Score, score
 from scmdm_jax.settings.options import Settings
 
+# A text, or the parts of a sample: texts before, between and behind its marks.
+Text = str | list[str]
 
-def read_texts(path: pathlib.Path) -> list[str]:
-  """The texts of a file.
+
+def read_texts(path: pathlib.Path) -> list[Text]:
+  """The texts of a file, or of the files of a folder.
 
   Args:
-    path: `*.jsonl`, such as the `samples.jsonl` of a run: the field `text` of each
-      line; any other file is one text.
+    path: a table has a text per row, in its column `text`, and JSON lines such as the
+      `samples.jsonl` of a run of text may have its `parts` beside it; any other file is
+      one text.
 
   Raises:
-    BadInput: no such file, not UTF-8, or a line without a text.
+    BadInput: no such file, another format, no text, a row without one, or with parts
+      that are not those of its text.
+    DamagedData: it cannot be unpacked or parsed.
   """
-  try:
-    whole = read_regular(path).decode('utf-8')
-  except OSError as e:
-    raise BadInput(f'--source {path}: {e.strerror}; wanted a text file') from e
-  except UnicodeDecodeError as e:
-    raise BadInput(f'--source {path}: not UTF-8 at byte {e.start}') from e
-  if path.suffix != '.jsonl':
-    return [whole]
-  texts = []
-  for number, line in enumerate(whole.split('\n'), 1):
-    if not line.strip():
-      continue
-    try:
-      text = json.loads(line)['text']
-    except (ValueError, TypeError, KeyError, RecursionError):
-      text = None
-    if not isinstance(text, str):
-      raise BadInput(
-        f'--source {path}: line {number} is no JSON object with a string "text"'
-      )
-    texts.append(text)
-  return texts
+  found: list[Text] = []
+  for file in documents.files_of(path, '--source')[0]:
+    parts = _all_parts(file)
+    for place, text in documents.read([file]):
+      found.append(_parts(parts[place], text, place) if place in parts else text)
+  return found
+
+
+def _all_parts(path: pathlib.Path) -> dict[str, Any]:
+  """The field `parts` of lines of JSON that have it, by their place."""
+  found: dict[str, Any] = {}
+  if reading.suffix(path) in tables.JSON:
+    for number, line in enumerate(reading.lines(path), 1):
+      if '"parts"' in line:
+        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
+          found[f'{path}: line {number}'] = json.loads(line)['parts']
+  return found
+
+
+def _parts(parts: Any, text: str, place: str) -> list[str]:
+  """The parts of a sample, which `text` shows with a mark between them."""
+  if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+    raise BadInput(f'{place}: "parts" is no list of strings')
+  shown = [part for part in parts if part]
+  marks = len(text) - sum(map(len, shown))
+  size = marks // max(len(shown) - 1, 1)
+  mark = text[len(shown[0]) :][:size] if len(shown) > 1 else ''
+  if text != mark.join(shown) or not parts:
+    raise BadInput(
+      f'{place}: "text" is not what its "parts" make; wanted a text as it was sampled, '
+      'or no "parts"'
+    )
+  return parts
 
 
 def judge_texts(
-  judge: Judge, texts: list[str], *, length: int, batch_size: int
+  judge: Judge, texts: Sequence[Text], *, length: int, batch_size: int
 ) -> dict[str, Any]:
   """Perplexity of `texts`, and the entropy beside it.
 
@@ -73,30 +95,40 @@ def judge_texts(
 
   Returns:
     Numbers of texts and of scored tokens, mean -log p (nats), perplexity, and the
-    unigram entropy (nats) of a text's tokens, averaged over texts.
+    unigram entropy (nats) of a text's tokens, averaged over the texts that have any.
   """
   tokenizer = judge.tokenizer
   given = start_of(tokenizer)
   rows = [
     np.array([*given, *tokenizer.encode_text(text).tolist()], np.int32)
     for text in texts
+    if isinstance(text, str)
   ]
   length = min(length, judge.description.architecture.length)
-  judged = score(
+  plain = score(
     scorer(judge),
     rows,
     length=length,
     stride=max(length // 2, 1),
     batch_size=batch_size,
   )
+  samples = [text for text in texts if not isinstance(text, str)]
+  marked = text_perplexity(judge, samples, batch_size)
+  judged = Score(plain.nll + marked.nll, plain.tokens + marked.tokens)
   if not judged.tokens:
     raise BadInput('--source: no text in it; wanted at least one token')
+  # A text of no tokens has no entropy, as it has no share in the perplexity.
+  written = [row[len(given) :] for row in rows]
+  for row in reread(judge, samples):
+    written.append(row[~np.isin(row, tokenizer.invisible_ids)])
+  written = [row for row in written if row.size]
   return {
     'texts': len(texts),
     'tokens': judged.tokens,
     'nll': judged.nll / judged.tokens,
     'perplexity': judged.perplexity,
-    'entropy': float(np.mean([unigram_entropy(row[None, 1:]) for row in rows])),
+    'entropy': float(np.mean([unigram_entropy(row[None]) for row in written])),
+    'empty_texts': len(texts) - len(written),
   }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
 from scmdm_jax.runs.opening import load_masked, mesh_of, run_tokenizer
@@ -27,6 +28,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   )
   key = jax.random.key(settings.seed)
   drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
+  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   return {
     'mode': 'sample',

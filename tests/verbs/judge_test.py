@@ -97,11 +97,12 @@ def test_perplexity_of_samples_token_by_token(
   assert figures['nll'] == pytest.approx(nll / count, rel=1e-4)
   assert figures['perplexity'] == pytest.approx(math.exp(nll / count), rel=1e-3)
   entropies = []
-  for text in TEXTS:
+  for text in filter(None, TEXTS):  # The empty text has no entropy.
     ids = tokens_of(text)
     shares = [ids.count(i) / len(ids) for i in set(ids)]
     entropies.append(-sum(share * math.log(share) for share in shares))
   assert figures['entropy'] == pytest.approx(np.mean(entropies))
+  assert figures['empty_texts'] == TEXTS.count('') == 1
   assert json.loads((workdir / 'judgement.json').read_text()) == figures
   # Other texts may follow in the same place; the judge is imported already.
   gguf.unlink()
@@ -125,18 +126,53 @@ def test_samples_are_a_text_a_line(tmp_path):
   assert judge.read_texts(path) == texts
 
 
+def test_parts_say_where_the_documents_of_a_sample_end(tmp_path):
+  path = tmp_path / 'samples.jsonl'
+  samples = [
+    ('a</s>b', ['', 'a', 'b', '']),
+    ('a', ['a']),
+    ('', ['', '']),
+    ('a</s>b</s>c', ['a', '', 'b', 'c']),
+  ]
+  lines = [json.dumps({'text': text, 'parts': parts}) for text, parts in samples]
+  path.write_text('\n'.join(lines))
+  assert judge.read_texts(path) == [parts for _, parts in samples]
+
+
+@pytest.mark.parametrize(
+  ('text', 'parts', 'message'),
+  [
+    ('a b', ['', 'a</s>b'], 'is not what its "parts" make'),  # The text was edited.
+    ('a', ['a', 'b'], 'is not what its "parts" make'),
+    ('a-b+c', ['a', 'b', 'c'], 'is not what its "parts" make'),
+    ('a', [], 'is not what its "parts" make'),
+    ('', [], 'is not what its "parts" make'),
+    ('a', 'a', 'no list of strings'),
+    ('a', ['a', 3], 'no list of strings'),
+    ('a', None, 'no list of strings'),
+  ],
+)
+def test_parts_that_are_not_those_of_the_text(tmp_path, text, parts, message):
+  path = tmp_path / 'x.jsonl'
+  path.write_text(json.dumps({'text': text, 'parts': parts}) + '\n')
+  with pytest.raises(BadInput, match=rf'x\.jsonl: line 1.*{message}'):
+    judge.read_texts(path)
+
+
 @pytest.mark.parametrize(
   'line', ['{"text": 1}', '[]', '"text"', '{}', 'text', '[' * 9999]
 )
 def test_a_line_without_a_text_is_named(tmp_path, line):
   path = tmp_path / 'x.jsonl'
   path.write_text(f'{{"text": "a"}}\n{line}\n')
-  with pytest.raises(BadInput, match=r'x\.jsonl: line 2 is no JSON object'):
+  with pytest.raises(
+    BadInput, match=r'x\.jsonl: line 2 (is no JSON object|has .1. as text)'
+  ):
     judge.read_texts(path)
 
 
 def test_files_that_cannot_be_read(tmp_path):
-  with pytest.raises(BadInput, match='No such file'):
+  with pytest.raises(BadInput, match='no regular file or folder'):
     judge.read_texts(tmp_path / 'x.txt')
   (tmp_path / 'x.txt').write_bytes(b'abc\xff')
   with pytest.raises(BadInput, match='not UTF-8 at byte 3'):

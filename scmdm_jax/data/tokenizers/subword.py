@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -140,16 +141,22 @@ class SubwordTokenizer:
     return self._filled(text, ids, length, self.mask_id)
 
   def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-    """Text of ids `[L]` without start, end and padding; `<mask>` for a mask.
+    """Text of ids `[L]`; `<mask>` for a mask, unless the vocabulary has its own.
 
-    A mask that the vocabulary itself knows shows as it is written there.
+    Start, end and padding are left out, but for an end between two texts: there it
+    shows where one ends and another begins, as `one</s>another`.
 
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    hidden = self.invisible_ids
     values = check_ids(ids, self.vocab_size)
-    return self.encoder.join([self.tokens[i] for i in values if i not in hidden])
+    runs = itertools.groupby(values, key=lambda i: i in (self.bos_id, self.eos_id))
+    texts = [
+      self.encoder.join([self.tokens[i] for i in run if i != self.pad_id])
+      for is_mark, run in runs
+      if not is_mark
+    ]
+    return self.tokens[self.eos_id].join(filter(None, texts))
 
   def _filled(self, text: str, ids: list[int], length: int, fill: int) -> np.ndarray:
     if len(ids) > length:

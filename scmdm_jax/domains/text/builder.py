@@ -4,20 +4,20 @@ Sources are local files (`data/documents`): one's own, or a published set as it 
 downloaded elsewhere, put back together by `data/detokenize`; or the directory of a data
 set that TFDS has prepared as array_record, such as its lm1b. The split is
 
-- that of TFDS, or the files' own, where every file's name says 'train', 'test' or
-  'validation';
+- that of TFDS, or the files' own, where their names or folders say it (data/splits);
 - for OpenWebText without such names the published one: the last 100,000 documents are
   held out (kuleshov-group/mdlm, `train[:-100000]`);
 - for a single document, as text8: its first 90 % and last 5 % of characters (D3PM's
   split; the 5 % between are a validation set that nothing here needs);
 - otherwise by content: the 5 % of documents with the lowest SHA-256, so that equal
   documents are never on both sides, and other documents change nothing.
+
+Which of them it was is kept with the data set, and told whenever it is opened.
 """
 
 import dataclasses
 import hashlib
 import itertools
-import math
 import pathlib
 import sys
 from collections.abc import Iterator
@@ -27,15 +27,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
-from scmdm_jax.domains.text import documents
+from scmdm_jax.data import documents, splits
 from scmdm_jax.domains.text.detokenize import detokenize
 from scmdm_jax.errors import BadInput, DamagedData
 
 TEXT_COLUMN = 'text'
-_HELD_OUT = 0.05
 _OPENWEBTEXT_HELD_OUT = 100_000
-_PREPARED = 'dataset_info.json'  # What a data set of TFDS is known by.
+_PREPARED = ('dataset_info.json', 'features.json')  # Of a data set of TFDS.
+_RULES = b'2'  # Of reading and splitting; other ones give other data.
 _BLOCK = 1000  # Records read at once.
+_NAMED = 20  # Files that are named of those that are left out.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +53,9 @@ class TextSet:
 
 
 SETS = {
-  'text': TextSet('a text file (.txt, .html, .jsonl, .parquet) or a folder of them'),
+  'text': TextSet(
+    'a text file (.txt, .html, .jsonl, .csv, .parquet) or a folder of them'
+  ),
   'openwebtext': TextSet('the parquet files of Skylion007/openwebtext'),
   'lm1b': TextSet('the parquet or jsonl files of lm1b'),
   'text8': TextSet('the file text8 from text8.zip'),
@@ -88,13 +91,18 @@ def config_of(set_name: str, source: str | pathlib.Path | None) -> TextConfig:
       f'{SETS[set_name].origin}'
     )
   source = pathlib.Path(source).expanduser().absolute()
-  digest = hashlib.sha256()
-  prepared = source / _PREPARED
-  for path in [prepared] if prepared.is_file() else documents.files_of(source):
+  digest = hashlib.sha256(_RULES)
+  info = source / _PREPARED[0]
+  for path in [info] if _is_prepared(source) else documents.files_of(source)[0]:
     state = path.stat()
     digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
   name = f'{set_name}_{digest.hexdigest()[:16]}'
   return TextConfig(name=name, set_name=set_name, source=source)
+
+
+def _is_prepared(source: pathlib.Path) -> bool:
+  """Whether there is a data set of TFDS."""
+  return all((source / name).is_file() for name in _PREPARED)
 
 
 class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -110,36 +118,80 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       features=tfds.features.FeaturesDict({TEXT_COLUMN: tfds.features.Text()}),
       # Keeps the order of the source.
       disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
     )
 
   def _split_generators(self, dl_manager):
     del dl_manager
     config = self.builder_config
     assert isinstance(config, TextConfig)
-    if (config.source / _PREPARED).is_file():
+    if _is_prepared(config.source):
+      found = _prepared_splits(config)
+      self._keep(rule=f"TFDS's own: {', '.join(found)}")
       return {
-        split: self._generate_examples(split, texts)
-        for split, texts in _prepared_splits(config).items()
+        split: self._generate_examples(split, texts) for split, texts in found.items()
       }
-    files = documents.files_of(config.source)
-    named = documents.named_splits(files)
+    files, others = documents.files_of(config.source)
+    self._keep(left_out=others[:_NAMED], left_out_count=len(others), empty=[])
+    named, rule = splits.named(files, config.source)
     if 'test' in named:
-      return {
-        split: self._generate_examples(split, _read(config, named[split]))
-        for split in ('train', 'test')
-        if split in named
-      }
-    keys = _keys(config, files)
-    if len(keys) == 1:
-      train, test = _cut(next(_read(config, files)), config)
+      self._keep(rule=rule)
+      found = {split: self._read(paths) for split, paths in named.items()}
     else:
-      held_out = _held_out(keys, config)
-      train = itertools.compress(_read(config, files), ~held_out)
-      test = itertools.compress(_read(config, files), held_out)
+      found = self._unnamed_splits(files)
     return {
-      'train': self._generate_examples('train', train),
-      'test': self._generate_examples('test', test),
+      split: self._generate_examples(split, texts) for split, texts in found.items()
     }
+
+  def _unnamed_splits(self, files: list[pathlib.Path]) -> dict[str, Iterator[str]]:
+    config = self.builder_config
+    assert isinstance(config, TextConfig)
+    keys = self._keys(files, config)
+    if len(keys) == 1:
+      self._keep(rule='the first 90 % and last 5 % of the only document')
+      train, test = _cut(next(self._read(files)), config)
+      return {'train': train, 'test': test}
+    if config.set_name == 'openwebtext' and len(keys) > _OPENWEBTEXT_HELD_OUT:
+      self._keep(rule=f'the last {_OPENWEBTEXT_HELD_OUT} documents are held out')
+      held_out = np.arange(len(keys)) >= len(keys) - _OPENWEBTEXT_HELD_OUT
+    else:
+      self._keep(rule=splits.BY_CONTENT)
+      held_out = splits.by_content(keys, config.source)
+    return {
+      'train': itertools.compress(self._read(files), ~held_out),
+      'test': itertools.compress(self._read(files), held_out),
+    }
+
+  def _keep(self, **facts: Any) -> None:
+    """Keeps what is told of the split with the data set."""
+    assert self.info.metadata is not None
+    self.info.metadata.update(facts)
+
+  def _read(self, files: list[pathlib.Path]) -> Iterator[str]:
+    """The documents of files, detokenized; notes the files without any."""
+    config, metadata = self.builder_config, self.info.metadata
+    assert isinstance(config, TextConfig) and metadata is not None
+
+    def empty(path: pathlib.Path) -> None:
+      if path.name not in metadata['empty'] and len(metadata['empty']) < _NAMED:
+        metadata['empty'].append(path.name)
+
+    for _, text in documents.read(files, SETS[config.set_name].column, empty):
+      yield detokenize(config.set_name, text)
+
+  def _keys(self, files: list[pathlib.Path], config: TextConfig) -> np.ndarray:
+    """`splits.key` of every document, uint64 `[N]`.
+
+    Raises:
+      BadInput: there is no text.
+    """
+    keys, characters = [], 0
+    for text in _shown(self._read(files), 'counting'):
+      keys.append(splits.key(text))
+      characters += len(text.strip())
+    if not characters:
+      raise BadInput(f'data.source {config.source}: its files are empty; wanted text')
+    return np.array(keys, np.uint64)
 
   def _generate_examples(
     self, split: str, texts: Iterator[str]
@@ -148,10 +200,16 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       yield position, {TEXT_COLUMN: text}
 
 
-def _read(config: TextConfig, files: list[pathlib.Path]) -> Iterator[str]:
-  """The documents of files, detokenized."""
-  for text in documents.read(files, SETS[config.set_name].column):
-    yield detokenize(config.set_name, text)
+def find(config: TextConfig, text: str) -> str:
+  """Where a document of the source stands, for messages: file, and line or row."""
+  if _is_prepared(config.source):
+    return str(config.source)
+  files, _ = documents.files_of(config.source)
+  column = SETS[config.set_name].column
+  for place, written in documents.read(files, column):
+    if detokenize(config.set_name, written) == text:
+      return place
+  return str(config.source)  # Part of an only document.
 
 
 def _prepared_splits(config: TextConfig) -> dict[str, Iterator[str]]:
@@ -200,35 +258,6 @@ def _records(
 def _shown(texts: Iterator[str], what: str) -> Iterator[str]:
   """The same texts, counted on a terminal."""
   return iter(tqdm.tqdm(texts, what, unit=' documents', disable=None, file=sys.stderr))
-
-
-def _keys(config: TextConfig, files: list[pathlib.Path]) -> np.ndarray:
-  """The first 8 bytes of every document's SHA-256, uint64 `[N]`.
-
-  Raises:
-    BadInput: there is no text.
-  """
-  keys, characters = [], 0
-  for text in _shown(_read(config, files), 'counting'):
-    keys.append(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], 'big'))
-    characters += len(text.strip())
-  if not characters:
-    raise BadInput(f'data.source {config.source}: its files are empty; wanted text')
-  return np.array(keys, np.uint64)
-
-
-def _held_out(keys: np.ndarray, config: TextConfig) -> np.ndarray:
-  """Which documents are held out, bool `[N]`."""
-  if config.set_name == 'openwebtext' and len(keys) > _OPENWEBTEXT_HELD_OUT:
-    return np.arange(len(keys)) >= len(keys) - _OPENWEBTEXT_HELD_OUT
-  last = math.ceil(_HELD_OUT * len(keys)) - 1
-  held_out = keys <= np.partition(keys, last)[last]
-  if held_out.all():
-    raise BadInput(
-      f'data.source {config.source}: all {len(keys)} documents are the same; at least '
-      '2 different ones are needed for a split'
-    )
-  return held_out
 
 
 def _cut(text: str, config: TextConfig) -> tuple[Iterator[str], Iterator[str]]:

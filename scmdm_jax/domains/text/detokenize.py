@@ -6,22 +6,30 @@ these rules (kuleshov-group/mdlm, dataloader.py, after GPT-2's), so a figure can
 compared only if they are the same, oddities included.
 """
 
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-# What to find and what to put there, in this order; patterns where compiled.
-Rules = Sequence[tuple[str | re.Pattern[str], str]]
+# What to find and what to put there, in this order; patterns where compiled. A rule of
+# brackets is a function.
+Rules = Sequence[tuple[str | re.Pattern[str], str] | Callable[[str], str]]
 
 
 def _tight(*pairs: tuple[str, str]) -> Rules:
   """No space inside pairs of brackets or quotes, whatever stands between them."""
-  return [
-    (
-      re.compile(rf'{re.escape(a)}\s*([^{re.escape(b)}]*?)\s*{re.escape(b)}'),
-      rf'{a}\1{b}',
-    )
-    for a, b in pairs
-  ]
+  return [functools.partial(_tightened, *pair) for pair in pairs]
+
+
+def _tightened(opening: str, closing: str, text: str) -> str:
+  r"""What `\(\s*([^)]*?)\s*\)` -> `(\1)` makes of a text, in linear time."""
+  pieces, end = [], 0
+  while (start := text.find(opening, end)) >= 0:
+    stop = text.find(closing, start + 1)
+    if stop < 0:
+      break
+    pieces += [text[end : start + 1], text[start + 1 : stop].strip(), closing]
+    end = stop + 1
+  return ''.join([*pieces, text[end:]])
 
 
 def _spaced(*pairs: tuple[str, str]) -> Rules:
@@ -93,7 +101,11 @@ _RULES: dict[str, Rules] = {
 
 def detokenize(name: str, text: str) -> str:
   """A document of the data set `name` as MDLM reads it; others stay as they are."""
-  for wanted, instead in _RULES.get(name, ()):
+  for rule in _RULES.get(name, ()):
+    if callable(rule):
+      text = rule(text)
+      continue
+    wanted, instead = rule
     if isinstance(wanted, str):
       text = text.replace(wanted, instead)
     else:

@@ -15,7 +15,7 @@ from scmdm_jax.domains.text import measures as judges
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs.opening import Judge, load_judge
-from scmdm_jax.runs.perplexity import text_features, text_perplexity
+from scmdm_jax.runs.perplexity import sample_parts, text_features, text_perplexity
 from scmdm_jax.settings.options import DataSettings, Settings
 
 
@@ -53,9 +53,10 @@ def measures(
   found: dict[str, Any] = judges.judge_text(samples, tokenizer.invisible_ids)
   found['generative_perplexity'] = None
   if judge is not None:
+    texts = [sample_parts(sample, tokenizer) for sample in samples]
     found['generative_perplexity'] = text_perplexity(
-      judge, samples, tokenizer, batch_size
-    )
+      judge, texts, batch_size
+    ).perplexity
     if real is not None:
       features = text_features(judge, samples, tokenizer, batch_size)
       found |= judge_mauve(features, real[: len(features)], seeds).to_dict()
@@ -87,4 +88,5 @@ DOMAIN = Domain(
   swept=('generative_perplexity',),
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
   framing=lambda data: 'start_end' if data.frame else 'none',
+  fields=lambda sample, tokenizer: {'parts': sample_parts(sample, tokenizer)},
 )

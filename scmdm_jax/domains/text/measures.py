@@ -17,7 +17,7 @@ nothing is padded, so that it never does.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,23 @@ import numpy as np
 from scmdm_jax.judges.diversity import distinct_n
 
 
+def parts(
+  sample: np.ndarray, frame: Collection[int], decode: Callable[[np.ndarray], str]
+) -> list[str]:
+  """Texts before, between and behind the marks of a sample; one more than marks.
+
+  Args:
+    sample: int `[L]` ids of the model's tokenizer.
+    frame: its ids that begin or end a text.
+    decode: ids without those -> text.
+  """
+  cuts = np.flatnonzero(np.isin(sample, list(frame)))
+  first, *rest = np.split(sample, cuts)
+  return [decode(first), *(decode(part[1:]) for part in rest)]
+
+
 def reread(
-  sample: np.ndarray,
-  frame: Collection[int],
-  decode: Callable[[np.ndarray], str],
+  texts: Sequence[str],
   encode: Callable[[str], np.ndarray],
   start: int | None,
   end: int | None,
@@ -36,24 +49,21 @@ def reread(
   """A sample in the judge's tokens, int32 `[N]`.
 
   Args:
-    sample: int `[L]` ids of the model's tokenizer.
-    frame: its ids that begin or end a text.
-    decode: ids without those -> text.
+    texts: its `parts`.
     encode: text -> ids of the judge's tokenizer.
-    start: what stands for one of `frame` at the very beginning in the judge's tokens;
-      None for nothing. Unlike `end`, it is put there anyway.
+    start: what stands for a mark at the very beginning in the judge's tokens; None for
+      nothing. Unlike `end`, it is put there anyway.
     end: what stands for one anywhere else; None for nothing.
   """
-  cuts = np.flatnonzero(np.isin(sample, list(frame)))
-  first, *rest = np.split(sample, cuts)
-  pieces = [encode(decode(first))] if first.size else []
+  first, *rest = texts
+  pieces = [encode(first)] if first else []
   if pieces and start not in (None, end):
     pieces.insert(0, np.array([start]))
-  for part in rest:
+  for text in rest:
     mark = end if pieces else start
     pieces.append(np.array([] if mark is None else [mark], np.int32))
-    if part.size > 1:
-      pieces.append(encode(decode(part[1:])))
+    if text:
+      pieces.append(encode(text))
   return np.concatenate([np.zeros(0, np.int32), *pieces]).astype(np.int32)
 
 

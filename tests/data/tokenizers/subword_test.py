@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.data import tokenizers
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import tokenizers as built_in
 from scmdm_jax.errors import BadInput
 from tests.data.tokenizers import tiny
@@ -108,6 +109,51 @@ def test_decode_hides_the_frame_and_shows_a_mask():
     TOKENIZER.decode([FIRST + 6])
   with pytest.raises(ValueError, match='-1 is not in'):
     TOKENIZER.decode([-1])
+
+
+def test_decode_shows_where_a_text_ends_and_another_begins():
+  end = '<|endoftext|>'
+  for ids, expected in {
+    (BOS, *LOW, EOS, *LOW, EOS): f'low{end}low',
+    (*LOW, EOS, BOS, *LOW): f'low{end}low',
+    (*LOW, EOS, EOS, PAD, EOS, *LOW): f'low{end}low',
+    (*LOW, BOS, *LOW, PAD): f'low{end}low',
+    (EOS, EOS, *LOW, EOS, EOS, PAD): 'low',
+    (*LOW, PAD, *LOW): 'lowlow',  # Padding ends nothing.
+    (BOS, EOS, PAD): '',
+    (): '',
+  }.items():
+    assert TOKENIZER.decode(ids) == expected
+  padded_with_ends = load(pad_token=None)
+  assert padded_with_ends.decode([*LOW, EOS, EOS]) == 'low'
+  assert padded_with_ends.decode([*LOW, EOS, *LOW]) == f'low{end}low'
+
+
+def test_an_answer_ends_where_the_model_ended_it():
+  samples = np.array(
+    [
+      [BOS, 7, 8, EOS, 9, EOS],  # The prompt is two tokens long.
+      [BOS, 7, 8, 9, 9, 9],
+      [BOS, EOS, 8, 9, 9, EOS],  # An end inside the prompt is the prompt's.
+      [BOS, 7, EOS, 9, EOS, 8],
+      [BOS, 7, EOS, 9, 5, EOS],  # Infilled: given up to the fifth token.
+      [BOS, 7, EOS, 9, EOS, 8],  # Not prompted.
+    ]
+  )
+  starts = np.full_like(samples, MASK)
+  starts[:4, :2] = samples[:4, :2]
+  starts[4, [0, 1, 4]] = samples[4, [0, 1, 4]]
+  found = up_to_end(samples, starts, TOKENIZER)
+  assert found.tolist() == [
+    [BOS, 7, 8, EOS, PAD, PAD],
+    [BOS, 7, 8, 9, 9, 9],
+    [BOS, EOS, 8, 9, 9, EOS],
+    [BOS, 7, EOS, PAD, PAD, PAD],
+    [BOS, 7, EOS, 9, 5, EOS],
+    [BOS, 7, EOS, 9, EOS, 8],
+  ]
+  text8 = built_in.get_tokenizer('text8')  # Has no end.
+  np.testing.assert_array_equal(up_to_end(samples, starts, text8), samples)
 
 
 def test_a_padded_embedding_leaves_ids_undefined():

@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from scmdm_jax.domains.genomes import measures
 from scmdm_jax.domains.genomes.files import read_fasta
 
-REAL = pathlib.Path(__file__).parents[1] / 'genomes'
+REAL = pathlib.Path(__file__).parents[2] / 'genomes'
 
 
 def codes(*texts):

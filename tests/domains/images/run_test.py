@@ -13,7 +13,7 @@ from tests.compiling import quick_jit
 from tests.domains.images.builder_test import write_cifar
 from tests.domains.images.idx_files import write_fashion
 
-CONFIGS = pathlib.Path(__file__).parents[2] / 'configs'
+CONFIGS = pathlib.Path(__file__).parents[3] / 'configs'
 SMALL = {
   'model.hidden_dim': 16,
   'model.num_blocks': 1,

@@ -96,29 +96,28 @@ def test_samples_are_tokenised_anew():
   # Pieces that the tokenizer would not cut so, between marks.
   sample = np.array([bos, *letters[0], *letters[1], eos, eos, *letters[0], eos])
   frame = (bos, eos)
-  own = measures.reread(sample, frame, pieces.decode, pieces.encode_text, bos, eos)
+  texts = measures.parts(sample, frame, pieces.decode)
+  assert texts == ['', 'low', '', 'l', '']
+  own = measures.reread(texts, pieces.encode_text, bos, eos)
   low, short = pieces.encode_text('low').tolist(), pieces.encode_text('l').tolist()
   assert own.tolist() == [bos, *low, eos, eos, *short, eos]
   assert len(own) < len(sample)
   start, end = words.bos_id, words.eos_id
-  other = measures.reread(sample, frame, pieces.decode, words.encode_text, start, end)
+  other = measures.reread(texts, words.encode_text, start, end)
   known, unknown = words.encode_text('low').tolist(), words.encode_text('l').tolist()
   assert other.tolist() == [start, *known, end, end, *unknown, end]
   # A sample that has no start gets one from a judge whose end is another token.
-  inside = measures.reread(
-    sample[1:5], frame, pieces.decode, pieces.encode_text, bos, eos
-  )
+  texts = measures.parts(sample[1:5], frame, pieces.decode)
+  assert texts == ['low', '']
+  inside = measures.reread(texts, pieces.encode_text, bos, eos)
   assert inside.tolist() == [bos, *low, eos]
-  inside = measures.reread(
-    sample[1:5], frame, pieces.decode, pieces.encode_text, eos, eos
-  )
+  inside = measures.reread(texts, pieces.encode_text, eos, eos)
   assert inside.tolist() == [*low, eos]
-  bare = measures.reread(
-    sample[:4], frame, pieces.decode, pieces.encode_text, None, None
-  )
+  bare = measures.reread(['', 'low'], pieces.encode_text, None, None)
   assert bare.tolist() == low
-  nothing = measures.reread(sample[:0], (), pieces.decode, pieces.encode_text, bos, eos)
-  assert nothing.size == 0
+  nothing = measures.parts(sample[:0], (), pieces.decode)
+  assert nothing == ['']
+  assert measures.reread(nothing, pieces.encode_text, bos, eos).size == 0
 
 
 def test_repetition_by_hand():

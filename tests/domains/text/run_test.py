@@ -11,7 +11,7 @@ import pytest
 from tests import tiny_run
 from tests.compiling import quick_jit
 
-PROSE = pathlib.Path(__file__).parents[1] / 'acts27.txt'
+PROSE = pathlib.Path(__file__).parents[2] / 'acts27.txt'
 _CONFIG = """\
   config.data.name = 'text'
   config.data.length = 16

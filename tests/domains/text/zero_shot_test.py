@@ -23,7 +23,7 @@ from scmdm_jax.settings.options import DataSettings
 from tests import tiny_run
 from tests.compiling import quick_jit
 
-PROSE = pathlib.Path(__file__).parents[1] / 'acts27.txt'
+PROSE = pathlib.Path(__file__).parents[2] / 'acts27.txt'
 LENGTH = 12
 
 
