@@ -9,19 +9,16 @@ import concurrent.futures
 import contextlib
 import json
 import logging
-import math
 import os
 import pathlib
 import secrets
-import shutil
-import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import jax
 from orbax.checkpoint import v1 as ocp
 
 from scmdm_jax.checkpoints import digests, disk, tree_diff
+from scmdm_jax.checkpoints import steps as steps_on_disk
 from scmdm_jax.checkpoints.store import FORMAT, check_format, placed
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.processes import multihost
@@ -33,10 +30,6 @@ logging.getLogger('absl').addFilter(
 )
 
 _STATE = 'state'
-# What Orbax puts into a step last. Its own `is_orbax_checkpoint` and `latest` say yes
-# to any directory with a number, and to a step that is still being written.
-_COMMITTED = ('_CHECKPOINT_METADATA', 'commit_success.txt')
-DIGESTS = '.digests.json'  # After the number of the step.
 
 
 class TrainingStore:
@@ -69,23 +62,33 @@ class TrainingStore:
       BadInput: the directory cannot be written.
     """
     self.directory = pathlib.Path(directory).absolute()
-    with _writing(self.directory):
+    with steps_on_disk.writing(self.directory):
       self.directory.mkdir(parents=True, exist_ok=True)
-    require_writable(self.directory)
+    steps_on_disk.require_writable(self.directory)
     self._verify_below = verify_below
     self._provenance = dict(provenance or {})
     self._accept = accept
     self._checked: set[int] = set()  # Steps whose digests have been compared.
     multihost.first_does('opening the checkpoints', self._tidy)
-    # Orbax annotates the policy by a protocol that its own classes do not match.
-    policy: Any = ocp.training.preservation_policies.LatestN(keep)
-    self._checkpointer = ocp.training.Checkpointer(
-      str(self.directory),
-      preservation_policy=policy,
-      cleanup_tmp_directories=True,
-    )
+    self._keep = keep
+    self._opened: ocp.training.Checkpointer | None = None
     self._worker = concurrent.futures.ThreadPoolExecutor(1)
     self._recorded: concurrent.futures.Future[None] | None = None
+
+  @property
+  def _checkpointer(self) -> ocp.training.Checkpointer:
+    # When it is made it reads what every step says of itself: damaged steps that
+    # `sound_step` puts aside must be gone by then.
+    if self._opened is None:
+      # Orbax annotates the policy by a protocol that its own classes do not match.
+      policy: Any = ocp.training.preservation_policies.LatestN(self._keep)
+      with disk.reading(self.directory):
+        self._opened = ocp.training.Checkpointer(
+          str(self.directory),
+          preservation_policy=policy,
+          cleanup_tmp_directories=True,
+        )
+    return self._opened
 
   def __enter__(self) -> 'TrainingStore':
     return self
@@ -95,7 +98,7 @@ class TrainingStore:
 
   def steps(self) -> list[int]:
     """Complete steps on disk, oldest first."""
-    return complete_steps(self.directory)
+    return steps_on_disk.complete_steps(self.directory)
 
   def latest_step(self) -> int | None:
     """The newest complete step, or None."""
@@ -113,11 +116,20 @@ class TrainingStore:
     """
     self.wait()
     multihost.first_does('finding a sound step', lambda: self._find_sound(fall_back))
-    self._checkpointer.reload()
+    if self._opened is not None:
+      self._opened.reload()
     return self.latest_step()
 
   def _find_sound(self, fall_back: bool) -> None:
     newest, *earlier = reversed(self.steps() or [-1])
+    for step in earlier if fall_back else ():
+      # Orbax reads this much of all of them.
+      try:
+        with disk.reading(self.directory / str(step)):
+          ocp.checkpointables_metadata(str(self.directory / str(step)))
+      except DamagedData as e:
+        self.set_aside(step, e, 'does not need it')
+        earlier = [s for s in earlier if s != step]
     try:
       if newest >= 0:
         self._check(newest)
@@ -146,7 +158,7 @@ class TrainingStore:
     aside = self.directory / f'{step}.damaged-{secrets.token_hex(4)}'
     (self.directory / str(step)).rename(aside)
     if self._manifest(step).exists():
-      self._manifest(step).rename(f'{aside}{DIGESTS}')
+      self._manifest(step).rename(f'{aside}{steps_on_disk.DIGESTS}')
     logging.warning('%s; kept as %s, the run %s', damage, aside.name, then)
 
   def raise_if_failed(self) -> None:
@@ -246,7 +258,8 @@ class TrainingStore:
       recorded, self._recorded = self._recorded, None
       if recorded is not None:
         recorded.result()
-      self._checkpointer.wait()
+      if self._opened is not None:
+        self._opened.wait()
 
   def close(self) -> None:
     """Finishes the save under way and stops; same errors as `wait`."""
@@ -255,7 +268,8 @@ class TrainingStore:
     finally:
       self._worker.shutdown()
       with self._saving():
-        self._checkpointer.close()
+        if self._opened is not None:
+          self._opened.close()
 
   def _finish(self, step: int, response: Any) -> None:
     """Waits until a step is committed, then writes its digests; in the background."""
@@ -293,13 +307,13 @@ class TrainingStore:
       logging.warning('%s: %s was %s, now it is %s', path, name, theirs, ours)
 
   def _manifest(self, step: int) -> pathlib.Path:
-    return manifest_of(self.directory / str(step))
+    return steps_on_disk.manifest_of(self.directory / str(step))
 
   def _saving(self) -> contextlib.AbstractContextManager[None]:
     return disk.saving(self.directory, self.steps)
 
   def _complete(self, step: int) -> bool:
-    return _is_committed(self.directory / str(step))
+    return steps_on_disk.is_committed(self.directory / str(step))
 
   def _tidy(self) -> None:
     """Clears what a killed process left unfinished."""
@@ -314,7 +328,7 @@ class TrainingStore:
     """
     latest = self.latest_step()
     for path in sorted(self.directory.iterdir()):
-      step = _step_number(path)
+      step = steps_on_disk.step_number(path)
       if step is None or not path.is_dir() or self._complete(step):
         continue
       if latest is None or step > latest:
@@ -326,91 +340,6 @@ class TrainingStore:
 
   def _remove_idle_digests(self) -> None:
     """Deletes the manifests of steps that are gone."""
-    for path in self.directory.glob(f'*{DIGESTS}'):
-      if not (self.directory / path.name.removesuffix(DIGESTS)).is_dir():
+    for path in self.directory.glob(f'*{steps_on_disk.DIGESTS}'):
+      if not (self.directory / path.name.removesuffix(steps_on_disk.DIGESTS)).is_dir():
         path.unlink(missing_ok=True)
-
-
-def complete_steps(directory: pathlib.Path) -> list[int]:
-  """Returns the numbers of the committed steps in `directory`, oldest first."""
-  numbers = (_step_number(path) for path in directory.iterdir())
-  return sorted(
-    n for n in numbers if n is not None and _is_committed(directory / str(n))
-  )
-
-
-def step_directories(directory: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the directories of steps, complete or not, oldest first."""
-  found = directory.iterdir() if directory.is_dir() else ()
-  steps = [p for p in found if _step_number(p) is not None and p.is_dir()]
-  return sorted(steps, key=lambda path: int(path.name))
-
-
-def manifest_of(step: pathlib.Path) -> pathlib.Path:
-  """Returns where the digests of the step in the directory `step` are."""
-  return step.with_name(f'{step.name}{DIGESTS}')
-
-
-def state_bytes(state: Any) -> int:
-  """Returns how many bytes the arrays of `state`, or of such shapes, take."""
-  return sum(
-    math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)
-  )
-
-
-def require_writable(directory: pathlib.Path) -> None:
-  """Writes a file into `directory`, or where it will be made; the file goes again.
-
-  Raises:
-    BadInput: that is not possible.
-  """
-  with _writing(directory):
-    where = directory if directory.exists() else directory.parent
-    with tempfile.NamedTemporaryFile(dir=where, prefix='.try-') as file:
-      file.write(b'0' * 4096)
-      file.flush()
-
-
-@contextlib.contextmanager
-def _writing(directory: pathlib.Path) -> Iterator[None]:
-  try:
-    yield
-  except OSError as e:
-    raise BadInput(
-      f'{directory}: cannot be written ({e.strerror}); give another --workdir, or room '
-      'and permission'
-    ) from e
-
-
-def require_room(directory: pathlib.Path, state: Any, keep: int, saves: int) -> None:
-  """Refuses to begin where the steps that are kept would not fit on the disk.
-
-  Args:
-    directory: of the steps.
-    state: pytree of arrays or of their shapes.
-    keep: number of newest steps that stay.
-    saves: how many steps the run will save at most.
-
-  Raises:
-    BadInput: the free space is too small; the message has both numbers.
-  """
-  size = state_bytes(state)
-  # The oldest goes only when the next one is there.
-  there = complete_steps(directory) if directory.is_dir() else []
-  wanted = max(min(keep + 1, saves) - len(there), 0)
-  free = shutil.disk_usage(directory if there else directory.parent).free
-  if free < wanted * size:
-    raise BadInput(
-      f'{directory}: {free} bytes are free; wanted {wanted * size} for {wanted} '
-      f'checkpoints of {size}; make room, or lower train.keep'
-    )
-
-
-def _is_committed(path: pathlib.Path) -> bool:
-  return all((path / name).is_file() for name in _COMMITTED)
-
-
-def _step_number(path: pathlib.Path) -> int | None:
-  # Orbax writes plain decimals; `007` or a superscript would be another's file.
-  name = path.name
-  return int(name) if name.isdecimal() and str(int(name)) == name else None

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import training_store
+from scmdm_jax.checkpoints import steps, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -174,7 +174,7 @@ def _require_room(settings: Settings, params: Params, workdir: pathlib.Path) -> 
   start = functools.partial(initial_state, config=optimizer_of(options))
   state = jax.eval_shape(start, params)
   saves = -(-options.num_steps // options.save_every)
-  training_store.require_room(workdir / 'checkpoints', state, options.keep, saves)
+  steps.require_room(workdir / 'checkpoints', state, options.keep, saves)
 
 
 def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
@@ -287,7 +287,7 @@ def fit(
     contextlib.ExitStack() as stack,
   ):
     saves = -(-options.num_steps // options.save_every)
-    training_store.require_room(checkpoints.directory, state, options.keep, saves)
+    steps.require_room(checkpoints.directory, state, options.keep, saves)
     trace = None
     if window := settings.profile.window:
       trace = Trace(workdir / 'profile', *window)

@@ -62,6 +62,7 @@ class Guard:
     self._config = config
     self.skipped = 0
     self._in_a_row = 0
+    self._why = 'before the run was resumed'
     self._good = 0  # The last step that was not skipped.
     self._history: list[tuple[int, float, float]] = []  # Sound: step, loss, norm.
 
@@ -89,6 +90,11 @@ class Guard:
     limits = self.limits(step)
     bad = ~np.isfinite(values) | (values > limits)
     if not bad.any():
+      if self._in_a_row:  # Told once it is over: too many end in an error.
+        logging.warning(
+          'up to step %d: %d steps skipped, %s; %d in all',
+          *(step - 1, self._in_a_row, self._why, self.skipped),
+        )
       self._in_a_row, self._good = 0, step
       if self._config.spike_window:
         self._history.append((step, float(values[0]), float(values[1])))
@@ -106,7 +112,7 @@ class Guard:
         f'were skipped, the last good one is {self._good}; the checkpoints before it '
         'are intact; lower train.learning_rate or check the data'
       )
-    logging.warning('step %d: skipped, %s (%d so far)', step, what, self.skipped)
+    self._why = f'the last since {what}'
     return False
 
   def state(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from scmdm_jax.checkpoints import store, training_store
+from scmdm_jax.checkpoints import steps, store
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import classifiers, opening
@@ -25,7 +25,7 @@ from scmdm_jax.settings.options import Settings
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
-  training_store.require_writable(workdir / 'checkpoints')
+  steps.require_writable(workdir / 'checkpoints')
   tokenizer = opening.run_tokenizer(settings, workdir)
   rows = registry.of(settings.data).read_rows(settings.data, tokenizer, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)

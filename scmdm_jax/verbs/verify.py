@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scmdm_jax.checkpoints import digests, store, training_store
+from scmdm_jax.checkpoints import digests, steps, store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.runs import converting, opening
@@ -44,7 +44,7 @@ def verify(source: str) -> dict[str, Any]:
     figures = converting.check(str(path))
     return {'ok': True, 'path': str(path), 'digests': False, **figures}
   whole, unverified, incomplete = _steps(path / 'checkpoints')
-  parts = [(where, training_store.manifest_of(where)) for where in whole]
+  parts = [(where, steps.manifest_of(where)) for where in whole]
   if not (whole or unverified) or (path / store.MODEL_SUBDIRECTORY).exists():
     model = store.find_model(path)
     parts.append((model, model / digests.MANIFEST))
@@ -79,12 +79,12 @@ def _steps(directory: pathlib.Path) -> tuple[list[pathlib.Path], ...]:
   A manifest whose step is gone says nothing: a kill came between the two.
   """
   whole, unverified, incomplete = [], [], []
-  complete = training_store.complete_steps(directory) if directory.is_dir() else []
-  for path in training_store.step_directories(directory):
+  complete = steps.complete_steps(directory) if directory.is_dir() else []
+  for path in steps.step_directories(directory):
     step = int(path.name)
     if step not in complete and step < max(complete, default=0):
       incomplete.append(path)
-    elif training_store.manifest_of(path).exists():
+    elif steps.manifest_of(path).exists():
       whole.append(path)
     else:
       unverified.append(path)

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from scmdm_jax.checkpoints import training_store
+from scmdm_jax.checkpoints import steps
 from scmdm_jax.errors import BadInput
 from tests import tiny_run
 
@@ -69,13 +69,13 @@ def test_no_room(program, tmp_path, fault):
 @pytest.mark.parametrize('saves', [1, 2, 3, 9])
 def test_room_is_asked_for_what_will_be_there(tmp_path, monkeypatch, saves):
   state = {'x': np.zeros(1000, np.float32)}
-  steps = tmp_path / 'checkpoints'
+  where = tmp_path / 'checkpoints'
   wanted = 4000 * min(saves, 3)  # keep = 2, and the one that is being written.
   for free, enough in ((wanted, True), (wanted - 1, False)):
     usage = shutil._ntuple_diskusage(10**9, 0, free)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path, usage=usage: usage)
     with contextlib.nullcontext() if enough else pytest.raises(BadInput):
-      training_store.require_room(steps, state, keep=2, saves=saves)
+      steps.require_room(where, state, keep=2, saves=saves)
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_a_save_that_fails_in_the_background(tmp_path, start, fault, how):
     assert (process.returncode, out, err.count('\n')) == (3, '', 1), err
     assert f'{where}: saving failed (' in err
     assert 'are intact' in err
-    (step, *_) = training_store.complete_steps(where)
+    (step, *_) = steps.complete_steps(where)
   fault(
     f'The disk of the checkpoints becomes {how} while a run trains',
     1,

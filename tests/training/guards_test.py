@@ -112,12 +112,15 @@ def metrics_of(loss, norm=1.0):
   return {'loss': loss, 'grad_norm': norm}
 
 
-def test_so_many_in_a_row_and_no_more():
+def test_so_many_in_a_row_and_no_more(caplog):
   guard = Guard(GuardConfig(skip_limit=3))
   assert guard.judge(1, metrics_of(1.0))
   for step in (2, 3, 4):
     assert not guard.judge(step, metrics_of(float('nan')))
   assert guard.judge(5, metrics_of(1.0))
+  assert caplog.messages == [
+    'up to step 4: 3 steps skipped, the last since loss is nan; 3 in all'
+  ]
   for step in (6, 7, 8):
     assert not guard.judge(step, metrics_of(1.0, float('inf')))
   with pytest.raises(DamagedData) as caught:
