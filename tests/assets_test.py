@@ -19,9 +19,9 @@ from scmdm_jax.domains import registry
 from scmdm_jax.domains.genomes.files import read_fasta
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.tokenizers import get_tokenizer
-from scmdm_jax.models import conv, denoiser
+from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.runs.converting import import_model
-from scmdm_jax.runs.opening import Judge, load_judge
+from scmdm_jax.runs.opening import Model, load_causal_judge
 from scmdm_jax.runs.perplexity import (
   generative_perplexity,
   sample_parts,
@@ -89,7 +89,7 @@ def test_base_knows_molecules(tokens, tmp_path):
 
 def test_judge_tells_molecules_from_shuffled_ones(tokens, tmp_path):
   import_model(str(ASSETS / 'qm9_judge'), str(tmp_path / 'judge'))
-  judge = Judge(*store.load_model(tmp_path / 'judge'), TOKENIZER)
+  judge = Model(*store.load_model(tmp_path / 'judge'), TOKENIZER)
   rng = np.random.default_rng(0)
   shuffled = tokens.copy()
   for row in shuffled:
@@ -113,7 +113,7 @@ def own_tokenizer(name, path):
     vocab_size=description.architecture.vocab_size,
     where=name,
   )
-  return Judge(description, params, tokenizer)
+  return Model(description, params, tokenizer)
 
 
 def held_out(tokenizer, directory):
@@ -169,7 +169,7 @@ def test_mauve_tells_text_from_shuffled_text(tmp_path):
   assert SMOLLM2.submodule_search_locations
   tokenizer = own_tokenizer('text_judge', tmp_path / 'judge').tokenizer
   settings = resolve({'judge': SMOLLM2.submodule_search_locations[0]})
-  judge = load_judge(settings, tmp_path, tokenizer)
+  judge = load_causal_judge(settings, tmp_path, tokenizer)
   assert judge is not None
   tokens = held_out(tokenizer, tmp_path)[:128]
   rows, real = tokens[::2], tokens[1::2]
@@ -232,6 +232,6 @@ def test_genomes_base_knows_context(stretches, tmp_path):
 def test_genomes_classifier_knows_species(stretches, tmp_path):
   import_model(str(ASSETS / 'genomes_classifier'), str(tmp_path / 'judge'))
   description, params = store.load_model(tmp_path / 'judge')
-  classes = conv.bind(params, description).logits(stretches).argmax(-1)
+  classes = classifier.bind(params, description).logits(stretches).argmax(-1)
   # 0.464 on all held-out stretches (see the card), 192 here: an error of 0.036.
   assert np.mean(classes + 12 == stretches[:, 0]) > 0.464 - 4 * 0.036

@@ -174,7 +174,9 @@ def trajectory_of(report: Report) -> str:
   rates = {arm['name']: arm['rate'] for arm in report['arms']}
   conditioned = bool(rates.get(shown['arm'], 0.0))
   if report['domain'] == 'images':
-    return text.film_html(shown, _levels(report), conditioned=conditioned)
+    from scmdm_jax.domains.images import drawing
+
+    return drawing.film_html(shown, _levels(report), conditioned=conditioned)
   return trajectory.trajectory_html(shown, conditioned=conditioned)
 
 

@@ -11,21 +11,23 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import steps, training_store
+from scmdm_jax.checkpoints import steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
+from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
@@ -75,9 +77,9 @@ def _class_loss(
   del key
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
-  classifier = conv.bind(params, description, execution)
+  bound = classifier.bind(params, description, execution)
   return class_nll(
-    classifier.logits, execution.placement.constrain_batch(tokens), arch.first_class
+    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
   ).mean()
 
 
@@ -120,37 +122,13 @@ def compiled_step(
 
 
 def starting_point(
-  settings: Settings,
-  tokenizer: Tokenizer,
-  workdir: pathlib.Path,
-  key: jax.Array,
-  mesh: Mesh,
-) -> tuple[ModelDescription, Params]:
-  """The description and parameters a run begins with, spread over the mesh.
-
-  The key is consumed.
-  """
-  if not settings.checkpoint:
-    settings = dataclasses.replace(
-      settings, method=_without_idle_injection(settings.method)
-    )
-    description = dataclasses.replace(
-      new_model(settings, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.class_ids),
-      tokenizer=tokenizer.name,
-      fingerprint=tokenizer.fingerprint,
-      undefined_ids=tokenizer.undefined_ids,
-    )
-    description = as_trained(description, settings.data)
-    abstract = denoiser.abstract_params(description)
-    _require_room(settings, abstract, workdir)
-    where = rules.shardings(mesh, abstract)
-    start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
-    return description, start(key, description)
-  description, params = opening.load(
-    settings.checkpoint, workdir, 'checkpoint', settings.verify_below, mesh
-  )
-  where = f'checkpoint {settings.checkpoint}'
-  description = opening.fitted(description, tokenizer, settings, where)
+  settings: Settings, opened: Opened, key: jax.Array, mesh: Mesh
+) -> Model:
+  """The model a run begins with, spread over the mesh. The key is consumed."""
+  if opened.stored is None:
+    return _new(settings, opened.tokenizer, key, mesh)
+  where, stored = f'checkpoint {settings.checkpoint}', opened.stored
+  description = opening.fitted(stored.description, opened.tokenizer, settings, where)
   if description.objective != settings.method.objective:
     raise BadInput(
       f'method.objective: found {settings.method.objective!r}; wanted '
@@ -165,16 +143,26 @@ def starting_point(
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
   description = as_trained(description, settings.data)
-  return add_injection(description, params, settings.method, key)
+  params = opening.load(stored, mesh)
+  model = Model(description, params, opened.tokenizer, stored.extra)
+  return add_injection(model, settings.method, key)
 
 
-def _require_room(settings: Settings, params: Params, workdir: pathlib.Path) -> None:
-  """Refuses a run whose checkpoints have no room, before anything is compiled."""
-  options = settings.train
-  start = functools.partial(initial_state, config=optimizer_of(options))
-  state = jax.eval_shape(start, params)
-  saves = -(-options.num_steps // options.save_every)
-  steps.require_room(workdir / 'checkpoints', state, options.keep, saves)
+def _new(settings: Settings, tokenizer: Tokenizer, key: jax.Array, mesh: Mesh) -> Model:
+  """A model of random parameters, as `settings.model` sizes it."""
+  settings = dataclasses.replace(
+    settings, method=_without_idle_injection(settings.method)
+  )
+  description = dataclasses.replace(
+    new_model(settings, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.class_ids),
+    tokenizer=tokenizer.name,
+    fingerprint=tokenizer.fingerprint,
+    undefined_ids=tokenizer.undefined_ids,
+  )
+  description = as_trained(description, settings.data)
+  where = rules.shardings(mesh, denoiser.abstract_params(description))
+  start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
+  return Model(description, start(key, description), tokenizer, {})
 
 
 def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
@@ -187,9 +175,7 @@ def _without_idle_injection(method: MethodSettings) -> MethodSettings:
   return dataclasses.replace(method, injection='none') if method.rate == 0 else method
 
 
-def add_injection(
-  description: ModelDescription, params: Params, method: MethodSettings, key: jax.Array
-) -> tuple[ModelDescription, Params]:
+def add_injection(model: Model, method: MethodSettings, key: jax.Array) -> Model:
   """The model with fresh self-conditioning parameters, which change nothing yet.
 
   At rate 0 nothing is added. A model that has an injection keeps it. The key is
@@ -198,17 +184,18 @@ def add_injection(
   Raises:
     BadInput: the model has another injection than `method` asks for.
   """
-  wanted = _without_idle_injection(method).injection
-  if method.objective != 'masked' or wanted in ('none', description.injection):
-    return description, params
-  if description.injection != 'none':
+  wanted, has = _without_idle_injection(method).injection, model.description.injection
+  if method.objective != 'masked' or wanted in ('none', has):
+    return model
+  if has != 'none':
     raise BadInput(
-      f'method.injection: found {wanted!r}, but the checkpoint has '
-      f'{description.injection!r}; wanted the same'
+      f'method.injection: found {wanted!r}, but the checkpoint has {has!r}; wanted the '
+      'same'
     )
-  description = dataclasses.replace(description, injection=wanted)
+  description = dataclasses.replace(model.description, injection=wanted)
   fresh = denoiser.init_self_conditioning(key, description)
-  return description, {**params, 'self_conditioning': fresh}
+  params = {**model.params, 'self_conditioning': fresh}
+  return dataclasses.replace(model, description=description, params=params)
 
 
 def fresh_state(
@@ -318,13 +305,19 @@ def fit(
   return state.ema
 
 
-def origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
-  """How a trained model came about, for its checkpoint and model card.
+def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:
+  """Writes a trained model to `workdir/model`; `model.origin` is that of its base."""
+  store.save_model(
+    workdir / store.MODEL_SUBDIRECTORY,
+    model.description,
+    model.params,
+    _origin(settings, model.origin),
+    model.tokenizer.files,
+  )
 
-  Args:
-    settings: of the run.
-    base: `opening.base_origin` of it.
-  """
+
+def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
+  """How a trained model came about, for its checkpoint and model card."""
   method, options = settings.method, settings.train
   return {
     'base': settings.checkpoint,

@@ -12,8 +12,9 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.classifier import accuracy, macro_f1
-from scmdm_jax.models import conv
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.options import Settings
 
@@ -39,7 +40,7 @@ class ClassJudge(NamedTuple):
 def _compiled(description: ModelDescription, name: str):
   """Compiles `(params, rows) -> features or logits`."""
   return jax.jit(
-    lambda params, rows: getattr(conv.bind(params, description), name)(rows)
+    lambda params, rows: getattr(classifier.bind(params, description), name)(rows)
   )
 
 
@@ -79,25 +80,22 @@ def load_classifier(
   Raises:
     BadInput: it is another kind of model, or not for the run's tokenizer and length.
   """
-  if not settings.judge:
+  judge = opening.load_judge(settings, workdir, tokenizer)
+  if judge is None:
     return None
-  description, params = opening.load(
-    settings.judge, workdir, 'judge', settings.verify_below
-  )
-  where = f'judge {settings.judge}'
-  arch = description.architecture
+  where, arch = f'judge {settings.judge}', judge.description.architecture
   if not isinstance(arch, ConvConfig):
     raise BadInput(
       f'{where}: not a classifier; wanted one, as method.objective = classify makes'
     )
-  description = opening.fitted(description, tokenizer, settings, where)
+  description = opening.fitted(judge.description, tokenizer, settings, where)
   ids = range(arch.first_class, arch.first_class + arch.num_classes)
   if tuple(ids) != tokenizer.class_ids:
     raise BadInput(
       f'{where}: its classes are ids {ids[0]} to {ids[-1]}; wanted those of '
       f'{tokenizer.name}, {tokenizer.class_ids[:1]} to {tokenizer.class_ids[-1:]}'
     )
-  return judge_of(params, description, settings.evaluate.batch_size)
+  return judge_of(judge.params, description, settings.evaluate.batch_size)
 
 
 def heldout_figures(

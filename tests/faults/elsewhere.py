@@ -91,7 +91,7 @@ PLACES: dict[int, tuple[str, tuple[str, ...]]] = {
   ),
   16: (
     'parameters that are not finite',
-    ('tests/verbs/sample_test.py', 'tests/runs/opening_test.py'),
+    ('tests/runs/opening_test.py',),
   ),
   17: (
     'a full disk',

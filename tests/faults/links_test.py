@@ -27,7 +27,7 @@ def test_every_named_test_exists():
 def test_every_promise_names_tests_that_exist():
   page = (ROOT / 'docs' / 'reliability.md').read_text()
   promises = page.partition('## What we promise')[2].partition('## What we do not')[0]
-  lines = [line for line in promises.splitlines() if line.startswith('| ')][1:]
+  lines = [line for line in promises.splitlines() if line.startswith('| ')][2:]
   assert len(lines) >= 10
   for line in lines:
     named = re.findall(r'`(tests/[^`]+)`', line)
