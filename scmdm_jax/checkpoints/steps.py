@@ -90,7 +90,8 @@ def require_room(directory: pathlib.Path, state: Any, keep: int, saves: int) -> 
   # The oldest goes only when the next one is there.
   there = complete_steps(directory) if directory.is_dir() else []
   wanted = max(min(keep + 1, saves) - len(there), 0)
-  free = shutil.disk_usage(directory if there else directory.parent).free
+  where = directory if directory.is_dir() else directory.parent
+  free = shutil.disk_usage(where).free
   if free < wanted * size:
     raise BadInput(
       f'{directory}: {free} bytes are free; wanted {wanted * size} for {wanted} '
