@@ -143,7 +143,7 @@ def main(argv: list[str]) -> int:
   handler = logging.StreamHandler()
   handler.setFormatter(_Printable('%(levelname)s %(message)s'))
   logging.basicConfig(level=logging.WARNING, handlers=[handler])
-  # Libraries tell there, at length, what the one line of an error says.
+  # Libraries report there, at length, what the one line of an error says.
   logging.getLogger('absl').setLevel(logging.ERROR)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   try:

@@ -122,7 +122,7 @@ class Gate(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Injection:
-  """The record of an injection: all that is said of it outside its module."""
+  """The record of an injection: all that is known of it outside its module."""
 
   name: str
   # Made of V and D; `signal` as in `Embedding`, and `__call__`, which maps a signal

@@ -181,7 +181,7 @@ def trajectory_of(report: Report) -> str:
 
 
 def _levels(report: Report) -> int:
-  """Levels of a value of an image, as the name of the run's tokenizer tells."""
+  """Returns the levels of a value of an image, by the name of the run's tokenizer."""
   return tokenizer.pixel_tokenizer(report['tokenizer']).levels
 
 

@@ -204,7 +204,7 @@ def fresh_state(
   """The state at step 0, on float32 copies of `params`: the loop donates its state.
 
   Placed as what a step returns and a checkpoint restores is: of a mixed state the
-  second step would be compiled anew.
+  second step would be compiled again.
 
   Args:
     params: spread over the mesh, or whole in every process.

@@ -46,7 +46,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 
 def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
-  """`value` of `field`, if it has the type and obeys the rule."""
+  """Returns `value` of `field` if it has the type and obeys the rule."""
   kind: Any = field.type
   if dataclasses.is_dataclass(field.type):
     return _build(kind, value, path)

@@ -1,6 +1,6 @@
 """`--mode=judge`: how surprised a causal model is by the texts in a file.
 
-Protocol: every text is tokenised anew by the judge's own tokenizer and put behind the
+Protocol: every text is tokenised again by the judge's own tokenizer and put behind the
 judge's start token (its end token where it has none), which is given; all tokens of the
 text are scored, its end is not, and tokens, not texts, weigh the same. This is MDLM's
 generative perplexity for samples that begin with the end token, as theirs do, except
