@@ -4,6 +4,7 @@ Without a reference, every file is compared with its digest. With one, the model
 logits are compared with logits that were made elsewhere.
 """
 
+import math
 import os
 import pathlib
 import tempfile
@@ -17,10 +18,29 @@ from scmdm_jax.checkpoints import digests, steps, store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.runs import converting, opening
+from scmdm_jax.settings.options import Settings
 
 TOLERANCE = 1e-3
 _EVERYTHING = 1 << 62  # Bytes: nothing is too large to be compared.
 _BATCH = 8
+
+
+def run(
+  settings: Settings, workdir: str, source: str, reference: str, tolerance: str
+) -> dict[str, Any]:
+  """Verifies the files of `source`, or its logits where a reference is given."""
+  del settings, workdir  # Every byte is read, and nothing written.
+  if not reference:
+    if tolerance:
+      raise BadInput('--tolerance: given without --reference, whose logits it is for')
+    return verify(source)
+  try:
+    largest = float(tolerance or TOLERANCE)
+  except ValueError:
+    largest = -1.0
+  if not 0 <= largest < math.inf:
+    raise BadInput(f'--tolerance: found {tolerance!r}; wanted a number from 0')
+  return compare(source, reference, largest)
 
 
 def verify(source: str) -> dict[str, Any]:
