@@ -88,6 +88,7 @@ def _checked(source: str):
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
+  description = layouts.with_own_head(description, opened)
   entries = layouts.check(description, shapes, source)
   files = opened.tokenizer_files()
   description = _with_tokenizer(description, files, str(opened.where))

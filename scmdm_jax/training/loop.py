@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from scmdm_jax.diffusion.checks import check
 from scmdm_jax.errors import DamagedData, Stopped
 from scmdm_jax.training.guards import Guard, GuardConfig, Watchdog
 from scmdm_jax.training.profile import Trace
@@ -30,6 +31,14 @@ class LoopConfig:
   log_every: int
   fall_back: bool = True  # From a damaged newest checkpoint to the one before it.
   guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
+
+  def __post_init__(self):
+    for name in ('num_steps', 'learning_rate', 'save_every', 'log_every'):
+      value = getattr(self, name)
+      check(value > 0, name, value, 'a number above 0')
+    for name in ('final_learning_rate', 'warmup_steps'):
+      value = getattr(self, name)
+      check(value >= 0, name, value, 'a number of at least 0')
 
 
 class Store(Protocol):

@@ -6,7 +6,13 @@ import ml_dtypes  # noqa: F401 (names bfloat16 for NumPy)
 import numpy as np
 import pytest
 
-from scmdm_jax.checkpoints import digests, safetensors_files, store
+from scmdm_jax.checkpoints import (
+  digests,
+  layouts,
+  model_config,
+  safetensors_files,
+  store,
+)
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.runs import converting
@@ -233,3 +239,66 @@ def test_a_damaged_gguf_file_leaves_nothing_behind(tmp_path):
   with pytest.raises(BadInput, match=r'tokenizer\.ggml\.model is None'):
     converting.import_model(str(source), str(tmp_path / 'model'))
   assert os.listdir(tmp_path) == ['tiny.gguf']
+
+
+TIED = {
+  'llama': (manifests.TIED_LLAMA_CONFIG, 'model.embed_tokens', 'lm_head'),
+  'qwen2': (
+    manifests.QWEN2_CONFIG | {'tie_word_embeddings': True},
+    'model.embed_tokens',
+    'lm_head',
+  ),
+  'dream': (
+    manifests.DREAM_CONFIG | {'tie_word_embeddings': True},
+    'model.embed_tokens',
+    'lm_head',
+  ),
+  'llada': (
+    manifests.LLADA_CONFIG | {'weight_tying': True},
+    'model.transformer.wte',
+    'model.transformer.ff_out',
+  ),
+  'gpt2': (manifests.GPT2_CONFIG, 'wte', 'lm_head'),
+}
+
+
+def tied_source(directory, name, change, dtype=np.float32):
+  """A model whose file says "tied" and whose head is its table plus `change`."""
+  config, table, head = TIED[name]
+  description = model_config.description_from_config(config, 'config.json')
+  shapes = {n: entry.shape for n, entry in layouts.manifest(description).items()}
+  tensors = manifests.random_tensors(shapes)
+  tensors[f'{head}.weight'] = (tensors[f'{table}.weight'] + change).astype(dtype)
+  return manifests.write_directory(directory, config, tensors), tensors
+
+
+@pytest.mark.parametrize('name', ['llama', 'qwen2', 'dream', 'llada'])
+def test_a_head_unlike_the_table_is_kept_whatever_the_file_says(tmp_path, name):
+  source, tensors = tied_source(tmp_path / 'source', name, 0.5)
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  description, params = store.load_model(tmp_path / 'model')
+  head = f'{TIED[name][2]}.weight'
+  assert not description.architecture.tied
+  found = params['backbone']['lm_head']['kernel']
+  np.testing.assert_array_equal(found, tensors[head].T)
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  written = safetensors_files.open_source(tmp_path / 'out')
+  np.testing.assert_array_equal(written.read(head), tensors[head])
+  field = 'weight_tying' if name == 'llada' else 'tie_word_embeddings'
+  assert written.config[field] is False
+
+
+@pytest.mark.parametrize('name', TIED)
+def test_a_copy_of_the_table_is_left_out(tmp_path, name):
+  source, _ = tied_source(tmp_path / 'source', name, 0)
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  description, params = store.load_model(tmp_path / 'model')
+  assert getattr(description.architecture, 'tied', True)
+  assert 'lm_head' not in params['backbone']
+
+
+def test_a_head_that_this_family_cannot_have_is_refused(tmp_path):
+  source, _ = tied_source(tmp_path / 'source', 'gpt2', 0.5)
+  with pytest.raises(BadInput, match=r'lm_head\.weight is unlike wte\.weight'):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert not (tmp_path / 'model').exists()

@@ -166,7 +166,6 @@ def _ignored(sizes: GPT2Config) -> dict[str, tuple[int, ...]]:
   for i in range(sizes.num_blocks):
     ignored[f'h.{i}.attn.bias'] = (1, 1, sizes.length, sizes.length)
     ignored[f'h.{i}.attn.masked_bias'] = ()
-  ignored['lm_head.weight'] = (sizes.vocab_size, sizes.hidden_dim)
   return ignored
 
 
@@ -205,6 +204,7 @@ FAMILY = Family(
     'tie_word_embeddings': True,
   },
   table='wte',
+  head_copy='lm_head.weight',
   transposed=False,  # Conv1D.
   prefix='transformer.',  # Of files that hold more than the bare model.
   plain=_plain,
