@@ -123,7 +123,7 @@ def _run(options: Options) -> dict | None:
   taken = _taken(name, verb, options)
 
   from scmdm_jax.processes import multihost, stopping
-  from scmdm_jax.runs import compilation_cache, workdir
+  from scmdm_jax.runs import compilation_cache, opening, workdir
 
   path = options.workdir or settings.workdir
   run = importlib.import_module(f'scmdm_jax.verbs.{verb.module}').run
@@ -135,6 +135,7 @@ def _run(options: Options) -> dict | None:
         f'--mode={name}: found {multihost.count()} processes; wanted one'
       )
     with workdir.opened(path, settings) as directory:
+      settings = opening.completed(settings, directory)
       figures = run(settings, directory, **taken)
       return figures if multihost.index() == 0 else None
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 
+from scmdm_jax.diffusion.checks import check
 from scmdm_jax.errors import DamagedData, Stopped
 from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import TrainState
@@ -27,6 +28,14 @@ class LoopConfig:
   warmup_steps: int
   save_every: int
   log_every: int
+
+  def __post_init__(self):
+    for name in ('num_steps', 'learning_rate', 'save_every', 'log_every'):
+      value = getattr(self, name)
+      check(value > 0, name, value, 'a number above 0')
+    for name in ('final_learning_rate', 'warmup_steps'):
+      value = getattr(self, name)
+      check(value >= 0, name, value, 'a number of at least 0')
 
 
 class Store(Protocol):

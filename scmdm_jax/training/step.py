@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from scmdm_jax.diffusion.checks import check
+
 Params = Any
 
 # (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed.
@@ -27,6 +29,18 @@ class OptimizerConfig:
   accumulate: int = 1  # Micro-batches per step; divides the batch.
   # (name of a top-level group of parameters, factor on its learning rate), ...
   rate_factors: tuple[tuple[str, float], ...] = ()
+
+  def __post_init__(self):
+    for name in ('b1', 'b2', 'ema_decay'):
+      value = getattr(self, name)
+      check(0 <= value < 1, name, value, 'a number from 0, below 1')
+    check(self.eps >= 0, 'eps', self.eps, 'a number of at least 0')
+    decay = self.weight_decay
+    check(decay >= 0, 'weight_decay', decay, 'a number of at least 0')
+    check(self.clip > 0, 'clip', self.clip, 'a number above 0')
+    check(self.accumulate > 0, 'accumulate', self.accumulate, 'a number above 0')
+    for name, factor in self.rate_factors:
+      check(factor > 0, f'rate_factors of {name}', factor, 'a number above 0')
 
 
 class TrainState(NamedTuple):
