@@ -19,10 +19,16 @@ Started several times with the variables of `parallel/joining`, the processes ar
 run, and the first of them writes.
 """
 
+from scmdm_jax.processes import stopping
+
+if __name__ == '__main__':  # The imports take seconds.
+  stopping.end_on_interrupt()
+
 import difflib
 import importlib
 import json
 import logging
+import os
 import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,7 +36,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
 from scmdm_jax.data import journal
-from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
+from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line, printable
 
 if TYPE_CHECKING:  # Options are only read where a mode wants them.
   from scmdm_jax.settings.options import Settings
@@ -89,8 +95,6 @@ def _taken(name: str, verb: Verb, options: Options) -> dict[str, str]:
 def _stand_alone(
   name: str, verb: Verb, options: Options, settings: 'Settings'
 ) -> dict[str, Any]:
-  from scmdm_jax.processes import stopping
-
   taken = _taken(name, verb, options)
   path = options.workdir or settings.workdir
   run = importlib.import_module(f'scmdm_jax.verbs.{verb.module}').run
@@ -122,7 +126,7 @@ def _run(options: Options) -> dict | None:
     return _stand_alone(name, verb, options, settings)
   taken = _taken(name, verb, options)
 
-  from scmdm_jax.processes import multihost, stopping
+  from scmdm_jax.processes import multihost
   from scmdm_jax.runs import compilation_cache, opening, workdir
 
   path = options.workdir or settings.workdir
@@ -142,7 +146,9 @@ def _run(options: Options) -> dict | None:
 
 def main(argv: list[str]) -> int:
   """Returns the exit code: 0, 1 for a verdict of no, or that of the error."""
-  logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')
+  handler = logging.StreamHandler()
+  handler.setFormatter(_Printable('%(levelname)s %(message)s'))
+  logging.basicConfig(level=logging.WARNING, handlers=[handler])
   # Libraries report there, at length, what the one line of an error says.
   logging.getLogger('absl').setLevel(logging.ERROR)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
@@ -157,42 +163,65 @@ def main(argv: list[str]) -> int:
     journal.say()
     print(json.dumps(figures), flush=True)
   except (BadInput, PeerLost) as e:
-    print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)
+    _tell(f'error: {e}')
     return e.exit_code
   except Stopped as e:
-    print(e, file=sys.stderr)
+    _tell(str(e))
     return e.exit_code
   except (OSError, MemoryError) as e:
-    print(
-      f'error: {type(e).__name__}: {" ".join(str(e).splitlines())}', file=sys.stderr
-    )
+    _tell(f'error: {type(e).__name__}: {e}')
     return 3
   except RuntimeError as e:  # JAX's own are of this type; it is not imported here.
     if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    print(
+    _tell(
       f'error: out of memory: {first_line(e)}; give a smaller batch_size or length, or '
-      'split the model over more devices',
-      file=sys.stderr,
+      'split the model over more devices'
     )
     return 2
   except KeyboardInterrupt:
-    print('error: interrupted; the same command resumes', file=sys.stderr)
-    return 130
+    stopping.say_interrupted()
+    return stopping.INTERRUPTED
   return 0 if figures.get('ok', True) else 1
 
 
+def _tell(text: str) -> None:
+  """Prints one line to standard error: the only place where errors are printed."""
+  print(printable(text), file=sys.stderr, flush=True)
+
+
+class _Printable(logging.Formatter):
+  """Warnings in one printable line, too: names of files are in them."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    return printable(super().format(record))
+
+
 def _unraisable(what: Any) -> None:
-  """Leaves out what reads under way say after a damaged file has ended the reading."""
-  if 'Event loop is closed' not in str(what.exc_value):
+  """Leaves out what reads under way say after a damaged file has ended the reading.
+
+  And an interrupt inside of code that cannot raise: the next one ends the program.
+  """
+  interrupt = isinstance(what.exc_value, KeyboardInterrupt)
+  if not interrupt and 'Event loop is closed' not in str(what.exc_value):
     sys.__unraisablehook__(what)
 
 
-if __name__ == '__main__':
+def _program() -> None:
+  """Runs `main` and ends the process, also where a library's thread would wait."""
   sys.unraisablehook = _unraisable
+  stopping.unwind_on_interrupt()
   exit_code = main(sys.argv)
   if 'scmdm_jax.processes.multihost' in sys.modules:
     from scmdm_jax.processes import multihost
 
     multihost.end(exit_code)
-  sys.exit(exit_code)
+  stopping.ignore_interrupts()
+  if exit_code:  # After a failed save, Orbax's threads wait for minutes.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+if __name__ == '__main__':
+  _program()

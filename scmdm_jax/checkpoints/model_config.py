@@ -156,8 +156,11 @@ def _plain(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
   # Transformers 5 moved what there is to say of rotary positions into one object.
-  rope = _value(config, 'rope_parameters', dict, {}, path)
-  config |= {field: value for field, value in rope.items() if value is not None}
+  rope = _unscaled(_value(config, 'rope_parameters', dict, {}, path))
+  config |= rope
+  scaling = config.get('rope_scaling')
+  if isinstance(scaling, dict) and _unscaled(scaling) in ({}, {'rope_type': 'default'}):
+    del config['rope_scaling']
   for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
     if config.get(field, wanted) != wanted:
       raise BadInput(
@@ -169,6 +172,18 @@ def _plain(
       f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
     )
   return config
+
+
+def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
+  """The object without nulls, and without a scaling that scales by one."""
+  rope = {name: value for name, value in rope.items() if value is not None}
+  if 'type' in rope and rope.get('rope_type', rope['type']) == rope['type']:
+    rope['rope_type'] = rope.pop('type')
+  if rope.get('rope_type') == 'linear' and rope.get('factor') == 1:
+    rope['rope_type'] = 'default'
+  if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
+    del rope['factor']
+  return rope
 
 
 def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]:

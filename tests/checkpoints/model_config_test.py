@@ -335,3 +335,38 @@ def test_positions_that_do_not_fill_the_length_are_refused(grid):
   config = config_from_description(ModelDescription(GRID, 10, ''), 'float32')
   with pytest.raises(BadInput, match=r'grid is .*; wanted'):
     description_from_config(config | {'grid': grid}, 'p')
+
+
+@pytest.mark.parametrize(
+  'spelt',
+  [
+    {'rope_scaling': {'rope_type': 'default'}},
+    {'rope_scaling': {'type': 'default', 'rope_type': 'default'}},
+    {'rope_scaling': {'type': 'linear', 'factor': 1.0}},
+    {'rope_scaling': {'rope_type': 'linear', 'factor': 1}},
+    {'rope_scaling': {'rope_type': 'default', 'factor': None}},
+    {'rope_scaling': {}},
+    {'rope_parameters': {'rope_type': 'default', 'factor': None}},
+    {'rope_parameters': {'type': 'linear', 'factor': 1.0, 'rope_theta': 10000.0}},
+  ],
+)
+def test_rotary_positions_that_are_not_scaled_in_any_spelling(spelt):
+  wanted = description_from_config(LLAMA_CONFIG, 'config.json')
+  assert description_from_config(LLAMA_CONFIG | spelt, 'config.json') == wanted
+
+
+@pytest.mark.parametrize(
+  'spelt',
+  [
+    {'rope_scaling': {'type': 'linear', 'factor': 2.0}},
+    {'rope_scaling': {'type': 'linear', 'rope_type': 'dynamic', 'factor': 1.0}},
+    {'rope_scaling': {'rope_type': 'yarn', 'factor': 1.0}},
+    {'rope_scaling': {'type': 'linear'}},
+    {'rope_scaling': {'rope_type': 'default', 'rope_theta': 5e5}},
+    {'rope_parameters': {'rope_type': 'linear', 'factor': 2.0}},
+    {'rope_parameters': {'rope_type': 'default', 'factor': 2.0}},
+  ],
+)
+def test_rotary_positions_that_are_scaled_are_refused(spelt):
+  with pytest.raises(BadInput, match='rope'):
+    description_from_config(LLAMA_CONFIG | spelt, 'config.json')
