@@ -16,6 +16,7 @@ FUZZ = settings(max_examples=150, deadline=None, derandomize=True)
 MERGES = '\n'.join(' '.join(pair) for pair in tiny.MERGES)
 VOCABULARY = tiny.bpe_vocabulary()
 CONFIG = tiny.CONFIG | {
+  'mask_token': None,
   'added_tokens_decoder': {'300': {'content': '<x>', 'special': True}},
   'extra_special_tokens': ['<y>'],
   'cls_token': {'content': '<z>'},
