@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import pathlib
 import re
 import traceback
 import types
@@ -102,8 +103,7 @@ def load_config(spec: str) -> ConfigDict:
   Raises:
     BadInput: no such file, or it failed; the message has the line.
   """
-  path, _, argument = spec.partition(':')
-  arguments = [argument] if ':' in spec else []
+  path, *arguments = _path_and_argument(spec)
   try:
     code = read_regular(path)
   except OSError as e:
@@ -129,6 +129,16 @@ def load_config(spec: str) -> ConfigDict:
       'a ConfigDict, as from scmdm_jax.settings.default_config()'
     )
   return config.lock()
+
+
+def _path_and_argument(spec: str) -> list[str]:
+  """FILE, or FILE and ARGUMENT; colons may stand in either."""
+  parts = spec.split(':')
+  for count in range(len(parts), 0, -1):
+    path = ':'.join(parts[:count])
+    if pathlib.Path(path).exists():
+      return [path, ':'.join(parts[count:])] if count < len(parts) else [path]
+  return spec.split(':', 1)
 
 
 def _check_arguments(path: str, get_config: Any, arguments: list[str]) -> None:

@@ -19,7 +19,7 @@ from scmdm_jax.domains import registry
 from scmdm_jax.domains.genomes.files import read_fasta
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.tokenizers import get_tokenizer
-from scmdm_jax.models import conv, denoiser
+from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.runs.converting import import_model
 from scmdm_jax.runs.opening import Judge, load_judge
 from scmdm_jax.runs.perplexity import (
@@ -232,6 +232,6 @@ def test_genomes_base_knows_context(stretches, tmp_path):
 def test_genomes_classifier_knows_species(stretches, tmp_path):
   import_model(str(ASSETS / 'genomes_classifier'), str(tmp_path / 'judge'))
   description, params = store.load_model(tmp_path / 'judge')
-  classes = conv.bind(params, description).logits(stretches).argmax(-1)
+  classes = classifier.bind(params, description).logits(stretches).argmax(-1)
   # 0.464 on all held-out stretches (see the card), 192 here: an error of 0.036.
   assert np.mean(classes + 12 == stretches[:, 0]) > 0.464 - 4 * 0.036

@@ -162,7 +162,7 @@ def test_text(model, config, sampling, tmp_path, capsys):
   assert tokens.max() < PIECES
   _, before = store.load_model(tmp_path / 'ours')
   description, after = store.load_model(trained)
-  assert description.layout == model.split('_')[0]
+  assert description.family == model.split('_')[0]
   # Everything is adapted, the new parameters among it.
   for part in ('backbone', 'self_conditioning'):
     assert jax.tree.leaves(after[part])

@@ -14,11 +14,12 @@ from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.drawing import compiled_sampler
-from scmdm_jax.settings.building import new_model, schedule_of
+from scmdm_jax.settings.building import new_model, sampler_of, schedule_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 
 REFERENCE = 'straightforward scan'
@@ -107,8 +108,8 @@ def _options(bench: Bench, **changes: Any) -> SampleSettings:
 def ours(bench: Bench, **changes: Any) -> Callable[..., Any]:
   """The compiled sampler of the package: `(params, keys, x_init, temperature)`."""
   schedule = schedule_of(bench.settings.method)
-  options = _options(bench, **{'temperature': 1.0, **changes})
-  return compiled_sampler(bench.description, schedule, options, False, one_device())
+  sampler = sampler_of(_options(bench, **changes), schedule)
+  return compiled_sampler(bench.description, sampler, False, one_device())
 
 
 def straightforward(bench: Bench) -> Callable[..., Any]:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from scmdm_jax.data.reading import NotText, decode
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import open_regular
 
@@ -36,8 +37,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       f'{path}: more than {MAX_JSON_BYTES} bytes; wanted a small JSON file'
     )
   try:
-    value = json.loads(data, parse_constant=_refuse_constant)
-  except (ValueError, RecursionError) as e:
+    text = decode(data, path.name)
+    value = json.loads(text, parse_constant=_refuse_constant)
+  except (ValueError, RecursionError, NotText) as e:
     raise DamagedData(f'{path}: not JSON ({e}); get the file again') from e
   if not isinstance(value, dict):
     raise DamagedData(f'{path}: a JSON {type(value).__name__}; wanted an object')

@@ -36,10 +36,20 @@ _BZIP2 = re.compile(rb'BZh[1-9](?:1AY&SY|\x17rE8P\x90)')
 _POINTER = b'version https://git-lfs.github.com/spec/'
 
 
+class NotText(BadInput):
+  """A file has bytes that are no text."""
+
+
 def suffix(path: pathlib.Path) -> str:
   """The ending that names a file's format, in lower case: `.csv` of `A.CSV.gz`."""
   name = pathlib.PurePath(path.name.lower())
   return (name.with_suffix('') if name.suffix in PACKED else name).suffix
+
+
+def stem(path: pathlib.Path) -> str:
+  """The name without the endings of its format and packing: `A` of `A.csv.gz`."""
+  name = pathlib.PurePath(path.name)
+  return (name.with_suffix('') if name.suffix.lower() in PACKED else name).stem
 
 
 @contextlib.contextmanager
@@ -103,7 +113,7 @@ def chunks(path: pathlib.Path, errors: str = 'strict') -> Iterator[str]:
     errors: what becomes of bytes that are no text, as in `bytes.decode`.
 
   Raises:
-    BadInput: as `opened`, or content that is no text.
+    BadInput: as `opened`; `NotText`: content that is no text.
     DamagedData: as `opened`.
   """
   with opened(path) as file:
@@ -132,7 +142,7 @@ def decode(data: bytes, where: str) -> str:
   """The text of bytes that were read already, for messages from `where`.
 
   Raises:
-    BadInput: they are no text.
+    NotText: they are no text.
   """
   return ''.join(_decoded(io.BytesIO(data), where, 'strict'))
 
@@ -150,12 +160,12 @@ def _decoded(file: IO[bytes], where: str, errors: str) -> Iterator[str]:
       chunk = unified.decode(data, final=not data)
     except UnicodeDecodeError as error:
       at = fed - len(error.object) + error.start
-      raise BadInput(
+      raise NotText(
         f'{where}: not {encoding.upper()} at byte {at} '
         f'(0x{error.object[error.start]:02x}); convert the file to UTF-8'
       ) from error
     if '\0' in chunk:
-      raise BadInput(
+      raise NotText(
         f'{where}: has a character 0, which no text has; wanted UTF-8; convert the '
         'file if it is UTF-16 without a byte order mark'
       )

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from scmdm_jax.diffusion.checks import check
+
 # t [...] in [0, 1] -> alpha [...], falling from 1 at t = 0.
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -21,11 +23,10 @@ class LogLinear:
   eps: float = 1e-3
 
   def __post_init__(self):
-    if not 0 <= self.eps < 1:
-      raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
+    check(0 <= self.eps < 1, 'eps', self.eps, 'a number from 0, below 1')
 
   def __call__(self, t: jax.Array) -> jax.Array:
-    """alpha(t), elementwise."""
+    """Returns alpha(t), elementwise."""
     return 1 - (1 - self.eps) * t
 
 
@@ -36,11 +37,10 @@ class Cosine:
   eps: float = 1e-3
 
   def __post_init__(self):
-    if not 0 <= self.eps < 1:
-      raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
+    check(0 <= self.eps < 1, 'eps', self.eps, 'a number from 0, below 1')
 
   def __call__(self, t: jax.Array) -> jax.Array:
-    """alpha(t), elementwise."""
+    """Returns alpha(t), elementwise."""
     return 1 - (1 - self.eps) * jnp.cos(jnp.pi / 2 * (1 - t))
 
 
@@ -52,13 +52,11 @@ class Polynomial:
   eps: float = 1e-3
 
   def __post_init__(self):
-    if not 0 <= self.eps < 1:
-      raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
-    if not self.power > 0:
-      raise ValueError(f'power is {self.power}; wanted a number above 0')
+    check(0 <= self.eps < 1, 'eps', self.eps, 'a number from 0, below 1')
+    check(0 < self.power < float('inf'), 'power', self.power, 'a number above 0')
 
   def __call__(self, t: jax.Array) -> jax.Array:
-    """alpha(t), elementwise."""
+    """Returns alpha(t), elementwise."""
     return 1 - (1 - self.eps) * t**self.power
 
 

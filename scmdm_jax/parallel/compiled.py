@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +29,21 @@ class Facts(NamedTuple):
   steady: bool | None  # See `steady`.
 
 
-def compile_and_measure(lowered: Any) -> tuple[Facts | None, int]:
-  """The facts and the peak; no facts where the compiler found no room.
+def compile_and_measure(
+  lowered: Any, options: Mapping[str, Any] | None = None
+) -> tuple[Facts | None, int]:
+  """Returns the facts and the peak; no facts where the compiler found no room.
+
+  Args:
+    lowered: of a jitted function.
+    options: of the compiler, by name.
 
   Raises:
     JaxRuntimeError: it failed for another reason.
   """
   started = time.time()
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(dict(options)) if options else lowered.compile()
   except jax.errors.JaxRuntimeError as e:
     used = _NO_ROOM.search(str(e))
     if 'RESOURCE_EXHAUSTED' not in str(e) or used is None:

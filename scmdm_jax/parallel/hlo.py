@@ -19,6 +19,7 @@ _CALLED = re.compile(
 )
 _FUSED = re.compile(r' fusion\(.*calls=%?([\w.-]+)')
 _BOUND = re.compile(r' = [su]32\[\]\S* constant\((\d+)\)')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Collective(NamedTuple):
@@ -55,7 +56,10 @@ def _calls(
   for line in lines:
     if loop := _WHILE.search(line):
       condition, body = loop.groups()
-      bounds = _BOUND.findall('\n'.join(computations.get(condition, ())))
+      # On GPUs the bound is inside a fusion, but the compiler writes down the count.
+      bounds = _TRIPS.findall(line) or _BOUND.findall(
+        '\n'.join(computations.get(condition, ()))
+      )
       found.append((body, max(map(int, bounds), default=1)))
     for names in _CALLED.findall(line):
       found += [(name, 1) for name in re.findall(r'[\w.-]+', names)]

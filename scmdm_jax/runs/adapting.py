@@ -18,9 +18,10 @@ from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
@@ -75,9 +76,9 @@ def _class_loss(
   del key
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
-  classifier = conv.bind(params, description, execution)
+  bound = classifier.bind(params, description, execution)
   return class_nll(
-    classifier.logits, execution.placement.constrain_batch(tokens), arch.first_class
+    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
   ).mean()
 
 

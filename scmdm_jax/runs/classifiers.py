@@ -12,8 +12,9 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.classifier import accuracy, macro_f1
-from scmdm_jax.models import conv
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.options import Settings
 
@@ -39,7 +40,7 @@ class ClassJudge(NamedTuple):
 def _compiled(description: ModelDescription, name: str):
   """Compiles `(params, rows) -> features or logits`."""
   return jax.jit(
-    lambda params, rows: getattr(conv.bind(params, description), name)(rows)
+    lambda params, rows: getattr(classifier.bind(params, description), name)(rows)
   )
 
 

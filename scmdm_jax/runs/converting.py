@@ -29,7 +29,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
 
   Args:
     source: a directory with `config.json`, `*.safetensors` in one of
-      `description.LAYOUTS` and, perhaps, the files of its tokenizer; one such weight
+      `families.FAMILIES` and, perhaps, the files of its tokenizer; one such weight
       file; or a `*.gguf`.
     workdir: a new or empty directory; it appears complete or not at all.
 
@@ -53,7 +53,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
       parameters, size = parameters + value.size, size + value.nbytes
       writer.add(entry.path, value)
   return {
-    'layout': description.layout,
+    'layout': description.family,
     'tensors': len(opened.tensors),
     'parameters': parameters,
     'bytes': size,
@@ -75,7 +75,7 @@ def check(source: str) -> dict[str, Any]:
   """Everything `import_model` checks before it reads weights; the same errors."""
   opened, description, _, entries = _checked(source)
   return {
-    'layout': description.layout,
+    'layout': description.family,
     'tensors': len(opened.tensors),
     'parameters': int(sum(np.prod(entry.shape) for entry in entries.values())),
   }

@@ -9,8 +9,9 @@ import numpy as np
 
 from scmdm_jax.data import pipeline
 from scmdm_jax.domains.genomes.measures import rank_auroc
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.runs import classifiers
 from scmdm_jax.training.losses import class_nll
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
@@ -25,7 +26,7 @@ _OPTIMIZER = OptimizerConfig(ema_decay=0.99)
 def _compiled_step(description: ModelDescription, first_class: int):
   def loss(key: jax.Array, params: object, tokens: jax.Array) -> jax.Array:
     del key
-    logits = conv.bind(params, description).logits
+    logits = classifier.bind(params, description).logits
     return class_nll(logits, tokens, first_class).mean()
 
   return make_train_step(loss, _OPTIMIZER)

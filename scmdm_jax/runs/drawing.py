@@ -14,7 +14,6 @@ from jax.sharding import Mesh
 
 from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains import registry
@@ -26,7 +25,7 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import place
-from scmdm_jax.settings.building import strategy_of
+from scmdm_jax.settings.building import sampler_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 
 
@@ -41,61 +40,35 @@ class Drawn(NamedTuple):
 
 @functools.cache
 def compiled_sampler(
-  description: ModelDescription,
-  schedule: Schedule,
-  options: SampleSettings,
-  keep_trajectory: bool,
-  mesh: Mesh,
+  description: ModelDescription, sampler: Sampler, keep_trajectory: bool, mesh: Mesh
 ):
-  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`.
-
-  Of `options` only what shapes the computation counts; see `_static`.
-  """
+  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`."""
   assert description.mask_id is not None
   mask_id = description.mask_id
+  if description.injection == 'none':
+    sampler = dataclasses.replace(sampler, self_conditioning=False)
 
   def draw_batch(params, keys, x_init, temperature) -> Samples:
     network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
-    guidance = None
-    if options.guidance:
-      # The same network, shown no prompt (LLaDA).
-      prompt = x_init != mask_id
+    prompt = x_init != mask_id
 
-      def encode(x_t, signal, sigma):
-        return network.encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
+    def encode(x_t, signal, sigma):
+      return network.encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
 
-      unconditional = network._replace(encode=encode)
-      guidance = Guidance(unconditional, options.guidance, options.shared_signal)
-    sampler = Sampler(
-      schedule,
-      mask_id,
-      options.num_steps,
-      strategy_of(options),
-      self_conditioning=options.self_conditioning,
+    # The same network, shown no prompt (LLaDA).
+    unconditional = network._replace(encode=encode)
+    return sample(
+      keys,
+      network,
+      x_init,
+      sampler,
+      mask_id=mask_id,
       temperature=temperature,
-      top_p=options.top_p,
-      noise=options.noise,
-      guidance=guidance,
-      block_length=options.block_length,
-      keep_signal=options.keep_signal,
+      unconditional=unconditional if sampler.guidance else None,
+      keep_trajectory=keep_trajectory,
     )
-    return sample(keys, network, x_init, sampler, keep_trajectory=keep_trajectory)
 
   return jax.jit(draw_batch, out_shardings=meshes.replicated(mesh))
-
-
-def _static(description: ModelDescription, options: SampleSettings) -> SampleSettings:
-  """`options` without what does not change the compiled sampler."""
-  return dataclasses.replace(
-    options,
-    self_conditioning=options.self_conditioning and description.injection != 'none',
-    num_samples=1,
-    batch_size=1,
-    temperature=1.0,
-    prompt='',
-    label=-1,
-    trajectory=False,
-  )
 
 
 @functools.cache
@@ -123,9 +96,8 @@ def draw(
     Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
-  draw_batch = compiled_sampler(
-    description, schedule, _static(description, options), options.trajectory, mesh
-  )
+  sampler = sampler_of(options, schedule)
+  draw_batch = compiled_sampler(description, sampler, options.trajectory, mesh)
   params = place(params, mesh, options.dtype)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)

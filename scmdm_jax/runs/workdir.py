@@ -152,9 +152,11 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
       if name.startswith(_FREE):
         continue
       if name in found and found[name] != value:
+        more = name == 'train.num_steps' and (path.parent / 'model').is_dir()
         raise BadInput(
           f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
           'same options or give another --workdir'
+          + (f', with --config.checkpoint={path.parent} to train its model on' * more)
         )
   files.write_json(path, wanted)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from scmdm_jax.diffusion import strategies
+from scmdm_jax.diffusion.strategies import FirstHitting, Joint
 from scmdm_jax.domains.genomes import tokenizer as species
 from scmdm_jax.domains.images import tokenizer as pixels
 from scmdm_jax.domains.images.rows import SHAPES
 from scmdm_jax.errors import BadInput
-from scmdm_jax.settings.building import grid_of_rows, strategy_of
+from scmdm_jax.models import families
+from scmdm_jax.settings.building import grid_of_rows, reported, sampler_of, schedule_of
 from scmdm_jax.settings.options import (
-  ARCHITECTURES_OF,
   CHECKPOINT_TOKENIZER,
   DATASETS,
   TRAINED_TOKENIZER,
@@ -93,7 +93,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'train.learning_rate = {train.learning_rate}'
     )
   objective = settings.method.objective
-  fitting = ARCHITECTURES_OF[objective]
+  fitting = families.trainable(objective)
   if not settings.checkpoint and settings.model.architecture not in fitting:
     raise BadInput(
       f'method.objective: found {objective!r} with model.architecture = '
@@ -239,21 +239,14 @@ def _check_compare(settings: Settings) -> None:
 def _check_sample(settings: Settings) -> None:
   """Refuses a sampler that cannot run."""
   sample, length = settings.sample, settings.data.length
-  strategy = strategy_of(sample)
-  block = sample.block_length or length
-  if length % block or sample.num_steps % (length // block):
-    raise BadInput(
-      f'sample.block_length: found {block} with data.length = {length} and '
-      f'sample.num_steps = {sample.num_steps}; wanted a divisor of the length whose '
-      'number of blocks divides the steps'
-    )
-  steps = sample.num_steps // (length // block)
-  if isinstance(strategy, strategies.FirstHitting) and steps < block:
+  sampler = sampler_of(sample, schedule_of(settings.method))
+  reported('sample', lambda: sampler.blocks(length))
+  if isinstance(sampler.strategy, FirstHitting) and sample.num_steps < length:
     raise BadInput(
       f'sample.num_steps: found {sample.num_steps}; first_hitting writes one token per '
       f'step, wanted at least {length}'
     )
-  if isinstance(strategy, strategies.Joint) and sample.temperature == 0:
+  if isinstance(sampler.strategy, Joint) and sample.temperature == 0:
     raise BadInput(
       "sample.noise: found 'low' at sample.temperature = 0; the joint draw wants a "
       'temperature above 0'

@@ -67,7 +67,7 @@ def export_model(
   )
   parameters = [entry.shape for entry in entries.values()]
   return {
-    'layout': model.description.layout,
+    'layout': model.description.family,
     'tensors': len(tensors),
     'parameters': int(sum(np.prod(shape) for shape in parameters)),
     'bytes': size,

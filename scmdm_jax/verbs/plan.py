@@ -28,7 +28,7 @@ from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.adapting import compiled_step
 from scmdm_jax.runs.drawing import compiled_sampler
-from scmdm_jax.settings.building import new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.building import new_model, optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
 from scmdm_jax.training.step import initial_state
 
@@ -102,9 +102,8 @@ def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> A
     )
   sample = settings.sample
   meshes.check_batch('sample.batch_size', sample.batch_size, mesh)
-  run = compiled_sampler(
-    description, schedule_of(settings.method), sample, sample.trajectory, mesh
-  )
+  sampler = sampler_of(sample, schedule_of(settings.method))
+  run = compiled_sampler(description, sampler, sample.trajectory, mesh)
   shape = (sample.batch_size, length)
   return run.lower(
     rules.placed(mesh, denoiser.abstract_params(description), sample.dtype),
@@ -177,7 +176,9 @@ def _nearest(
     except BadInput:
       continue
     tried += 1
-    facts, peak = compile_and_measure(lowered)
+    facts, peak = compile_and_measure(
+      lowered, chips.planning_options(settings.plan.topology)
+    )
     if facts is not None and peak <= room:
       return change
   return None
@@ -270,12 +271,13 @@ def _table(figures: dict[str, Any]) -> str:
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Compiles, writes `plan.json`, prints a table and returns the same figures."""
   plan, description = settings.plan, _described(settings, workdir)
-  devices = chips.pod(plan.topology) if plan.topology else jax.devices()
+  devices = chips.absent(plan.topology) if plan.topology else jax.devices()
   chip = chips.chip_of(devices[0])
   mesh = opening.mesh_of(settings, devices)
   room = plan.hbm_gib * 2**30 or (chip.hbm_bytes if chip else 0)
   facts: Facts | None
-  facts, peak = compile_and_measure(_lowered(settings, description, mesh))
+  options = chips.planning_options(plan.topology)
+  facts, peak = compile_and_measure(_lowered(settings, description, mesh), options)
   fits = (facts is not None and peak <= room) if room else None
   params = denoiser.abstract_params(description)
   figures = {

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import model_card
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 
 SIZES = {'vocab_size': 11, 'length': 12, 'hidden_dim': 16, 'num_blocks': 2}
 DIT = DiTConfig(**SIZES, num_heads=2, cond_dim=8)

@@ -8,12 +8,10 @@ from scmdm_jax.checkpoints.model_config import (
   description_from_config,
 )
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import (
-  DecoderConfig,
-  DiTConfig,
-  GPT2Config,
-  ModelDescription,
-)
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.gpt2 import GPT2Config
+from scmdm_jax.models.families.llama import DecoderConfig
 from tests.checkpoints.manifests import (
   CASES,
   DREAM_CONFIG,
@@ -60,9 +58,9 @@ GPT2 = GPT2Config(11, 12, 16, 2, 2, 64)
       TIED_LLAMA_CONFIG,
       ModelDescription(dataclasses.replace(LLAMA, tied=True), None, ''),
     ),
-    (QWEN2_CONFIG, ModelDescription(QWEN2, None, '', layout='qwen2')),
-    (DREAM_CONFIG, ModelDescription(DREAM, 9, '', layout='dream')),
-    (LLADA_CONFIG, ModelDescription(LLADA, 9, '', layout='llada')),
+    (QWEN2_CONFIG, ModelDescription(QWEN2, None, '', family='qwen2')),
+    (DREAM_CONFIG, ModelDescription(DREAM, 9, '', family='dream')),
+    (LLADA_CONFIG, ModelDescription(LLADA, 9, '', family='llada')),
     (GPT2_CONFIG, ModelDescription(GPT2, None, '')),
   ],
   ids=lambda x: x['model_type'] if isinstance(x, dict) else '',
@@ -164,7 +162,7 @@ OF_OURS = [
   ModelDescription(DIT, 4, '', framing='start_end'),
   ModelDescription(LLAMA, None, '', framing='none'),
   ModelDescription(dataclasses.replace(LLAMA, causal=False), 7, 'bytes', 'mlp'),
-  ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', layout='llada'),
+  ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', family='llada'),
 ]
 PUBLISHED = [description_from_config(config, 'c') for config, _ in CASES.values()]
 
@@ -198,8 +196,8 @@ def test_export_says_what_the_import_said(config):
   [
     # Biases only on queries, keys and values; Dream without its shift; a mask less.
     ModelDescription(dataclasses.replace(LLAMA, qkv_bias=True), None, ''),
-    ModelDescription(dataclasses.replace(DREAM, shifted=False), 9, '', layout='dream'),
-    ModelDescription(LLADA, 9, '', layout='llada', noise='uniform'),
+    ModelDescription(dataclasses.replace(DREAM, shifted=False), 9, '', family='dream'),
+    ModelDescription(LLADA, 9, '', family='llada', noise='uniform'),
   ],
 )
 def test_what_a_layout_cannot_say_is_no_export(description):
@@ -209,7 +207,7 @@ def test_what_a_layout_cannot_say_is_no_export(description):
 
 def test_fingerprint_and_undefined_ids_stay_behind():
   description = ModelDescription(
-    LLADA, 9, '', layout='llada', fingerprint='abc', undefined_ids=((10, 11),)
+    LLADA, 9, '', family='llada', fingerprint='abc', undefined_ids=((10, 11),)
   )
   found = description_from_config(config_from_description(description, 'float32'), 'c')
   assert found == dataclasses.replace(description, fingerprint='', undefined_ids=())

@@ -12,7 +12,8 @@ import pytest
 from scmdm_jax.benchmarks import import_cost
 from scmdm_jax.checkpoints import store
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 
 # Prints by how much the peak of resident memory grows while a source is imported.
 IMPORT = """
@@ -64,7 +65,7 @@ def wide(num_blocks, hidden_dim, vocab_size):
     mlp_dim=4 * hidden_dim,
     causal=False,
   )
-  return ModelDescription(sizes, mask_id=5, tokenizer='', layout='llada')
+  return ModelDescription(sizes, mask_id=5, tokenizer='', family='llada')
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from scmdm_jax.diffusion.sampling import Sampler, sample
-from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.diffusion.strategies import (
   Ancestral,
   Confidence,
@@ -38,7 +37,7 @@ def prompts(seed):
 
 
 def sampler(strategy, num_steps=T, **options):
-  return Sampler(LogLinear(), toys.MASK, num_steps, strategy, **options)
+  return Sampler(num_steps, strategy, **options)
 
 
 def shy(network, unseen=False):
@@ -61,7 +60,13 @@ def write_block(keys, x_init, b, strategy):
   later = (jnp.arange(LENGTH) >= (b + 1) * BLOCK)[None] & (x_init == toys.MASK)
   network = shy(toys.network(WEIGHTS), unseen=later)
   folded = jax.vmap(jax.random.fold_in, (0, None))(keys, b)
-  found = sample(folded, network, jnp.where(later, 0, x_init), sampler(strategy, STEPS))
+  found = sample(
+    folded,
+    network,
+    jnp.where(later, 0, x_init),
+    sampler(strategy, STEPS),
+    mask_id=toys.MASK,
+  )
   return jnp.where(later, toys.MASK, found.tokens), found.evaluations
 
 
@@ -74,6 +79,7 @@ def test_equals_block_after_block_by_hand(strategy):
       shy(toys.network(WEIGHTS)),
       x_init,
       sampler(strategy, block_length=BLOCK),
+      mask_id=toys.MASK,
     )
   )(keys, x_init)
   x, evaluations = x_init, 0
@@ -97,6 +103,7 @@ def test_later_blocks_wait_and_earlier_ones_are_left_alone(strategy):
       x_init,
       sampler(strategy, block_length=BLOCK),
       keep_trajectory=True,
+      mask_id=toys.MASK,
     )
   )
   x_init = prompts(3)
@@ -130,7 +137,9 @@ def test_one_block_is_no_block():
   @functools.partial(quick_jit, static_argnums=2)
   def run(keys, x_init, block_length):
     options = sampler(Ancestral(), block_length=block_length)
-    return sample(keys, toys.network(WEIGHTS), x_init, options).tokens
+    return sample(
+      keys, toys.network(WEIGHTS), x_init, options, mask_id=toys.MASK
+    ).tokens
 
   keys, x_init = keys_of(5), prompts(6)
   assert np.array_equal(run(keys, x_init, 0), run(keys, x_init, LENGTH))
@@ -139,15 +148,15 @@ def test_one_block_is_no_block():
 @pytest.mark.parametrize(
   ('options', 'words'),
   [
-    (dict(block_length=4), 'block_length 4 gives 1.5 blocks'),
-    (dict(block_length=8), 'block_length 8'),
-    (dict(block_length=3), 'divides num_steps 9'),
+    (dict(block_length=4), 'block_length: found 4; wanted a divisor'),
+    (dict(block_length=8), 'block_length: found 8'),
+    (dict(block_length=3), 'divides num_steps = 9'),
     (dict(noise='low'), 'Joint'),
     (dict(strategy=Joint()), 'Joint'),
   ],
 )
 def test_what_does_not_fit(options, words):
-  options = sampler(**{'strategy': Ancestral(), **options})
   keys, x_init = keys_of(7), jnp.asarray(prompts(8))
   with pytest.raises(ValueError, match=words):
-    sample(keys, toys.network(WEIGHTS), x_init, options)
+    options = sampler(**{'strategy': Ancestral(), **options})
+    sample(keys, toys.network(WEIGHTS), x_init, options, mask_id=toys.MASK)

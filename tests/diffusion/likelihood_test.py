@@ -101,7 +101,8 @@ def test_the_enumerated_chain_is_the_sampler():
         keys,
         toys.network(WEIGHTS),
         jnp.full((batch, 2), SMALL_MASK, jnp.int32),
-        Sampler(LOG_LINEAR, SMALL_MASK, num_steps),
+        Sampler(num_steps, schedule=LOG_LINEAR),
+        mask_id=SMALL_MASK,
       ).tokens
     )
   )(split_key(jax.random.key(2), batch))

@@ -12,15 +12,17 @@ from jax.experimental import io_callback
 from scipy import stats
 
 from scmdm_jax.diffusion import sampling
+from scmdm_jax.diffusion.guidance import Predictor
+from scmdm_jax.diffusion.planning import Plan
 from scmdm_jax.diffusion.schedules import (
   Cosine,
   LogLinear,
   Polynomial,
   noise_level,
 )
-from scmdm_jax.diffusion.strategies import Plan
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.compiling import quick_jit, split_key
 from tests.diffusion import toys
 from tests.models import parameters
@@ -40,14 +42,10 @@ def _sample_toy(keys, x_init, temperature, num_steps, self_conditioning):
     keys,
     toys.network(WEIGHTS),
     x_init,
-    sampling.Sampler(
-      schedule=LogLinear(),
-      mask_id=toys.MASK,
-      num_steps=num_steps,
-      self_conditioning=self_conditioning,
-      temperature=temperature,
-    ),
+    sampling.Sampler(num_steps, self_conditioning=self_conditioning),
     keep_trajectory=True,
+    mask_id=toys.MASK,
+    temperature=temperature,
   )
 
 
@@ -195,7 +193,8 @@ def sample_dit(key_data, params):
     keys,
     denoiser.bind(params, description),
     jnp.full((len(keys), 6), 8, jnp.int32),
-    sampling.Sampler(schedule=LogLinear(), mask_id=8, num_steps=5),
+    sampling.Sampler(5),
+    mask_id=8,
   ).tokens
 
 
@@ -227,9 +226,8 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
   hidden = toys.network_np(WEIGHTS).encode(x_t, signal, np.full(6, -np.log(0.3)))
   logits = toys.network_np(WEIGHTS).logits(hidden)
   told = toys.softmax_np(logits, toys.MASK) @ WEIGHTS['table']
-  sampler = sampling.Sampler(
-    LogLinear(), toys.MASK, 1, temperature=temperature, top_p=top_p
-  )
+  sampler = sampling.Sampler(1, top_p=top_p)
+  chain = sampling.Chain(Predictor((network,)), sampler, toys.MASK, temperature)
   plan = Plan(
     alphas=jnp.float32([0.3, 0.6]),
     sigmas=jnp.full((1, 6), -np.log(0.3), jnp.float32),
@@ -238,7 +236,7 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
   )
   after = quick_jit(
     lambda keys: sampling.reverse_step(
-      keys, state, network, sampler, plan, jnp.int32(0), jnp.ones((6, 5), bool), False
+      keys, state, chain, plan, jnp.int32(0), jnp.ones((6, 5), bool), False
     )
   )(keys_of(17, 6))
   # One position of three is revealed, for good: nobody will look at its signal.
@@ -267,8 +265,9 @@ def test_marginals_and_masked_fractions(schedule, alpha):
       keys,
       toys.fixed_network(np.maximum(PROBS, 1e-38)),
       jnp.full((batch, length), 2, jnp.int32),
-      sampling.Sampler(schedule=schedule, mask_id=2, num_steps=steps),
+      sampling.Sampler(steps, schedule=schedule),
       keep_trajectory=True,
+      mask_id=2,
     )
 
   found = run(keys_of(18, batch))
@@ -298,7 +297,8 @@ def test_noise_levels_lie_within_those_of_training():
       keys,
       network,
       ALL_MASKED,
-      sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=3),
+      sampling.Sampler(3),
+      mask_id=toys.MASK,
     )
   )(keys_of(19, 6))
   jax.effects_barrier()

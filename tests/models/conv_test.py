@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import store
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.conv import ConvConfig
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel import rules
 from scmdm_jax.runs import converting
 from scmdm_jax.training.losses import class_nll
@@ -93,11 +95,11 @@ def slow_logits(config, params, row):
 def test_it_is_what_a_loop_computes(kind):
   config = KINDS[kind]
   params = random_params(describe(config), seed=1)
-  classifier = conv.bind(params, describe(config))
+  bound = classifier.bind(params, describe(config))
   rows = some_rows(config)
   wanted = [slow_logits(config, params, row) for row in rows]
   # float32 against float64, a few hundred terms a sum.
-  for found, i in ((classifier.features, 0), (classifier.logits, 1)):
+  for found, i in ((bound.features, 0), (bound.logits, 1)):
     np.testing.assert_allclose(
       jax.jit(found)(rows), np.stack([w[i] for w in wanted]), rtol=2e-5, atol=2e-6
     )
@@ -107,7 +109,7 @@ def test_it_is_what_a_loop_computes(kind):
 def test_the_class_is_never_shown(kind):
   config = KINDS[kind]
   params = random_params(describe(config), seed=1)
-  logits = jax.jit(conv.bind(params, describe(config)).logits)
+  logits = jax.jit(classifier.bind(params, describe(config)).logits)
   rows = some_rows(config)
   base = np.asarray(logits(rows))
   other = rows.copy()
@@ -133,7 +135,7 @@ def test_it_learns_which_motif_a_row_has():
 
   def loss(key, params, tokens):
     del key
-    return class_nll(conv.bind(params, description).logits, tokens, 5).mean()
+    return class_nll(classifier.bind(params, description).logits, tokens, 5).mean()
 
   config_opt = OptimizerConfig(ema_decay=0.9)
   step = make_train_step(loss, config_opt)
@@ -143,7 +145,7 @@ def test_it_learns_which_motif_a_row_has():
   for _ in range(80):
     state, _ = step(state, rows(32), jax.random.key(1), jnp.float32(1e-2))
   held = rows(400)
-  found = np.argmax(conv.bind(state.ema, description).logits(held), -1) + 5
+  found = np.argmax(classifier.bind(state.ema, description).logits(held), -1) + 5
   # Chance is 0.5 +- 0.025.
   assert np.mean(found == held[:, 0]) > 0.95
 
@@ -187,8 +189,8 @@ def test_impossible_sizes_are_refused(changes, message):
 
 def test_a_classifier_and_a_denoiser_are_kept_apart():
   description = describe(SEQUENCE)
-  with pytest.raises(ValueError, match=r'wanted conv\.bind'):
+  with pytest.raises(ValueError, match=r'wanted classifier\.bind'):
     denoiser.bind(random_params(description), description)
   dit = ModelDescription(DiTConfig(9, 6, 8, 1, 2, 4), 4, '')
-  with pytest.raises(ValueError, match='found a DiTConfig; wanted a ConvConfig'):
-    conv.bind(random_params(dit), dit)
+  with pytest.raises(ValueError, match="the family 'mdlm'; wanted"):
+    classifier.bind(random_params(dit), dit)

@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from scmdm_jax.models.decoder import Decoder, RMSNorm
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import Decoder, DecoderConfig, RMSNorm
 from tests.compiling import quick_jit
 from tests.models import parameters
 

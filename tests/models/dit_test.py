@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from scmdm_jax.models.description import DiTConfig, ModelDescription
-from scmdm_jax.models.dit import DiT, timestep_embedding
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiT, DiTConfig, timestep_embedding
 from tests.compiling import quick_jit
 from tests.models import parameters
 

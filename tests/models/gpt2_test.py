@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from scmdm_jax.models.description import GPT2Config, ModelDescription
-from scmdm_jax.models.gpt2 import GPT2
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.gpt2 import GPT2, GPT2Config
 from tests.compiling import quick_jit
 from tests.models import parameters
 

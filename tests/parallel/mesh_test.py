@@ -45,7 +45,9 @@ def test_a_length_that_does_not_divide_is_refused():
 PROGRAM = """\
 import json, sys
 import jax
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.verbs import plan
 from scmdm_jax.parallel import hlo, mesh
 from scmdm_jax.settings.resolve import resolve

@@ -15,7 +15,9 @@ from scmdm_jax.checkpoints import training_store
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.runs import adapting, drawing
 from scmdm_jax.settings.options import MethodSettings, SampleSettings

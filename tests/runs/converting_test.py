@@ -96,7 +96,7 @@ def test_occupied_destinations_are_refused_first(tmp_path):
   # An empty directory will do.
   (tmp_path / 'empty').mkdir()
   converting.import_model(str(source), str(tmp_path / 'empty'))
-  assert store.load_model(tmp_path / 'empty')[0].layout == 'mdlm'
+  assert store.load_model(tmp_path / 'empty')[0].family == 'mdlm'
 
 
 def test_an_export_does_not_go_into_its_own_source(tmp_path):

@@ -11,7 +11,8 @@ from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import drawing
 from scmdm_jax.settings.options import DataSettings, SampleSettings, Settings

@@ -10,7 +10,9 @@ from scmdm_jax.domains import registry
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, opening
 from scmdm_jax.settings.options import (

@@ -7,7 +7,8 @@ import pytest
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import perplexity
 from scmdm_jax.runs.opening import Judge
 from tests.compiling import quick_jit

@@ -10,7 +10,8 @@ import pytest
 from scmdm_jax.checkpoints import store
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 from tests import tiny_run
 from tests.parallel.sameness_test import on_eight_devices
 from tests.processes import processes

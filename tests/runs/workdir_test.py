@@ -108,6 +108,10 @@ def test_other_options_are_refused_by_name(tmp_path, settings, message):
   advice = '; resume with the same options or give another --workdir'
   assert refusal(tmp_path, settings) == wanted + advice
   assert path.read_bytes() == before
+  if message.startswith('train.num_steps'):  # Of a finished run there is more to say.
+    (tmp_path / 'model').mkdir()
+    advice += f', with --config.checkpoint={tmp_path} to train its model on'
+    assert refusal(tmp_path, settings) == wanted + advice
 
 
 @pytest.mark.parametrize(

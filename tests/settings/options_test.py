@@ -7,11 +7,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from scmdm_jax.diffusion import strategies
+from scmdm_jax.diffusion.guidance import Guidance
+from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import DecoderConfig, DiTConfig
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.settings import building, options
-from scmdm_jax.settings.building import STRATEGIES, strategy_of
 from scmdm_jax.settings.options import SampleSettings, Settings, default_config
 from scmdm_jax.settings.resolve import resolve
 
@@ -283,7 +285,7 @@ def test_whole_numbers_will_do_for_real_ones():
   [
     ('mode', options.MODES),
     ('data.name', options.DATASETS),
-    ('model.architecture', ('mdlm', 'dream', 'llama', 'conv')),
+    ('model.architecture', ('mdlm', 'llama', 'dream', 'conv')),
     ('method.objective', ('masked', 'causal', 'classify')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
     ('method.injection', ('none', 'embedding', 'mlp', 'table', 'gate')),
@@ -484,7 +486,7 @@ def test_new_decoder_that_sees_both_ways():
   assert description.architecture == DecoderConfig(
     35, 32, 96, 3, 4, 4, 288, causal=False, qkv_bias=True, shifted=True
   )
-  assert (description.layout, description.mask_id) == ('dream', 2)
+  assert (description.family, description.mask_id) == ('dream', 2)
   assert description.injection == 'embedding'
 
 
@@ -509,12 +511,33 @@ def sampled(**options):
 
 
 def test_strategies_by_name_and_field():
-  found = strategy_of(resolve(sampled(strategy='remdm:rule=conf,eta=0.1')).sample)
-  assert found == strategies.ReMDM('conf', eta=0.1)
-  assert strategy_of(SampleSettings()) == strategies.Ancestral()
-  assert strategy_of(SampleSettings(noise='low')) == strategies.Joint()
-  for name, cls in STRATEGIES.items():
-    assert strategy_of(SampleSettings(strategy=name)) == cls()
+  def strategy(**options):
+    sample = resolve(sampled(**options)).sample
+    return building.sampler_of(sample, LogLinear()).strategy
+
+  assert strategy(strategy='remdm:rule=conf,eta=0.1') == strategies.ReMDM(
+    'conf', eta=0.1
+  )
+  assert strategy() == strategies.Ancestral()
+  assert strategy(noise='low') == strategies.Joint()
+  for name, cls in strategies.STRATEGIES.items():
+    assert strategy(strategy=name) == cls()
+
+
+def test_no_option_of_a_sampler_is_dropped_on_the_way():
+  sample = SampleSettings(
+    num_steps=8,
+    strategy='p2:eta=0.5',
+    top_p=0.75,
+    noise='float64',
+    block_length=4,
+    guidance=1.5,
+    keep_signal=False,
+    self_conditioning=False,
+  )
+  assert building.sampler_of(sample, Cosine()) == Sampler(
+    8, strategies.P2(0.5), Cosine(), False, 0.75, 'float64', Guidance(1.5), 4, False
+  )
 
 
 @pytest.mark.parametrize(
@@ -523,18 +546,21 @@ def test_strategies_by_name_and_field():
     ({'strategy': 'ancestrl'}, 'did you mean ancestral'),
     ({'strategy': 'remdm:eat=1'}, "remdm has no field 'eat'; its fields: rule, eta"),
     ({'strategy': 'remdm:eta=x'}, "remdm:eta: found 'x'; wanted a number"),
-    ({'strategy': 'remdm:eta=nan'}, 'wanted a finite number'),
+    ({'strategy': 'remdm:eta=nan'}, 'remdm:eta: found nan; wanted a probability'),
     ({'strategy': 'remdm:t_off=0'}, 'wanted a number between 0 and 1'),
     ({'strategy': 'remdm:rule=cup'}, 'wanted one of cap, rescale'),
     ({'strategy': 'remdm:eta=0.1,eta=0.2'}, 'remdm:eta is there twice'),
     ({'strategy': 'remdm:t_on=0.1,t_off=0.9'}, 'wanted more than t_off = 0.9'),
-    ({'strategy': 'dream:eps=1'}, "dream:eps: found '1'; wanted a time below 1"),
+    (
+      {'strategy': 'dream:eps=1'},
+      'dream:eps: found 1.0; wanted a time from 0, below 1',
+    ),
     ({'strategy': 'ancestral:eta=1'}, 'its fields: none'),
     ({'strategy': 'p2', 'noise': 'low'}, "the joint draw is 'ancestral' only"),
     ({'noise': 'low', 'temperature': 0.0}, 'wants a temperature above 0'),
     ({'strategy': 'first_hitting'} | {'num_steps': 31}, 'wanted at least 32'),
     ({'block_length': 5}, 'sample.block_length: found 5'),
-    ({'block_length': 8, 'num_steps': 30}, 'number of blocks divides the steps'),
+    ({'block_length': 8, 'num_steps': 30}, 'number of blocks divides num_steps = 30'),
     # There, float32 would let banned tokens win.
     ({'guidance': 1e39, 'prompt': 'C_'}, 'wanted a number from 0 to 1e+06'),
     ({'temperature': 1e30}, 'wanted a number from 0 to 1e+06'),

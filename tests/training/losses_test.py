@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.training.losses import causal_nll, class_nll
 
 VOCAB = 7

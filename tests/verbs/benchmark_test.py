@@ -10,7 +10,8 @@ import pytest
 from scmdm_jax.benchmarks import measuring
 from scmdm_jax.main import main
 from scmdm_jax.models import flops
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel import chips
 from tests import tiny_run
 
@@ -49,7 +50,7 @@ def results(tmp_path_factory):
   config = directory / 'config.py'
   config.write_text(CONFIG)
   # A CPU of a known speed; of others `mfu` is None.
-  chip = chips.Chip(jax.devices()[0].device_kind, 1e9, 2e9)
+  chip = chips.Chip(jax.devices()[0].device_kind, 1e9, 2e9, 1e9)
   with pytest.MonkeyPatch.context() as patch:
     assert measuring.utilization(1e9, 1.0) is None
     patch.setitem(chips.TPUS, 'fake', chip)

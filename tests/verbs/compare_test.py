@@ -7,7 +7,8 @@ import pytest
 from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import arms
 from scmdm_jax.settings.resolve import resolve
 from tests import tiny_run

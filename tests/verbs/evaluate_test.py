@@ -9,7 +9,9 @@ from scmdm_jax.data.pipeline import Encoded
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import drawing, scoring
 from scmdm_jax.settings.options import EvaluateSettings

@@ -6,7 +6,9 @@ import pytest
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import flops
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.settings.options import PlanSettings
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan
@@ -120,6 +122,8 @@ def test_nothing_fits_nowhere(tmp_path):
   ('options', 'message'),
   [
     ({'topology': 'v9:2x2'}, "plan.topology: found 'v9:2x2'; wanted GENERATION:SHAPE"),
+    ({'topology': 'h100:8'}, "found 'h100:8'; wanted hosts and GPUs of each, as in"),
+    ({'topology': 'h100:0x8'}, 'wanted hosts and GPUs of each'),
     ({'model': 'nowhere.json'}, 'nowhere.json: no such file'),
   ],
 )

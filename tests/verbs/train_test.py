@@ -167,7 +167,7 @@ def test_a_judge_is_trained_by_the_same_command(settings_with, tmp_path):
   settings = settings_with(method__objective='causal', model__architecture='llama')
   run(settings, tmp_path / 'run')
   description, params = store.load_model(tmp_path / 'run')
-  assert (description.layout, description.mask_id) == ('llama', None)
+  assert (description.family, description.mask_id) == ('llama', None)
   assert params['self_conditioning'] == {}
   first, *_, last = tiny_run.curve(tmp_path / 'run')
   # About ln 35 = 3.56 nats at the start, when all tokens are equally likely.

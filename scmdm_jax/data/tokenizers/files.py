@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scmdm_jax.data import reading
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import open_regular
 
@@ -91,8 +92,8 @@ def read_json(files: Files, name: str, where: str) -> dict[str, Any]:
     DamagedData: not JSON, or not an object.
   """
   try:
-    value = json.loads(read_bytes(files, name, where))
-  except (ValueError, RecursionError) as e:
+    value = json.loads(reading.decode(read_bytes(files, name, where), name))
+  except (ValueError, RecursionError, reading.NotText) as e:
     raise DamagedData(f'{where}/{name}: not JSON ({e}); get the file again') from e
   if not isinstance(value, dict):
     raise damaged(where, name, f'a JSON {type(value).__name__}, wanted an object')

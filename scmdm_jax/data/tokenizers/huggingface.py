@@ -17,6 +17,7 @@ from typing import Any
 
 import tokenizers
 
+from scmdm_jax.data import reading
 from scmdm_jax.data.tokenizers import files as tokenizer_files
 from scmdm_jax.data.tokenizers.files import Files, damaged
 from scmdm_jax.data.tokenizers.protocol import quoted
@@ -116,8 +117,8 @@ def _from_merges(files: Files, config: dict[str, Any], where: str) -> dict[str, 
     )
   data = tokenizer_files.read_bytes(files, tokenizer_files.MERGES, where)
   try:
-    lines = data.decode().split('\n')
-  except UnicodeDecodeError as e:
+    lines = reading.decode(data, tokenizer_files.MERGES).split('\n')
+  except reading.NotText as e:
     raise damaged(where, tokenizer_files.MERGES, e) from e
   rules = [x for x in map(str.rstrip, lines) if x and not x.startswith('#version')]
   merges = [rule.split(' ') for rule in rules]

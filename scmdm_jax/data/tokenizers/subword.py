@@ -234,7 +234,11 @@ def _check_mask(definition: Definition, mask_id: int, vocab_size: int) -> None:
     )
   for role in ('bos', 'eos', 'pad', 'unk'):
     if getattr(definition, f'{role}_id') == mask_id:
-      raise BadInput(f'{where}, which is its {role} token; wanted an id of its own')
+      without = ', or no pad_token: eos pads then' if role == 'pad' else ''
+      raise BadInput(
+        f'{where}, which is its {role} token; wanted an id of its own: name another '
+        f'{role}_token in tokenizer_config.json beside it{without}'
+      )
   if mask_id in definition.vocabulary and mask_id not in definition.added:
     raise BadInput(
       f'{where}, which is the ordinary token {quoted(definition.vocabulary[mask_id])}; '

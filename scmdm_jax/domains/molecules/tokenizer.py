@@ -43,6 +43,7 @@ class SmilesTokenizer:
 
   def __init__(self):
     self._pieces = re.compile(self.pattern, re.DOTALL)
+    self._unclosed = re.compile(self.pattern.partition('|')[2], re.DOTALL)
     specials = {self.bos_id, self.eos_id, self.mask_id, self.pad_id, self.unk_id}
     self._ids = {token: i for i, token in enumerate(self.tokens) if i not in specials}
     definition = json.dumps([self.name, self.tokens, self.pattern])
@@ -55,7 +56,7 @@ class SmilesTokenizer:
 
   def encode_text(self, text: str) -> np.ndarray:
     """Ids of the pieces, int32 `[N]`; `<unk>` for those outside the vocabulary."""
-    pieces = self._pieces.findall(text)
+    pieces = self._split(text)
     return np.array([self._ids.get(piece, self.unk_id) for piece in pieces], np.int32)
 
   def encode(self, text: str, length: int) -> np.ndarray:
@@ -95,7 +96,7 @@ class SmilesTokenizer:
     """
     closed = text.endswith('$')
     ids = []
-    for piece in self._pieces.findall(text.removesuffix('$')):
+    for piece in self._split(text.removesuffix('$')):
       if piece != '_' and piece not in self._ids:
         raise BadInput(
           f'prompt {quoted(text)}: {piece!r} is not in the vocabulary of '
@@ -122,6 +123,14 @@ class SmilesTokenizer:
     """
     values = check_ids(ids, self.vocab_size)
     return ''.join(self.tokens[i] for i in values if i not in self.invisible_ids)
+
+  def _split(self, text: str) -> list[str]:
+    """The pieces of a text, in a time that grows with its length only."""
+    # A bracket that nothing closes would be followed to the end of the text, each anew.
+    closed = text.rfind(']') + 1
+    head, rest = text[:closed], text[closed:]
+    # Pieces do not reach across: a bracket is the only one that ends there.
+    return [*self._pieces.findall(head), *self._unclosed.findall(rest)]
 
   def _check_length(self, text: str, count: int, length: int) -> None:
     if count > length - 2:

@@ -10,7 +10,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scmdm_jax.data.tokenizers import from_files
+from scmdm_jax.data.tokenizers import from_files, from_files_for_new_model
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
 
@@ -419,3 +419,18 @@ def test_any_text_comes_back_from_the_ids_of_bytes(text, pad):
   ids = tokenizer.encode_text(text)
   assert not {tokenizer.mask_id, *tokenizer.invisible_ids} & set(ids.tolist())
   assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_files_with_marks_and_line_ends_of_any_system(end, encoding):
+  bpe = tiny.bpe(added_tokens=tiny.added(len(tiny.bpe_vocabulary())))
+  for files in (merge_files(), tiny.files(bpe)):
+    wanted = from_files_for_new_model(files, causal=False, where='here')
+    other = {
+      name: content.decode().replace('\n', end).encode(encoding)
+      for name, content in files.items()
+    }
+    found = from_files_for_new_model(other, causal=False, where='here')
+    assert found.fingerprint == wanted.fingerprint
+    assert found.tokens == wanted.tokens

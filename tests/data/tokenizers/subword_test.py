@@ -174,7 +174,10 @@ def test_a_padded_embedding_leaves_ids_undefined():
     ),
     ({'mask_id': EOS, 'mask_token': None}, f'is {EOS}, which is its eos token'),
     ({'mask_id': BOS, 'mask_token': None}, f'is {BOS}, which is its bos token'),
-    ({'mask_id': PAD, 'mask_token': None}, f'is {PAD}, which is its pad token'),
+    (
+      {'mask_id': PAD, 'mask_token': None},
+      f'is {PAD}, which is its pad token; wanted an id of its own: name',
+    ),
     ({'mask_id': EOS}, f'is {EOS}, that of the tokenizer {MASK}; wanted the same'),
     ({'mask_id': 3, 'mask_token': None}, "which is the ordinary token '"),
     ({'mask_id': 9999, 'mask_token': None}, f'is 9999; wanted one of its {FIRST + 6}'),

@@ -1,8 +1,12 @@
 import hashlib
 import json
+import re
+import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.errors import BadInput
@@ -116,3 +120,21 @@ def test_a_text_alone_is_the_inside_of_the_frame():
   framed = TOKENIZER.encode(text, 16)
   np.testing.assert_array_equal(TOKENIZER.encode_text(text), framed[1:7])
   assert TOKENIZER.encode_text('').shape == (0,)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from('[]CBrl%1(='), max_size=30))
+def test_pieces_are_those_of_the_pattern(text):
+  tokenizer = SmilesTokenizer()
+  assert tokenizer._split(text) == re.findall(tokenizer.pattern, text, re.DOTALL)
+
+
+@pytest.mark.parametrize('unit', ['[', ']', '[C', '%', 'B', '[]', 'C'])
+def test_time_grows_with_the_length_only(unit):
+  seconds = []
+  for count in (50_000, 400_000):
+    start = time.process_time()
+    SmilesTokenizer().encode_text(unit * count)
+    seconds.append(time.process_time() - start)
+  # Eight times as long: 8 if linear, 64 if quadratic.
+  assert seconds[1] < 24 * seconds[0] + 0.2

@@ -1,6 +1,11 @@
-import pytest
+import re
+import time
 
-from scmdm_jax.domains.text.detokenize import detokenize
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from scmdm_jax.domains.text.detokenize import _tightened, detokenize
 
 # Each left side is written as the published set writes it; each right side by hand.
 CASES = [
@@ -42,3 +47,25 @@ def test_scientific_papers_are_read_by_both_rules():
 def test_no_rule_is_undone_by_a_backslash_in_the_text():
   # A replacement is inserted as it is, not read as a pattern.
   assert detokenize('wikitext', r'( \1 \g<0> )') == r'(\1 \g<0>)'
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from('()"x \n\u2003\x1c'), max_size=20))
+def test_brackets_are_tightened_as_the_published_pattern_does(text):
+  for a, b in (('(', ')'), ('"', '"')):
+    pattern = rf'{re.escape(a)}\s*([^{re.escape(b)}]*?)\s*{re.escape(b)}'
+    assert _tightened(a, b, text) == re.sub(pattern, rf'{a}\1{b}', text)
+
+
+@pytest.mark.parametrize('name', ['wikitext', 'ptb', 'lm1b', 'lambada', 'arxiv'])
+@pytest.mark.parametrize(
+  'unit', [' ', '( ', '(', '" ', "' x", '[ ', ' . ', ' N', '= ', 'a']
+)
+def test_time_grows_with_the_length_only(name, unit):
+  seconds = []
+  for count in (10_000, 80_000):
+    start = time.process_time()
+    detokenize(name, f'see ( {unit * count}x')
+    seconds.append(time.process_time() - start)
+  # Eight times as long: 8 if linear, 64 if quadratic.
+  assert seconds[1] < 24 * seconds[0] + 0.1

@@ -8,7 +8,8 @@ import pytest
 
 from scmdm_jax.domains.text import mauve
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 
 
 def area_by_hand(p, q, points=20_000):

@@ -17,7 +17,8 @@ from scmdm_jax.data.tokenizers import files_at, from_files_for_new_model
 from scmdm_jax.data.tokenizers.training import train_sentencepiece
 from scmdm_jax.domains import registry
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import scoring
 from scmdm_jax.settings.options import DataSettings
 from tests import tiny_run

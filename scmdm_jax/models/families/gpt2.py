@@ -5,13 +5,46 @@ embeddings; norm statistics, softmax and logits are float32. Legend: `B` batch,
 `L` length, `V` vocabulary, `D` width.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.models.attention import attend
-from scmdm_jax.models.description import GPT2Config
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.family import (
+  Family,
+  Field,
+  ModelType,
+  Row,
+  Same,
+  check_heads,
+  check_sizes,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GPT2Config:
+  """Sizes of GPT-2: causal, learned positions, tied embeddings."""
+
+  vocab_size: int
+  length: int
+  hidden_dim: int
+  num_blocks: int
+  num_heads: int
+  mlp_dim: int
+  norm_eps: float = 1e-5
+
+  def __post_init__(self):
+    check_sizes(self)
+    check_heads(self.hidden_dim, self.num_heads, rotary=False)
+
+  @property
+  def causal(self) -> bool:
+    """Whether a position sees only what stands before it: always."""
+    return True
 
 
 def _layer_norm(config: GPT2Config) -> nn.LayerNorm:
@@ -116,3 +149,64 @@ class GPT2(nn.Module):
   def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:
     """Raw logits float32 [B, L, V]."""
     return self.logits(self.encode(self.embed(tokens), sigma))
+
+
+def _plain(config: dict, model_type: str) -> dict:
+  """Another name of the tanh form of GELU, and the old name of the length."""
+  del model_type
+  if config.get('activation_function') == 'gelu_pytorch_tanh':
+    del config['activation_function']
+  if 'n_ctx' in config:
+    config.setdefault('n_positions', config['n_ctx'])
+  return config
+
+
+def _ignored(sizes: GPT2Config) -> dict[str, tuple[int, ...]]:
+  ignored: dict[str, tuple[int, ...]] = {}
+  for i in range(sizes.num_blocks):
+    ignored[f'h.{i}.attn.bias'] = (1, 1, sizes.length, sizes.length)
+    ignored[f'h.{i}.attn.masked_bias'] = ()
+  ignored['lm_head.weight'] = (sizes.vocab_size, sizes.hidden_dim)
+  return ignored
+
+
+FAMILY = Family(
+  name='gpt2',
+  module=GPT2,
+  sizes=GPT2Config,
+  layers={
+    # The vocabulary of 50257 divides by no useful number.
+    'wte': Row('wte', P(None, 'fsdp')),
+    'wpe': Row('wpe', P(None, 'fsdp')),
+    'h_*/ln_1': Row('h.*.ln_1'),
+    'h_*/attn/c_attn': Row('h.*.attn.c_attn', P('fsdp', None)),
+    'h_*/attn/c_proj': Row('h.*.attn.c_proj', P('fsdp', None)),
+    'h_*/ln_2': Row('h.*.ln_2'),
+    'h_*/mlp/c_fc': Row('h.*.mlp.c_fc', P('fsdp', 'tensor'), P('tensor')),
+    'h_*/mlp/c_proj': Row('h.*.mlp.c_proj', P('tensor', 'fsdp')),
+    'ln_f': Row('ln_f'),
+  },
+  model_types=(ModelType('gpt2', 'GPT2LMHeadModel'),),
+  fields=(
+    Field('vocab_size', 'vocab_size', int),
+    Field('n_positions', 'length', int),
+    Field('n_embd', 'hidden_dim', int),
+    Field('n_layer', 'num_blocks', int),
+    Field('n_head', 'num_heads', int),
+    Field('n_inner', 'mlp_dim', int, Same('n_embd', 4)),
+    Field('layer_norm_epsilon', 'norm_eps', float, 1e-5),
+  ),
+  fixed={
+    'activation_function': 'gelu_new',
+    'scale_attn_weights': True,
+    'scale_attn_by_inverse_layer_idx': False,
+    'reorder_and_upcast_attn': False,
+    'add_cross_attention': False,
+    'tie_word_embeddings': True,
+  },
+  table='wte',
+  transposed=False,  # Conv1D.
+  prefix='transformer.',  # Of files that hold more than the bare model.
+  plain=_plain,
+  ignored=_ignored,
+)

@@ -7,20 +7,70 @@ noise level, norm statistics, rotations, softmax and logits are float32. Legend:
 batch, `L` length, `V` vocabulary with the mask, `D` width, `C` conditioning width.
 """
 
+import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.models.attention import attend
-from scmdm_jax.models.description import DiTConfig
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.family import (
+  Family,
+  Field,
+  ModelType,
+  Row,
+  check_grid,
+  check_heads,
+  check_sizes,
+)
 from scmdm_jax.models.rotary import rotate, rotate_in_grid
 
 _FREQUENCIES = 256
 _ROTARY_BASE = 10000.0
 _NORM_EPS = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class DiTConfig:
+  """Sizes of the diffusion transformer of MDLM (arXiv 2406.07524) and UDLM."""
+
+  vocab_size: int  # Columns of the output layer, the mask among them.
+  length: int  # Longest sequence, in tokens.
+  hidden_dim: int
+  num_blocks: int
+  num_heads: int
+  cond_dim: int  # Width of the conditioning vector that drives adaLN.
+  mlp_ratio: int = 4
+  time_conditioning: bool = False  # False: the network sees sigma = 0 always.
+  num_classes: int = 0  # Above 0: a class is an input; class `num_classes` is "none".
+  # Channels, height and width of what stands behind the first token, in this order: its
+  # positions are those of an image. (): positions are those of a text.
+  grid: tuple[int, ...] = ()
+  # Above 0: a position attends to so many on either side, and to the first one, which
+  # attends to all (see `attention.attend`); 0: all to all.
+  window: int = 0
+
+  def __post_init__(self):
+    object.__setattr__(self, 'grid', tuple(self.grid))
+    check_sizes(self, from_zero=('num_classes', 'window'))
+    check_heads(self.hidden_dim, self.num_heads)
+    check_grid(self.grid, self.length)
+    if self.grid and self.hidden_dim // self.num_heads < 8:
+      raise ValueError(
+        f'grid is {self.grid}, and hidden_dim {self.hidden_dim} over num_heads '
+        f'{self.num_heads} is below 8; wanted wider heads, which turn by three '
+        'coordinates'
+      )
+
+  @property
+  def causal(self) -> bool:
+    """Whether a position sees only what stands before it: never."""
+    return False
 
 
 def _layer_norm() -> nn.LayerNorm:
@@ -196,3 +246,94 @@ class DiT(nn.Module):
   def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:
     """Raw logits [B, L, V]: what MDLM's `forward` returns."""
     return self.logits(self.encode(self.embed(tokens), sigma))
+
+
+def _plain(config: dict[str, Any], model_type: str) -> dict[str, Any]:
+  """UDLM's default, and no classes without classifier-free guidance."""
+  if model_type == 'udlm':
+    config.setdefault('time_conditioning', True)
+  guided = config.get('cfg', False)
+  if not isinstance(guided, bool):
+    raise ValueError(f'cfg is {guided!r}; wanted a bool')
+  if not guided:
+    config['cfg_num_classes'] = 0
+  return config
+
+
+def _buffers(sizes: DiTConfig) -> dict[str, np.ndarray]:
+  size = sizes.hidden_dim // sizes.num_heads
+  inv_freq = _ROTARY_BASE ** (-np.arange(0, size, 2, dtype=np.float64) / size)
+  return {'backbone.rotary_emb.inv_freq': inv_freq.astype(np.float32)}
+
+
+def _notes(sizes: DiTConfig) -> tuple[str, ...]:
+  if not sizes.grid:
+    return ()
+  return (
+    f'Positions: of an image, {" x ".join(map(str, sizes.grid))} (channels, rows, '
+    'columns) behind the first token; code that does not know `grid` reads a text',
+  )
+
+
+def _seen(sizes: DiTConfig, length: int) -> int:
+  """With a window, blocks see three of themselves and the first position."""
+  return min(length, 3 * sizes.window + 1) if sizes.window else length
+
+
+# The names of kuleshov-group's MDLM and UDLM.
+FAMILY = Family(
+  name='mdlm',
+  module=DiT,
+  sizes=DiTConfig,
+  layers={
+    'vocab_embed/embedding': Row('backbone.vocab_embed.embedding', P('tensor', 'fsdp')),
+    'sigma_map/mlp_0': Row('backbone.sigma_map.mlp.0'),
+    'sigma_map/mlp_2': Row('backbone.sigma_map.mlp.2'),
+    'cond_map/embedding_table/embedding': Row(
+      'backbone.cond_map.embedding_table.weight'
+    ),
+    'blocks_*/norm1': Row('backbone.blocks.*.norm1'),
+    'blocks_*/attn_qkv': Row('backbone.blocks.*.attn_qkv', P('fsdp', None)),
+    'blocks_*/attn_out': Row('backbone.blocks.*.attn_out', P('fsdp', None)),
+    'blocks_*/norm2': Row('backbone.blocks.*.norm2'),
+    'blocks_*/mlp_0': Row('backbone.blocks.*.mlp.0', P('fsdp', 'tensor'), P('tensor')),
+    'blocks_*/mlp_2': Row('backbone.blocks.*.mlp.2', P('tensor', 'fsdp')),
+    'blocks_*/adaLN_modulation': Row(
+      'backbone.blocks.*.adaLN_modulation', P(None, 'fsdp')
+    ),
+    'output_layer/norm_final': Row('backbone.output_layer.norm_final'),
+    'output_layer/linear': Row(
+      'backbone.output_layer.linear', P('fsdp', 'tensor'), P('tensor')
+    ),
+    'output_layer/adaLN_modulation': Row(
+      'backbone.output_layer.adaLN_modulation', P(None, 'fsdp')
+    ),
+  },
+  model_types=(
+    ModelType('mdlm', 'MDLM', mask='last'),
+    # Trained without a mask; a file may name one.
+    ModelType('udlm', 'UDLM', noise='uniform'),
+  ),
+  fields=(
+    Field('vocab_size', 'vocab_size', int),
+    Field('model_length', 'length', int),
+    Field('hidden_dim', 'hidden_dim', int),
+    Field('n_blocks', 'num_blocks', int),
+    Field('n_heads', 'num_heads', int),
+    Field('cond_dim', 'cond_dim', int),
+    Field('mlp_ratio', 'mlp_ratio', int, 4),
+    Field('time_conditioning', 'time_conditioning', bool, False),
+    Field('cfg_num_classes', 'num_classes', int, 0),
+    Field('grid', 'grid', tuple, (), quiet=True),
+    Field('window', 'window', int, 0, quiet=True),
+  ),
+  table='vocab_embed/embedding',
+  head='output_layer/linear',
+  per_example=('adaLN_modulation', 'sigma_map', 'cond_map'),
+  objectives=('masked',),
+  plain=_plain,
+  extra=lambda sizes: {'cfg': sizes.num_classes > 0, 'dropout': 0.0},
+  buffers=_buffers,
+  notes=_notes,
+  seen=_seen,
+)

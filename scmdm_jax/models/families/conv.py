@@ -6,17 +6,55 @@ a sequence or as an image, and averaged over what is left of positions. Legend: 
 batch, `L` length, `C` classes, `D` features, `E` width of an embedding.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from scmdm_jax.models.description import ConvConfig, ModelDescription
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.family import (
+  Family,
+  Field,
+  ModelType,
+  Row,
+  check_grid,
+  check_sizes,
+)
 
 _STRIDE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvConfig:
+  """Sizes of a convolutional classifier of rows that begin with their class."""
+
+  vocab_size: int
+  length: int  # Tokens of a row, its class among them.
+  hidden_dim: int  # Features.
+  num_blocks: int  # Stages, each of which halves the positions.
+  embedding_dim: int
+  kernel_size: int
+  first_class: int  # Id of class 0; the ids of the others follow.
+  num_classes: int
+  # Channels, height and width of what follows the class; (): it is a sequence.
+  grid: tuple[int, ...] = ()
+
+  def __post_init__(self):
+    object.__setattr__(self, 'grid', tuple(self.grid))
+    check_sizes(self, from_zero=('first_class',))
+    last = self.first_class + self.num_classes
+    if self.num_classes < 2 or last > self.vocab_size:
+      raise ValueError(
+        f'classes have ids {self.first_class} to {last - 1}; wanted at least two, '
+        f'inside the vocabulary of {self.vocab_size}'
+      )
+    check_grid(self.grid, self.length)
+
+  @property
+  def causal(self) -> bool:
+    """Whether a position sees only what stands before it: never."""
+    return False
 
 
 class Stage(nn.Module):
@@ -74,38 +112,35 @@ class Conv(nn.Module):
     return self.logits(self.features(tokens))
 
 
-class Classifier(NamedTuple):
-  """A classifier with its parameters bound.
-
-  features: rows int32 [B, L] -> float32 [B, D].
-  logits: rows int32 [B, L] -> class scores float32 [B, C].
-  """
-
-  features: Callable[[jax.Array], jax.Array]
-  logits: Callable[[jax.Array], jax.Array]
-
-
-def bind(
-  params: Any, description: ModelDescription, execution: Execution | None = None
-) -> Classifier:
-  """Plain functions of `params`, the tree of `denoiser.init_params`.
-
-  Raises:
-    ValueError: not a classifier.
-  """
-  arch = description.architecture
-  if not isinstance(arch, ConvConfig):
-    raise ValueError(f'found a {type(arch).__name__}; wanted a ConvConfig')
-  execution = execution or Execution()
-  weights = params['backbone']
-  if execution.dtype:
-    weights = jax.tree.map(lambda p: p.astype(execution.dtype), weights)
-  module = Conv(arch, execution)
-
-  def apply(tokens: jax.Array, method: str) -> jax.Array:
-    result: Any = module.apply({'params': weights}, tokens, method=method)
-    return result
-
-  return Classifier(
-    lambda tokens: apply(tokens, 'features'), lambda tokens: apply(tokens, '__call__')
-  )
+# Our own files: kernels [..., in, out]. A judge is small, and whole on every device.
+FAMILY = Family(
+  name='conv',
+  module=Conv,
+  sizes=ConvConfig,
+  layers={
+    'embed': Row('embed'),
+    'stages_*/down': Row('stages.*.down'),
+    'stages_*/norm': Row('stages.*.norm'),
+    'stages_*/mix': Row('stages.*.mix'),
+    'norm_final': Row('norm_final'),
+    'head': Row('head'),
+  },
+  model_types=(ModelType('conv', 'ConvClassifier'),),
+  fields=(
+    Field('vocab_size', 'vocab_size', int),
+    Field('length', 'length', int),
+    Field('hidden_dim', 'hidden_dim', int),
+    Field('n_blocks', 'num_blocks', int),
+    Field('embedding_dim', 'embedding_dim', int),
+    Field('kernel_size', 'kernel_size', int),
+    Field('first_class', 'first_class', int, 0),
+    Field('n_classes', 'num_classes', int),
+    Field('grid', 'grid', tuple, (), quiet=True),
+  ),
+  transposed=False,
+  objectives=('classify',),
+  new=lambda offered: {
+    'first_class': offered['class_ids'][0],
+    'num_classes': len(offered['class_ids']),
+  },
+)
