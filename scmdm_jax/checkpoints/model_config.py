@@ -2,9 +2,9 @@
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
 project has none, `mlp_ratio`, `causal`, `grid`, `window`, `tokenizer`,
-`self_conditioning`, `framing`) have defaults that make other projects' files mean what
-they mean there. A field that is null counts as absent. What changes the numbers and is
-not computed here is refused by name.
+`self_conditioning`, `framing`, `undefined_ids`) have defaults that make other projects'
+files mean what they mean there. A field that is null counts as absent. What changes the
+numbers and is not computed here is refused by name.
 """
 
 import dataclasses
@@ -14,6 +14,20 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.models.family import REQUIRED, Family, Same
+
+# Ways to scale rotary positions that by a factor of 1 change nothing, and what they are
+# told beside it.
+_SCALINGS = ('default', 'linear', 'dynamic', 'llama3', 'yarn')
+_OF_SCALINGS = frozenset(
+  {
+    'original_max_position_embeddings',
+    'low_freq_factor',
+    'high_freq_factor',
+    'beta_fast',
+    'beta_slow',
+  }
+)
+_ROPE = ('rope_theta', 'partial_rotary_factor')
 
 
 def _model_types() -> dict[str, Family]:
@@ -91,9 +105,9 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       family=family.name,
       noise=kind.noise,
       framing=_value(config, 'framing', str, '', path),
-      undefined_ids=(padding,) if padding[0] != padding[1] else (),
+      undefined_ids=_undefined(config, padding, path),
     )
-  except ValueError as e:
+  except (ValueError, TypeError) as e:
     raise BadInput(f'{path}: {e}') from e
 
 
@@ -102,7 +116,7 @@ def config_from_description(
 ) -> dict[str, Any]:
   """Inverse of `description_from_config`, with the fields other projects expect.
 
-  Fingerprint and undefined ids have no field: they follow from the tokenizer's files.
+  The fingerprint has no field: it follows from the tokenizer's files.
 
   Args:
     description: the model.
@@ -133,7 +147,11 @@ def config_from_description(
   }
   if description.framing:
     config['framing'] = description.framing
-  wanted = dataclasses.replace(description, fingerprint='', undefined_ids=())
+  if ranges := description.undefined_ids:
+    config['undefined_ids'] = [list(ids) for ids in ranges]
+    if 'embedding_size' in config and ranges[-1][1] == arch.vocab_size:
+      config['vocab_size'] = ranges[-1][0]
+  wanted = dataclasses.replace(description, fingerprint='')
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(
       f'the {description.family} layout cannot say what this model is: '
@@ -156,19 +174,44 @@ def _plain(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
   # Transformers 5 moved what there is to say of rotary positions into one object.
-  rope = _value(config, 'rope_parameters', dict, {}, path)
-  config |= {field: value for field, value in rope.items() if value is not None}
+  for name in ('rope_scaling', 'rope_parameters'):
+    rope = _value(config, name, dict, {}, path)
+    plain = _plain_rope(rope)
+    if plain is not None:
+      config = {n: v for n, v in config.items() if n != name} | plain
+    elif name == 'rope_parameters':
+      raise BadInput(
+        f'{path}: rope_parameters is {str(rope)[:200]}; only positions of rope_type '
+        "'default' are computed, with rope_theta"
+      )
   for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
     if config.get(field, wanted) != wanted:
       raise BadInput(
         f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
       )
-  unknown = sorted(rope.keys() - {'rope_type', 'rope_theta', 'partial_rotary_factor'})
-  if unknown:
-    raise BadInput(
-      f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
-    )
   return config
+
+
+def _plain_rope(rope: dict[str, Any]) -> dict[str, Any] | None:
+  """What an object says of rotary positions if it scales nothing; else None."""
+  left = {name: value for name, value in rope.items() if value is not None}
+  kind = [left.pop(n) for n in ('rope_type', 'type') if n in left] or ['default']
+  plain = {n: left.pop(n) for n in _ROPE if n in left}
+  factor = left.pop('factor', 1 if kind[0] == 'default' else None)
+  if kind[0] not in _SCALINGS or factor != 1 or left.keys() - _OF_SCALINGS:
+    return None
+  return plain
+
+
+def _undefined(
+  config: dict[str, Any], padding: tuple[int, int], path: str
+) -> tuple[tuple[int, int], ...]:
+  """Ranges of ids without a token: as written, or the rows of a longer table."""
+  written = _value(config, 'undefined_ids', list, [], path)
+  if not all(isinstance(ids, list) and len(ids) == 2 for ids in written):
+    raise BadInput(f'{path}: undefined_ids is {written!r:.200}; wanted pairs of ids')
+  default = (padding,) if padding[0] != padding[1] else ()
+  return tuple((start, stop) for start, stop in written) or default
 
 
 def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]:

@@ -28,7 +28,12 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
+from scmdm_jax.settings.options import (
+  CHECKPOINT_TOKENIZER,
+  DataSettings,
+  MethodSettings,
+  Settings,
+)
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -309,7 +314,10 @@ def origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
     base: `opening.base_origin` of it.
   """
   method, options = settings.method, settings.train
+  # What lay beside the base still holds unless its tokens mean something else now.
+  own = settings.data.tokenizer == CHECKPOINT_TOKENIZER
   return {
+    'carried': base.get('carried', {}) if own else {},
     'base': settings.checkpoint,
     'base_license': base.get('license', ''),
     'imported_from': base.get('imported_from', ''),

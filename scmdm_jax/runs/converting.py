@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.checkpoints import (
+  carried,
   disk,
   layouts,
   model_card,
@@ -21,6 +22,7 @@ from scmdm_jax.checkpoints import (
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.errors import DamagedData
 from scmdm_jax.models.description import ModelDescription
 
 
@@ -39,17 +41,24 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   Raises:
     BadInput: not such a source (all tensors that do not fit are listed at once), a
       tokenizer that does not fit it, or `workdir` is not empty.
-    DamagedData: a file of the source is truncated or altered.
+    DamagedData: a file of the source is truncated or altered, or a weight is NaN or
+      infinite.
   """
   path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
   opened, description, files, entries = _checked(source)
-  origin = {'imported_from': source, 'license': _license(opened.where)}
+  origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
+  if opened.where.is_dir():  # A GGUF file has nothing beside it.
+    origin['carried'] = carried.collect(opened.config, opened.where, tuple(files))
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
     writer.add_tokenizer(files)
     for name, entry in entries.items():
       value = entry.from_file(opened.read(name))
+      if not np.isfinite(value).all():
+        raise DamagedData(
+          f'{source}: tensor {name!r} has NaN or infinity; wanted finite weights'
+        )
       parameters, size = parameters + value.size, size + value.nbytes
       writer.add(entry.path, value)
   return {
@@ -87,11 +96,37 @@ def _checked(source: str):
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))
+  description = _untied(opened, description)
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
   entries = layouts.check(description, shapes, source)
   files = opened.tokenizer_files()
   description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries
+
+
+def _untied(opened: Any, description: ModelDescription) -> ModelDescription:
+  """The description with a head of its own where the file's is unlike its table.
+
+  As transformers 5 does: what `config.json` calls tied is only so if a head that is in
+  the file, too, is a copy of the table.
+  """
+  arch, record = description.architecture, description.record
+  rows = record.row(f'{record.head}/kernel'), record.row(f'{record.table}/embedding')
+  if not getattr(arch, 'tied', False) or None in rows:
+    return description
+  names = {name.removeprefix(record.prefix): name for name in opened.tensors}
+  head, table = (names.get(row[0]) for row in rows if row is not None)
+  if head is None or table is None:
+    return description
+  if opened.tensors[head].shape != opened.tensors[table].shape or np.array_equal(
+    np.asarray(opened.read(head), np.float32),
+    np.asarray(opened.read(table), np.float32),
+  ):
+    return description
+  sizes: Any = arch
+  return dataclasses.replace(
+    description, architecture=dataclasses.replace(sizes, tied=False)
+  )
 
 
 def _open(source: pathlib.Path) -> Any:

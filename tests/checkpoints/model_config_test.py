@@ -72,6 +72,31 @@ def test_configs_as_published(config, description):
   assert description_from_config(config | nulls, 'c') == description
 
 
+@pytest.mark.parametrize('config', [LLAMA_CONFIG, QWEN2_CONFIG, DREAM_CONFIG])
+@pytest.mark.parametrize('field', ['rope_scaling', 'rope_parameters'])
+@pytest.mark.parametrize(
+  'rope',
+  [
+    {},
+    {'rope_type': 'default'},
+    {'type': 'default'},
+    {'rope_type': 'default', 'factor': 1.0},
+    {'rope_type': None, 'factor': None, 'attention_factor': None},
+    {'rope_type': 'default', 'rope_theta': None, 'partial_rotary_factor': None},
+    {'rope_type': 'default', 'partial_rotary_factor': 1.0},
+    {'type': 'linear', 'factor': 1.0},
+    {'type': 'linear', 'rope_type': 'linear', 'factor': 1},
+    {'rope_type': 'dynamic', 'factor': 1.0, 'original_max_position_embeddings': 12},
+    {'rope_type': 'llama3', 'factor': 1.0, 'low_freq_factor': 1, 'high_freq_factor': 4},
+  ],
+  ids=str,
+)
+def test_rotary_positions_that_scale_nothing_are_the_default(config, field, rope):
+  assert description_from_config(config | {field: rope}, 'c') == (
+    description_from_config(config, 'c')
+  )
+
+
 def test_llama_defaults_and_new_rope_field():
   config = LLAMA_CONFIG | {
     'rope_parameters': {'rope_type': 'default', 'rope_theta': 5e5}
@@ -161,6 +186,9 @@ OF_OURS = [
   ModelDescription(DIT, 4, '', 'mlp', noise='uniform'),
   ModelDescription(DIT, 4, '', framing='start_end'),
   ModelDescription(LLAMA, None, '', framing='none'),
+  ModelDescription(DIT, 4, '', undefined_ids=((2, 3), (7, 11))),
+  ModelDescription(LLADA, 3, '', family='llada', undefined_ids=((8, 11),)),
+  ModelDescription(dataclasses.replace(GPT2, tied=False), None, ''),
   ModelDescription(dataclasses.replace(LLAMA, causal=False), 7, 'bytes', 'mlp'),
   ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', family='llada'),
 ]
@@ -238,11 +266,26 @@ def test_fingerprint_and_undefined_ids_stay_behind():
     (LLAMA_CONFIG, {'attention_bias': True}, 'attention_bias is True'),
     (LLAMA_CONFIG, {'mlp_bias': True}, 'mlp_bias is True'),
     (LLAMA_CONFIG, {'rope_scaling': {'factor': 2}}, 'rope_scaling is'),
-    (LLAMA_CONFIG, {'rope_parameters': {'rope_type': 'yarn'}}, "rope_type is 'yarn'"),
+    (
+      LLAMA_CONFIG,
+      {'rope_parameters': {'rope_type': 'yarn'}},
+      "rope_parameters is {'rope_type': 'yarn'}; only positions of rope_type 'default'",
+    ),
+    (LLAMA_CONFIG, {'rope_scaling': {'type': 'linear', 'factor': 2.0}}, 'rope_scaling'),
+    (LLAMA_CONFIG, {'rope_scaling': {'type': 'linear'}}, 'rope_scaling is'),
+    (LLAMA_CONFIG, {'rope_scaling': {'type': 'longrope', 'factor': 1}}, 'rope_scaling'),
+    (
+      LLAMA_CONFIG,
+      {'rope_scaling': {'type': 'yarn', 'factor': 1, 'mscale': 2}},
+      'rope',
+    ),
+    (MDLM_CONFIG, {'undefined_ids': [[3, 99]]}, 'undefined_ids has [3, 99)'),
+    (MDLM_CONFIG, {'undefined_ids': [3]}, 'undefined_ids is [3]; wanted pairs'),
+    (MDLM_CONFIG, {'undefined_ids': [['a', None]]}, 'c: '),
     (
       LLAMA_CONFIG,
       {'rope_parameters': {'full_attention': {'rope_theta': 1e4}}},
-      "rope_parameters has ['full_attention']",
+      "rope_parameters is {'full_attention'",
     ),
     (LLAMA_CONFIG, {'partial_rotary_factor': 0.5}, 'partial_rotary_factor is 0.5'),
     (LLAMA_CONFIG, {'hidden_act': 'gelu'}, "hidden_act is 'gelu'"),
