@@ -136,7 +136,7 @@ def _run(options: Options) -> dict | None:
 def main(argv: list[str]) -> int:
   """Returns the exit code: 0, 1 for a verdict of no, or that of the error."""
   logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')
-  # Libraries tell there, at length, what the one line of an error says.
+  # Libraries report there, at length, what the one line of an error says.
   logging.getLogger('absl').setLevel(logging.ERROR)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   try:

@@ -21,7 +21,7 @@ from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.runs.converting import import_model
-from scmdm_jax.runs.opening import Judge, load_judge
+from scmdm_jax.runs.opening import Model, load_causal_judge
 from scmdm_jax.runs.perplexity import (
   generative_perplexity,
   sample_parts,
@@ -89,7 +89,7 @@ def test_base_knows_molecules(tokens, tmp_path):
 
 def test_judge_tells_molecules_from_shuffled_ones(tokens, tmp_path):
   import_model(str(ASSETS / 'qm9_judge'), str(tmp_path / 'judge'))
-  judge = Judge(*store.load_model(tmp_path / 'judge'), TOKENIZER)
+  judge = Model(*store.load_model(tmp_path / 'judge'), TOKENIZER)
   rng = np.random.default_rng(0)
   shuffled = tokens.copy()
   for row in shuffled:
@@ -113,7 +113,7 @@ def own_tokenizer(name, path):
     vocab_size=description.architecture.vocab_size,
     where=name,
   )
-  return Judge(description, params, tokenizer)
+  return Model(description, params, tokenizer)
 
 
 def held_out(tokenizer, directory):
@@ -169,7 +169,7 @@ def test_mauve_tells_text_from_shuffled_text(tmp_path):
   assert SMOLLM2.submodule_search_locations
   tokenizer = own_tokenizer('text_judge', tmp_path / 'judge').tokenizer
   settings = resolve({'judge': SMOLLM2.submodule_search_locations[0]})
-  judge = load_judge(settings, tmp_path, tokenizer)
+  judge = load_causal_judge(settings, tmp_path, tokenizer)
   assert judge is not None
   tokens = held_out(tokenizer, tmp_path)[:128]
   rows, real = tokens[::2], tokens[1::2]

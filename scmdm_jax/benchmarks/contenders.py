@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,8 +16,8 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import opening
 from scmdm_jax.runs.drawing import compiled_sampler
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import new_model, sampler_of, schedule_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 
@@ -64,12 +63,10 @@ def _random_params(description: ModelDescription, seed: int) -> Any:
   return jax.tree.unflatten(tree, values)
 
 
-def bench_of(settings: Settings, directory: pathlib.Path, **sizes: int) -> Bench:
-  """The checkpoint, or a model of random weights with `benchmark.vocab_size` tokens."""
-  if settings.checkpoint:
-    description, params = opening.load_masked(
-      settings, directory, opening.run_tokenizer(settings, directory)
-    )
+def bench_of(settings: Settings, model: Model | None, **sizes: int) -> Bench:
+  """The model, or one of random weights with `benchmark.vocab_size` tokens."""
+  if model is not None:
+    description, params = model.description, model.params
   else:
     vocab_size = sizes.pop('vocab_size', settings.benchmark.vocab_size)
     length = sizes.get('length', settings.data.length)

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import math
-import pathlib
 import statistics
 import time
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, timing
 from scmdm_jax.runs.adapting import compiled_step, fresh_state
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings
 
@@ -166,10 +166,10 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
   }
 
 
-def measure_memory(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+def measure_memory(settings: Settings) -> dict[str, Any]:
   """Temporaries of the compiled samplers at `benchmark.memory_shape`; nothing runs."""
   batch, length = settings.benchmark.memory_shape
-  bench = bench_of(settings, directory, batch=batch, length=length)
+  bench = bench_of(settings, None, batch=batch, length=length)
   arguments = (bench.params, bench.keys, bench.x_init, jnp.float32(1))
   found = {}
   run: Any
@@ -235,7 +235,7 @@ def _stepper(step, state, arguments) -> Callable[[], Any]:
   return run
 
 
-def sweep(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+def sweep(settings: Settings, model: Model | None) -> dict[str, Any]:
   """Seconds of the self-conditioned sampler along T, B, L and V, and the exponent.
 
   The exponent is the slope of log time over log size, by least squares; FLOPs counted
@@ -247,13 +247,13 @@ def sweep(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     ('num_steps', options.step_counts),
     ('batch', options.batch_sizes),
     ('length', options.lengths),
-    ('vocab_size', () if settings.checkpoint else options.vocab_sizes),
+    ('vocab_size', () if model else options.vocab_sizes),
   ):
     if len(sizes) < 2:
       continue
     contenders, work = {}, []
     for size in sizes:
-      bench = bench_of(settings, directory, **{name: size})
+      bench = bench_of(settings, model, **{name: size})
       arguments = (bench.params, bench.keys, bench.x_init, jnp.float32(1))
       run = ours(bench, self_conditioning=True)
       contenders[str(size)] = functools.partial(run, *arguments)

@@ -30,8 +30,8 @@ def table(results: dict[str, Any]) -> str:
       f'{curve["exponent_of_flops"]:.2f}) over {curve["sizes"]}'
     )
   for name, figures in results.get('quality', {}).items():
-    told = {k: v for k, v in figures.items() if isinstance(v, float)}
-    measured = ', '.join(f'{k.replace("_", " ")} {v:.4g}' for k, v in told.items())
+    numbers = {k: v for k, v in figures.items() if isinstance(v, float)}
+    measured = ', '.join(f'{k.replace("_", " ")} {v:.4g}' for k, v in numbers.items())
     lines.append(
       f'{name}: {measured} ({figures["samples"]} samples, noise {figures["noise"]}, '
       f'{figures["evaluations"]} evaluations)'

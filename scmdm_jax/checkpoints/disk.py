@@ -156,7 +156,7 @@ def saving(
 
   Args:
     path: what is written, for the message.
-    complete_steps: the steps that are safe, told in the message.
+    complete_steps: the steps that are safe, named in the message.
   """
   try:
     yield

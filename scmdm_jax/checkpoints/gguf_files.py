@@ -1,4 +1,4 @@
-"""Causal models in GGUF files, told as a Hugging Face `config.json` and tensors.
+"""Causal models in GGUF files, read as a Hugging Face `config.json` and tensors.
 
 Names, shapes and the order of the rows become those of the safetensors layouts; sizes
 come from the file's fields, and a field that changes the numbers in a way that is not

@@ -162,7 +162,7 @@ class _Reader:
 
   def name(self) -> str:
     name = self.text()
-    if not name.isprintable():  # Names are told to the user's terminal.
+    if not name.isprintable():  # Names are shown on the user's terminal.
       raise self.damaged(f'has the name {name[:80]!r}; wanted readable characters')
     return name
 

@@ -10,7 +10,7 @@ from scmdm_jax.checkpoints import layouts
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.injection import INJECTIONS
 
-# The cache of Hugging Face's hub; nothing else in a path tells whose model it was.
+# The cache of Hugging Face's hub; nothing else in a path shows whose model it was.
 _HUB = re.compile(r'(?:^|/)models--([\w.-]+?)--([\w.-]+)(?:/|$)')
 _ORIGIN = {
   'base': 'Base',
@@ -39,7 +39,7 @@ def card(
 
   Args:
     description: the model.
-    origin: how it came about, as in `model.json`: 'base', 'imported_from' (paths, told
+    origin: how it came about, as in `model.json`: 'base', 'imported_from' (paths, given
       by their last part only), 'license', 'rate', 'steps', 'data' and the like.
     figures: what was measured, as in `evaluation.json`: numbers, nested at will.
   """
@@ -121,14 +121,14 @@ def _architecture(description: ModelDescription) -> str:
 
 def _told(origin: Mapping[str, Any]) -> dict[str, Any]:
   values = {}
-  for name, told in _ORIGIN.items():
+  for name, label in _ORIGIN.items():
     value = origin.get(name)
     if value is None or value == '':
       continue
     # A whole path says more of the machine than of the model.
     if name in ('base', 'imported_from'):
       value = _hub_name({name: value}) or str(value).rstrip('/').rpartition('/')[2]
-    values[told] = value
+    values[label] = value
   return values
 
 

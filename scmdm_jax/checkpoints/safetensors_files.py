@@ -232,11 +232,11 @@ def _check_index(
     name for name in {**found, **wanted} if found.get(name) != wanted.get(name)
   )
   if wrong:
-    told = []
+    examples = []
     for n in wrong:
       file = found[n].name if n in found else None
-      told.append(f'{n} (index: {weight_map.get(n)}, found in: {file})')
-    raise DamagedData(f'{index}: disagrees with the shards on {_some(told)}')
+      examples.append(f'{n} (index: {weight_map.get(n)}, found in: {file})')
+    raise DamagedData(f'{index}: disagrees with the shards on {_some(examples)}')
 
 
 def _some(names: list[str], most: int = 8) -> str:

@@ -301,6 +301,17 @@ def load_model(
     As `open_model`.
   """
   model = open_model(path, verify_below)
+  return model.description, load_params(model, dtype=dtype, place=place)
+
+
+def load_params(
+  model: StoredModel, *, dtype: Any = jnp.float32, place: Place | None = None
+) -> dict[str, Any]:
+  """All parameters of an opened checkpoint; the arguments are those of `load_model`.
+
+  Raises:
+    DamagedData: they cannot be read.
+  """
   wanted = model.params
   if dtype is not None:
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
@@ -313,7 +324,7 @@ def load_model(
   with disk.reading(model.directory / _PARAMS), context:
     params = ocp.load(str(model.directory / _PARAMS), wanted)
   _give_back_memory()
-  return model.description, params
+  return params
 
 
 def find_model(path: str | pathlib.Path) -> pathlib.Path:

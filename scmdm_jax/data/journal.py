@@ -1,4 +1,4 @@
-"""What a run found out about its data: kept for its metadata, said once.
+"""What a run found out about its data: kept for its metadata, printed once.
 
 As logs do, it lives beside the functions that read, so that they need not hand it up:
 which rule made a split, what was left out, how much of a text a tokenizer knows.
@@ -19,7 +19,7 @@ def note(name: str, value: Any, line: str) -> None:
 
 
 def say() -> None:
-  """Prints what was not said yet; a run calls it once its data are accepted."""
+  """Prints what was not printed yet; a run calls it once its data are accepted."""
   for line in _unsaid.values():
     print(line, file=sys.stderr, flush=True)
   _unsaid.clear()

@@ -45,7 +45,7 @@ class Documents:
   Attributes:
     key: name of the data set and the split, unlike that of any other.
     count: how many.
-    texts: reads them anew, in the order of the split.
+    texts: reads them again, in the order of the split.
   """
 
   key: str
@@ -192,7 +192,7 @@ def prepared(
     with locked(folder):
       for remains in folder.glob('incomplete.*'):
         shutil.rmtree(remains)
-      # TFDS tells standard output, which belongs to the results, of downloads.
+      # TFDS reports downloads on standard output, which belongs to the results.
       with contextlib.redirect_stdout(io.StringIO()):
         tfds.disable_progress_bar()
         # Does nothing if another process finished while this one waited.

@@ -73,17 +73,17 @@ def named(
   own = {path: _said((path.name,)) for path in files}
   if len(files) == 1 and len(own[files[0]]) > 1:
     return {}, ''  # One file of everything.
-  if all(len(said) == 1 for said in folders.values()):
+  if all(len(spelt) == 1 for spelt in folders.values()):
     found, rule = folders, 'folders name the split'
   else:
     found = {path: own[path] or folders[path] for path in files}
     rule = 'files name the split'
   if not any(found.values()):
     return {}, ''
-  for path, said in found.items():
-    if len(said) != 1:
+  for path, spelt in found.items():
+    if len(spelt) != 1:
       other = next((p for p in files if len(found[p]) == 1), path)
-      what = ' and '.join(sorted(said)) or 'no split'
+      what = ' and '.join(sorted(spelt)) or 'no split'
       raise BadInput(
         f'data.source {root}: {path.relative_to(root)} names {what}, and '
         f'{other.relative_to(root)} {" and ".join(sorted(found[other]))}; wanted every '

@@ -135,7 +135,7 @@ def _read_in_chunks(
   constrain = groups.placement.constrain_groups
 
   def gather(x: jax.Array) -> jax.Array:
-    """[B, L, ...] -> [C, G chunk, ...]."""
+    """Returns `x` [B, L, ...] in chunks, [C, G chunk, ...]."""
     rows = jax.vmap(lambda x, i: x[i])(groups.split(x), padded)
     rows = rows.reshape(groups.number, len(starts), chunk, *rows.shape[2:])
     if groups.number > 1:  # To `jax_debug_key_reuse` this is a use of keys.
@@ -143,7 +143,7 @@ def _read_in_chunks(
     return rows.reshape(len(starts), groups.number * chunk, *rows.shape[3:])
 
   def scatter(values: jax.Array) -> jax.Array:
-    """[C, G chunk, ...] -> [G, N, ...]."""
+    """Returns `values` [C, G chunk, ...] in their places, [G, N, ...]."""
     values = values.reshape(len(starts), groups.number, chunk, *values.shape[2:])
     values = jnp.swapaxes(values, 0, 1)
     values = constrain(_rows_of_groups(values))[:, : groups.size]
@@ -167,7 +167,7 @@ def _read_in_chunks(
 
 
 def _rows_of_groups(x: jax.Array) -> jax.Array:
-  """[G, C, chunk, ...] -> [G, C chunk, ...]."""
+  """Returns `x` [G, C, chunk, ...] as [G, C chunk, ...]."""
   return x.reshape(len(x), x.shape[1] * x.shape[2], *x.shape[3:])
 
 

@@ -32,7 +32,9 @@ def nelbo(
   mask_id: int,
   passes: int,
 ) -> jax.Array:
-  """Continuous-time NELBO per example in nats, float32 [B], one stratified time each.
+  """Returns the continuous-time NELBO per example in nats, float32 [B].
+
+  Every example has one time; the times of a batch are stratified.
 
   Times stop at T_MIN and visible tokens at t = 1 go unscored, as in MDLM: with the
   log-linear schedule the figure lies 0.1 % below a strict bound; `carried_nelbo` does
@@ -69,7 +71,7 @@ def carried_nelbo(
   num_steps: int,
   self_conditioning: bool = True,
 ) -> jax.Array:
-  """Negative ELBO in nats, float32 [B], of the chain that `sampling.sample` runs.
+  """Returns the NELBO in nats, float32 [B], of the chain that `sample` runs.
 
   A forward trajectory x_T, ..., x_1 is drawn; the sum over steps of
   (alpha_s - alpha_t) / (1 - alpha_t) * sum over masked of -log p(x_0 | x_t, c_t) is its
@@ -98,8 +100,10 @@ def carried_nelbo(
     if not self_conditioning:
       nll = readout.read_nll(network, hidden, x_0, masked, mask_id)
     else:
-      nll, told = readout.read_nll_and_signal(network, hidden, x_0, masked, mask_id)
-      signal = jnp.where(masked[..., None], told, signal)
+      nll, predicted = readout.read_nll_and_signal(
+        network, hidden, x_0, masked, mask_id
+      )
+      signal = jnp.where(masked[..., None], predicted, signal)
     return signal, reveal_probability(alpha_t, alpha_s) * nll.sum(-1)
 
   inputs = (alphas[:-1], alphas[1:], reverse_noise_levels(schedule, num_steps))

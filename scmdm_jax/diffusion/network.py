@@ -77,7 +77,7 @@ class Network(Protocol):
 
 
 def null_signal(network: Network, x_t: jax.Array) -> jax.Array:
-  """The signal of "nothing predicted yet": the zero vector, [B, L, D] float32.
+  """Returns the signal of "nothing predicted yet": zeros, float32 [B, L, D].
 
   Injections are linear or bias-free in the signal, so zero stays an exact zero behind
   them. Zero *logits* would not do: their softmax is the mean embedding.

@@ -33,7 +33,7 @@ def masked_nll(
   sigma: jax.Array,
   mask_id: int,
 ) -> jax.Array:
-  """-log p(x_0 | x_t, signal) at masked positions and 0 elsewhere, float32 [B, L].
+  """Returns -log p(x_0 | x_t, signal) where masked, 0 elsewhere, float32 [B, L].
 
   Args:
     network: see `network.Network`.
@@ -55,7 +55,7 @@ def predict_signal(
   sigma: jax.Array,
   mask_id: int,
 ) -> jax.Array:
-  """One evaluation at `x_t` under `signal`, as the signal of the next, [B, L, D].
+  """Evaluates at `x_t` under `signal`; returns the signal of the next, [B, L, D].
 
   The prediction comes from `frozen` (the same network with constant parameters), so it
   needs no gradient buffers; only a signal table of `network`'s own can learn from it.
@@ -73,7 +73,7 @@ def mixed_signal(
   mask_id: int,
   rate: float,
 ) -> jax.Array:
-  """The signal of a training batch: `rate` of the examples are conditioned, [B, L, D].
+  """Returns the signal of a training batch, `rate` of it conditioned, [B, L, D].
 
   The first ceil(rate B) examples get a first pass, the rest the null signal, and no
   work is spent on them; a fractional last example is conditioned with the probability
@@ -117,7 +117,7 @@ def diffusion_loss(
   rate: float,
   shown: float = 0.0,
 ) -> jax.Array:
-  """Continuous-time NELBO estimate in nats per token, float32 scalar.
+  """Returns an estimate of the continuous-time NELBO in nats per token, float32 [].
 
   E_t[ -alpha'(t) / (1 - alpha(t)) * sum over masked positions of -log p(x_0 | x_t, c) ]
   with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`.

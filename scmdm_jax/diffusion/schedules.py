@@ -61,12 +61,12 @@ class Polynomial:
 
 
 def noise_level(schedule: Schedule, t: jax.Array) -> jax.Array:
-  """Sigma = -log alpha(t) [...], the noise level of time-conditioned networks."""
+  """Returns sigma = -log alpha(t) [...], what time-conditioned networks are given."""
   return -jnp.log(jnp.maximum(schedule(t), jnp.finfo(jnp.float32).tiny))
 
 
 def nelbo_weight(schedule: Schedule, t: jax.Array) -> jax.Array:
-  """-alpha'(t) / (1 - alpha(t)) [...], the weight of masked positions in the NELBO.
+  """Returns -alpha'(t) / (1 - alpha(t)) [...], the NELBO's weight where masked.
 
   Finite everywhere: at t = 0 nothing is masked, so the weight multiplies an empty sum,
   and a large finite number keeps that product at zero.
@@ -77,7 +77,7 @@ def nelbo_weight(schedule: Schedule, t: jax.Array) -> jax.Array:
 
 
 def reverse_alphas(schedule: Schedule, num_steps: int) -> jax.Array:
-  """Alpha at the T + 1 times of a reverse chain, float32 [T + 1], rising from 0 to 1.
+  """Returns alpha at the T + 1 times of a reverse chain, float32, rising from 0 to 1.
 
   Times are evenly spaced from 1 to 0. The chain starts with every position masked, so
   its first alpha is 0 whatever the schedule's own value at t = 1: the masked fraction
@@ -88,7 +88,7 @@ def reverse_alphas(schedule: Schedule, num_steps: int) -> jax.Array:
 
 
 def reverse_noise_levels(schedule: Schedule, num_steps: int) -> jax.Array:
-  """Noise levels at the first T times of a reverse chain, float32 [T], falling.
+  """Returns noise levels at the first T times of a reverse chain, float32, falling.
 
   The schedule's own values: at t = 1 too, where the chain's alpha is 0 and -log alpha
   would be a number that no time-conditioned network has seen in training.
@@ -97,7 +97,7 @@ def reverse_noise_levels(schedule: Schedule, num_steps: int) -> jax.Array:
 
 
 def antithetic_times(key: jax.Array, batch: int, t_min: float) -> jax.Array:
-  """One time per example, stratified: t_i uniform in its own 1/B slice, float32 [B].
+  """Draws a time per example, each uniform in its own 1/B slice, float32 [B].
 
   The slices are dealt to the examples at random, then mapped to [t_min, 1]; MDLM,
   `antithetic_sampling`. The key is consumed.

@@ -42,7 +42,7 @@ class Ancestral(Strategy):
   final = True
 
   def start(self, keys, masked, schedule, num_steps):
-    """See `Strategy.start`."""
+    """Draws the step of every revealing; see `Strategy.start`."""
     plan = make_plan(masked, schedule, num_steps)
     u = uniform(keys, masked.shape[-1])
     step = jnp.searchsorted(plan.alphas[1:], u, side='right').astype(jnp.int32)
@@ -67,7 +67,7 @@ class FirstHitting(Strategy):
   final = True
 
   def start(self, keys, masked, schedule, num_steps):
-    """See `Strategy.start`; the schedule's own time does not matter, only alpha."""
+    """Draws the order of revealing and the times of all events; only alpha matters."""
     both = jax.vmap(jax.random.split)(keys)
     order = ranks_of(jnp.where(masked, uniform(both[:, 0], masked.shape[-1]), -1.0))
     plan = make_plan(masked, schedule, num_steps)
@@ -134,7 +134,7 @@ class ReMDM(Strategy):
     return self.rule == 'conf'
 
   def start(self, keys, masked, schedule, num_steps):
-    """See `Strategy.start`; 'loop' has alphas and noise levels of its own."""
+    """Returns the plan; 'loop' has alphas and noise levels of its own."""
     del keys
     plan = make_plan(masked, schedule, num_steps)
     if self.rule != 'loop':

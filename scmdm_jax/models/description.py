@@ -9,7 +9,7 @@ from scmdm_jax.models.injection import INJECTIONS
 
 NOISES = ('mask', 'uniform')
 # Rows with the tokenizer's start before them and its end behind, rows of nothing but
-# text, or unknown: neither is said of it. Prompts begin as rows do.
+# text, or unknown: neither is recorded. Prompts begin as rows do.
 FRAMINGS = ('start_end', 'none', '')
 
 
@@ -62,7 +62,7 @@ class ModelDescription:
 
   @property
   def record(self) -> Family:
-    """All that is said of its family."""
+    """The record of its family."""
     return FAMILIES[self.family]
 
   @property

@@ -1,4 +1,4 @@
-"""The record of a family of backbones: all that is said of it outside its module.
+"""The record of a family of backbones: all that is known of it outside its module.
 
 Whoever reads or writes its files, splits its parameters, counts its operations or makes
 a new model of it reads the record, and names no family. A row of `layers` says all of a
@@ -136,7 +136,7 @@ class Family:
     Raises:
       ValueError: what is missing, unknown or there twice.
     """
-    told = f'family {self.name!r}'
+    named = f'family {self.name!r}'
     known = {f.name: f for f in dataclasses.fields(self.sizes)}
     given = [field.ours for field in self.fields] + list(self.always)
     wanted = {name for name in known if _is_required(known[name])}
@@ -168,11 +168,11 @@ class Family:
       problems.append('no table of token embeddings')
     problems += [f'unknown objective {o}' for o in {*self.objectives} - {*OBJECTIVES}]
     if problems:
-      raise ValueError(f'{told}: {"; ".join(problems)}')
+      raise ValueError(f'{named}: {"; ".join(problems)}')
 
   @property
   def is_classifier(self) -> bool:
-    """Whether it tells classes, not tokens."""
+    """Whether it predicts classes, not tokens."""
     return self.objectives == ('classify',)
 
   def row(self, path: str) -> tuple[str, P] | None:

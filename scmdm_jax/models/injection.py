@@ -122,7 +122,7 @@ class Gate(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Injection:
-  """The record of an injection: all that is said of it outside its module."""
+  """The record of an injection: all that is known of it outside its module."""
 
   name: str
   # Made of V and D; `signal` as in `Embedding`, and `__call__`, which maps a signal
@@ -140,7 +140,7 @@ class Injection:
     """
     missing = [m for m in ('signal', '__call__') if not hasattr(self.module, m)]
     missing += [f for f in ('name', 'splits', 'card') if not getattr(self, f)]
-    missing += [f'a split of {p}' for p in self.per_token if p not in self.splits]
+    missing += [f'split of {p}' for p in self.per_token if p not in self.splits]
     if missing:
       raise ValueError(f'injection {self.name!r}: it has no {", ".join(missing)}')
 

@@ -183,7 +183,7 @@ def planning_options(topology: str) -> dict[str, Any]:
 
 
 def chip_of(device: Any) -> Chip | None:
-  """What is known of a device; None of others, such as host CPUs."""
+  """Returns what is known of a device; None of others, such as host CPUs."""
   for chip in TPUS.values():
     if device.device_kind in (chip.name, chip.name.replace('TPU v5', 'TPU v5p')):
       return chip

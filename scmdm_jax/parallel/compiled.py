@@ -75,11 +75,11 @@ def compile_and_measure(
 
 
 def steady(compiled: Any) -> bool | None:
-  """Whether what a program is given to keep comes back as it was given.
+  """Returns whether what a program is given to keep comes back as it was given.
 
   Shape, dtype, layout and sharding of every donated array are then those of the result
   in its place, so that the next step meets the same program; what comes back otherwise
-  is compiled for anew. None if nothing is donated.
+  is compiled for again. None if nothing is donated.
   """
   donated = [argument.donated for argument in jax.tree.leaves(compiled.args_info)]
   if not any(donated):

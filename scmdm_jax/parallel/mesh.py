@@ -28,7 +28,7 @@ def make_mesh(
   sequence: int = 1,
   devices: Sequence[Any] | None = None,
 ) -> Mesh:
-  """The mesh of all `devices` (None: all there are); one size may be -1, the rest.
+  """Returns the mesh of all `devices` (None: of the run); one size may be -1, the rest.
 
   Raises:
     BadInput: the sizes do not multiply to the number of devices.
@@ -49,22 +49,22 @@ def make_mesh(
 
 
 def one_device() -> Mesh:
-  """The mesh of the first device of this process."""
+  """Returns the mesh of the first device of this process."""
   return make_mesh(1, 1, 1, devices=jax.local_devices()[:1])
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many parts a batch is split."""
+  """Returns into how many shards a batch is split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Of arrays whose first axis is the examples."""
+  """Returns the sharding of arrays whose first axis is the examples."""
   return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The whole array on every device."""
+  """Returns the sharding of arrays that are whole on every device."""
   return NamedSharding(mesh, P())
 
 
@@ -95,21 +95,21 @@ def check_length(length: int, mesh: Mesh) -> None:
 
 
 def place_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """`rows` [B, ...], which every process has as a whole, spread over the mesh."""
+  """Shards `rows` [B, ...], which every process has as a whole, over the mesh."""
   return jax.make_array_from_callback(
     rows.shape, batch_sharding(mesh), lambda index: rows[index]
   )
 
 
 def place_own_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """The rows that this process holds of a batch (see `own_part`), [B, ...] of all."""
+  """Returns the batch [B, ...] of which this process has `rows`; see `own_part`."""
   _, count = own_part(mesh)
   shape = (len(rows) * count, *rows.shape[1:])
   return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, shape)
 
 
 def own_part(mesh: Mesh) -> tuple[int, int]:
-  """Which of how many equal parts of a batch this process feeds: (index, count).
+  """Returns (index, count): which of how many parts of a batch this process feeds.
 
   Processes that share their examples, as `tensor` and `sequence` groups across
   processes do, feed the same part.

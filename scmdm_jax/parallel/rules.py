@@ -42,7 +42,7 @@ def _one(path: str) -> tuple[P, bool]:
 
 
 def spec_of(path: str) -> P:
-  """The split of the parameter at `path`, as the records of its family say.
+  """Returns the split of the parameter at `path`, as the records of its family say.
 
   Raises:
     ValueError: no rule, or several that contradict each other.
@@ -51,7 +51,7 @@ def spec_of(path: str) -> P:
 
 
 def shardings(mesh: Mesh, tree: Any) -> Any:
-  """The sharding of every leaf of a tree of parameters or of a training state.
+  """Returns the sharding of every leaf of parameters or of a training state.
 
   Scalars, such as step counts, are on every device.
 
@@ -75,7 +75,7 @@ def shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def placed(mesh: Mesh, tree: Any, dtype: str = '') -> Any:
-  """The shapes of `tree`, in `dtype` if one is given, with their `shardings`.
+  """Returns the shapes of `tree`, in `dtype` if one is given, with their `shardings`.
 
   Raises:
     As `shardings`.

@@ -23,7 +23,7 @@ _EXPLICIT = ('SCMDM_COORDINATOR', 'SCMDM_NUM_PROCESSES', 'SCMDM_PROCESS_ID')
 
 
 def place(variables: Mapping[str, str]) -> dict[str, Any] | None:
-  """What `jax.distributed.initialize` is to be told; None for a single process.
+  """Returns the arguments of `jax.distributed.initialize`; None for a single process.
 
   Raises:
     BadInput: some of the three explicit variables are missing or no numbers.

@@ -229,7 +229,7 @@ def joined(variables: Mapping[str, str] = os.environ) -> Iterator[None]:
     if silent:
       who = ', '.join(map(str, silent))
       raise PeerLost(f'process {who} is gone ({first_line(e)})') from e
-    watch.tell(_client(), f'process {index()} failed: {first_line(e)}')
+    watch.report(_client(), f'process {index()} failed: {first_line(e)}')
     raise
 
 

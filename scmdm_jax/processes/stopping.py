@@ -66,7 +66,7 @@ def unwinding() -> Iterator[None]:
     if not arrived:
       raise
     raise Stopped(
-      'stopped by SIGTERM; nothing was left behind, the same command starts anew'
+      'stopped by SIGTERM; nothing was left behind, the same command starts over'
     ) from None
   finally:
     signal.signal(signal.SIGTERM, handler)

@@ -51,13 +51,13 @@ def stop(client: Any, index: int) -> None:
     client.key_value_set(f'scmdm/alive/{index}', _LEFT, allow_overwrite=True)
 
 
-def tell(client: Any, problem: str) -> None:
+def report(client: Any, problem: str) -> None:
   """Ends all processes that watch with `problem`, which names one of them."""
   client.key_value_set('scmdm/problem/it', problem, allow_overwrite=True)
 
 
 def wait_for_readers(index: int) -> None:
-  """Lets the others read what they were told before process 0, which has it, ends."""
+  """Lets the others read what they were sent before process 0, which has it, ends."""
   _leaving.set()
   if index == 0:
     time.sleep(3 * _EVERY)
@@ -75,7 +75,7 @@ def silent(client: Any, index: int) -> list[int]:
 
 
 def _watch_all(client: Any, index: int, count: int, seconds: int) -> None:
-  """Process 0 hears all others, and tells them whom it misses."""
+  """Process 0 hears all others, and sends them whom it misses."""
   began = time.monotonic()
   heard: dict[int, tuple[str, float]] = dict.fromkeys(range(count), ('', began))
   moved: dict[int, tuple[int, float]] = dict.fromkeys(range(count), (0, began))
@@ -96,16 +96,16 @@ def _watch_all(client: Any, index: int, count: int, seconds: int) -> None:
     least = min((turn for turn, _ in moved.values()), default=0)
     behind = {p: at for p, (turn, at) in moved.items() if turn == least}
     if missing := [p for p, (_, at) in heard.items() if now - at > seconds]:
-      tell(client, f'process {_list(missing)}: silent for {seconds} s')
+      report(client, f'process {_list(missing)}: silent for {seconds} s')
     elif behind and now - max(behind.values()) > _STUCK:
       faulthandler.dump_traceback(all_threads=True)
-      tell(client, f'process {_list(list(behind))}: no step for {_STUCK} s')
+      report(client, f'process {_list(list(behind))}: no step for {_STUCK} s')
     _end_if_told(client, wait=3 * _EVERY)
     time.sleep(_EVERY)
 
 
 def _watch_first(client: Any, index: int, count: int, seconds: int) -> None:
-  """The others hear process 0, and what it tells."""
+  """The others hear process 0, and what it reports."""
   del count
   problem = f'process 0: silent for {seconds} s'
   while not _leaving.is_set():
@@ -135,9 +135,9 @@ def _signs(client: Any) -> dict[int, str]:
 
 
 def _end_if_told(client: Any, wait: float = 0) -> None:
-  if told := client.key_value_dir_get('scmdm/problem/'):
+  if sent := client.key_value_dir_get('scmdm/problem/'):
     time.sleep(wait)
-    _end(told[0][1])
+    _end(sent[0][1])
 
 
 def _list(processes: list[int]) -> str:

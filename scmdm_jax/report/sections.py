@@ -174,12 +174,14 @@ def trajectory_of(report: Report) -> str:
   rates = {arm['name']: arm['rate'] for arm in report['arms']}
   conditioned = bool(rates.get(shown['arm'], 0.0))
   if report['domain'] == 'images':
-    return text.film_html(shown, _levels(report), conditioned=conditioned)
+    from scmdm_jax.domains.images import drawing
+
+    return drawing.film_html(shown, _levels(report), conditioned=conditioned)
   return trajectory.trajectory_html(shown, conditioned=conditioned)
 
 
 def _levels(report: Report) -> int:
-  """Levels of a value of an image, as the name of the run's tokenizer tells."""
+  """Returns the levels of a value of an image, by the name of the run's tokenizer."""
   return tokenizer.pixel_tokenizer(report['tokenizer']).levels
 
 

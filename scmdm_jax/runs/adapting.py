@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import training_store
+from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -27,6 +27,7 @@ from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
+from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import (
   CHECKPOINT_TOKENIZER,
@@ -126,35 +127,13 @@ def compiled_step(
 
 
 def starting_point(
-  settings: Settings,
-  tokenizer: Tokenizer,
-  workdir: pathlib.Path,
-  key: jax.Array,
-  mesh: Mesh,
-) -> tuple[ModelDescription, Params]:
-  """The description and parameters a run begins with, spread over the mesh.
-
-  The key is consumed.
-  """
-  if not settings.checkpoint:
-    settings = dataclasses.replace(
-      settings, method=_without_idle_injection(settings.method)
-    )
-    description = dataclasses.replace(
-      new_model(settings, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.class_ids),
-      tokenizer=tokenizer.name,
-      fingerprint=tokenizer.fingerprint,
-      undefined_ids=tokenizer.undefined_ids,
-    )
-    description = as_trained(description, settings.data)
-    where = rules.shardings(mesh, denoiser.abstract_params(description))
-    start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
-    return description, start(key, description)
-  description, params = opening.load(
-    settings.checkpoint, workdir, 'checkpoint', settings.verify_below, mesh
-  )
-  where = f'checkpoint {settings.checkpoint}'
-  description = opening.fitted(description, tokenizer, settings, where)
+  settings: Settings, opened: Opened, key: jax.Array, mesh: Mesh
+) -> Model:
+  """The model a run begins with, spread over the mesh. The key is consumed."""
+  if opened.stored is None:
+    return _new(settings, opened.tokenizer, key, mesh)
+  where, stored = f'checkpoint {settings.checkpoint}', opened.stored
+  description = opening.fitted(stored.description, opened.tokenizer, settings, where)
   if description.objective != settings.method.objective:
     raise BadInput(
       f'method.objective: found {settings.method.objective!r}; wanted '
@@ -169,7 +148,26 @@ def starting_point(
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
   description = as_trained(description, settings.data)
-  return add_injection(description, params, settings.method, key)
+  params = opening.load(stored, mesh)
+  model = Model(description, params, opened.tokenizer, stored.extra)
+  return add_injection(model, settings.method, key)
+
+
+def _new(settings: Settings, tokenizer: Tokenizer, key: jax.Array, mesh: Mesh) -> Model:
+  """A model of random parameters, as `settings.model` sizes it."""
+  settings = dataclasses.replace(
+    settings, method=_without_idle_injection(settings.method)
+  )
+  description = dataclasses.replace(
+    new_model(settings, tokenizer.vocab_size, tokenizer.mask_id, tokenizer.class_ids),
+    tokenizer=tokenizer.name,
+    fingerprint=tokenizer.fingerprint,
+    undefined_ids=tokenizer.undefined_ids,
+  )
+  description = as_trained(description, settings.data)
+  where = rules.shardings(mesh, denoiser.abstract_params(description))
+  start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
+  return Model(description, start(key, description), tokenizer, {})
 
 
 def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
@@ -182,9 +180,7 @@ def _without_idle_injection(method: MethodSettings) -> MethodSettings:
   return dataclasses.replace(method, injection='none') if method.rate == 0 else method
 
 
-def add_injection(
-  description: ModelDescription, params: Params, method: MethodSettings, key: jax.Array
-) -> tuple[ModelDescription, Params]:
+def add_injection(model: Model, method: MethodSettings, key: jax.Array) -> Model:
   """The model with fresh self-conditioning parameters, which change nothing yet.
 
   At rate 0 nothing is added. A model that has an injection keeps it. The key is
@@ -193,17 +189,18 @@ def add_injection(
   Raises:
     BadInput: the model has another injection than `method` asks for.
   """
-  wanted = _without_idle_injection(method).injection
-  if method.objective != 'masked' or wanted in ('none', description.injection):
-    return description, params
-  if description.injection != 'none':
+  wanted, has = _without_idle_injection(method).injection, model.description.injection
+  if method.objective != 'masked' or wanted in ('none', has):
+    return model
+  if has != 'none':
     raise BadInput(
-      f'method.injection: found {wanted!r}, but the checkpoint has '
-      f'{description.injection!r}; wanted the same'
+      f'method.injection: found {wanted!r}, but the checkpoint has {has!r}; wanted the '
+      'same'
     )
-  description = dataclasses.replace(description, injection=wanted)
+  description = dataclasses.replace(model.description, injection=wanted)
   fresh = denoiser.init_self_conditioning(key, description)
-  return description, {**params, 'self_conditioning': fresh}
+  params = {**model.params, 'self_conditioning': fresh}
+  return dataclasses.replace(model, description=description, params=params)
 
 
 def fresh_state(
@@ -212,7 +209,7 @@ def fresh_state(
   """The state at step 0, on float32 copies of `params`: the loop donates its state.
 
   Placed as what a step returns and a checkpoint restores is: of a mixed state the
-  second step would be compiled anew.
+  second step would be compiled again.
 
   Args:
     params: spread over the mesh, or whole in every process.
@@ -306,13 +303,19 @@ def fit(
   return state.ema
 
 
-def origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
-  """How a trained model came about, for its checkpoint and model card.
+def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:
+  """Writes a trained model to `workdir/model`; `model.origin` is that of its base."""
+  store.save_model(
+    workdir / store.MODEL_SUBDIRECTORY,
+    model.description,
+    model.params,
+    _origin(settings, model.origin),
+    model.tokenizer.files,
+  )
 
-  Args:
-    settings: of the run.
-    base: `opening.base_origin` of it.
-  """
+
+def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
+  """How a trained model came about, for its checkpoint and model card."""
   method, options = settings.method, settings.train
   # What lay beside the base still holds unless its tokens mean something else now.
   own = settings.data.tokenizer == CHECKPOINT_TOKENIZER

@@ -17,12 +17,11 @@ import numpy as np
 from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
-from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, scoring, timing
-from scmdm_jax.runs.opening import mesh_of
+from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings.building import optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
@@ -54,27 +53,30 @@ def _method(settings: Settings, rate: float) -> MethodSettings:
   return dataclasses.replace(settings.method, rate=rate)
 
 
-def _start(settings: Settings, model: scoring.Model, rate: float, seed: int):
+def _start(settings: Settings, model: Model, rate: float, seed: int) -> Model:
   """The base with the injection an arm of this rate needs."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  description = adapting.as_trained(model[0], settings.data)
-  return adapting.add_injection(description, model[1], _method(settings, rate), key)
+  description = adapting.as_trained(model.description, settings.data)
+  model = dataclasses.replace(model, description=description)
+  return adapting.add_injection(model, _method(settings, rate), key)
 
 
-def _step_arguments(settings: Settings, model: scoring.Model, rate: float):
+def _step_arguments(settings: Settings, model: Model, rate: float):
   """A compiled step of an arm and what it is called with."""
-  description, params = _start(settings, model, rate, seed=0)
+  start = _start(settings, model, rate, seed=0)
   optimizer = optimizer_of(settings.train)
   # Counted for one device, so that the mesh does not change the length of a run.
   mesh = one_device()
-  step = adapting.compiled_step(description, _method(settings, rate), optimizer, mesh)
-  state = adapting.fresh_state(params, optimizer, mesh)
+  step = adapting.compiled_step(
+    start.description, _method(settings, rate), optimizer, mesh
+  )
+  state = adapting.fresh_state(start.params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
   return step, (state, tokens, jax.random.key(0), np.float32(0))
 
 
-def step_flops(settings: Settings, model: scoring.Model, rate: float) -> float:
+def step_flops(settings: Settings, model: Model, rate: float) -> float:
   """FLOPs of one training step, as XLA counts them before optimization.
 
   Counted without accumulation: of a loop XLA counts the body once.
@@ -86,7 +88,7 @@ def step_flops(settings: Settings, model: scoring.Model, rate: float) -> float:
   return float(counts['flops'])
 
 
-def plan_arms(settings: Settings, model: scoring.Model) -> list[Arm]:
+def plan_arms(settings: Settings, model: Model) -> list[Arm]:
   """The arms, with steps and FLOPs; the control spends what the dearest arm does."""
   steps = settings.train.num_steps
   rates = sorted(settings.compare.rates)
@@ -105,56 +107,47 @@ class Bench:
   """What every arm is trained and judged with."""
 
   settings: Settings
-  base: scoring.Model
-  base_origin: dict[str, Any]
+  base: Model
   domain: registry.Domain
   measure_samples: registry.Measure
-  tokenizer: Tokenizer
   train_rows: Rows
   test_rows: Rows
 
-  def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> scoring.Model:
+  def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> Model:
     """Trains an arm from the base, resuming in `directory`."""
     method = _method(self.settings, arm.rate)
     options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
     settings = dataclasses.replace(
       self.settings, seed=seed, method=method, train=options
     )
-    description, params = _start(self.settings, self.base, arm.rate, seed)
+    start = _start(self.settings, self.base, arm.rate, seed)
     name = f'{arm.name}, seed {seed}'
-    state = adapting.fresh_state(params, optimizer_of(options), mesh_of(settings))
+    state = adapting.fresh_state(start.params, optimizer_of(options), mesh_of(settings))
     trained = adapting.fit(
-      settings,
-      description,
-      state,
-      self.train_rows,
-      directory,
-      name,
+      settings, start.description, state, self.train_rows, directory, name
     )
-    store.save_model(
-      directory / store.MODEL_SUBDIRECTORY,
-      description,
-      trained,
-      adapting.origin(settings, self.base_origin),
-      self.tokenizer.files,
-    )
-    return description, trained
+    model = dataclasses.replace(start, params=trained)
+    adapting.save(directory, model, settings)
+    return model
 
-  def draw(self, model: scoring.Model, seed: int, **changes: Any) -> drawing.Drawn:
+  def draw(self, model: Model, seed: int, **changes: Any) -> drawing.Drawn:
     """Samples under the seed's own keys, the same for every arm."""
     options = dataclasses.replace(self.settings.sample, **changes)
     key = jax.random.fold_in(jax.random.key(seed), 2)
-    x_init = drawing.starting_rows(self.settings, self.tokenizer, options.num_samples)
+    x_init = drawing.starting_rows(
+      self.settings, self.base.tokenizer, options.num_samples
+    )
     schedule = schedule_of(self.settings.method)
     mesh = mesh_of(self.settings)
-    drawn = drawing.draw(*model, schedule, options, key, x_init, mesh)
-    return drawn._replace(tokens=up_to_end(drawn.tokens, x_init, self.tokenizer))
+    drawn = drawing.draw(model, schedule, options, key, x_init, mesh)
+    tokens = up_to_end(drawn.tokens, x_init, self.base.tokenizer)
+    return drawn._replace(tokens=tokens)
 
   def judge_drawn(self, drawn: drawing.Drawn) -> dict[str, Any]:
     """All measures of a set of samples."""
-    return scoring.judge_samples(self.measure_samples, drawn, self.tokenizer)
+    return scoring.judge_samples(self.measure_samples, drawn, self.base.tokenizer)
 
-  def measure(self, model: scoring.Model, seed: int, sweep: bool) -> dict[str, Any]:
+  def measure(self, model: Model, seed: int, sweep: bool) -> dict[str, Any]:
     """Likelihood, samples at every step count, and a temperature sweep if asked."""
     compare = self.settings.compare
     figures: dict[str, Any] = {
@@ -174,7 +167,7 @@ class Bench:
       figures['samples'][str(steps)] = self.judge_drawn(drawn)
       if steps == self.settings.sample.num_steps:
         first = drawn.tokens[:_GALLERY]
-        figures['gallery'] = [self.tokenizer.decode(tokens) for tokens in first]
+        figures['gallery'] = [self.base.tokenizer.decode(tokens) for tokens in first]
     for temperature in compare.temperatures if sweep else (1.0,):
       if temperature == self.settings.sample.temperature:
         scores = figures['samples'][str(self.settings.sample.num_steps)]
@@ -236,7 +229,7 @@ def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
   conditioned = _start(bench.settings, bench.base, rate, 0)
   few = {'num_samples': bench.settings.sample.batch_size}
 
-  def sampler(model: scoring.Model):
+  def sampler(model: Model):
     return lambda: bench.draw(model, 0, **few).tokens
 
   vanilla_step, two_pass = stepper(0.0), stepper(rate)
@@ -255,16 +248,21 @@ def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
 
 
 def trajectory(
-  bench: Bench, arm: Arm, model: scoring.Model, seed: int
+  bench: Bench, arm: Arm, directory: pathlib.Path, seed: int
 ) -> dict[str, Any]:
-  """One sample, step by step, for the report."""
+  """One sample of the arm in `directory`, step by step, for the report."""
+  description, params = store.load_model(directory)
+  model = dataclasses.replace(bench.base, description=description, params=params)
   drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None
-  start = drawing.starting_rows(bench.settings, bench.tokenizer, 1)
+  tokenizer = bench.base.tokenizer
+  start = drawing.starting_rows(bench.settings, tokenizer, 1)
   rows = [*start, *drawn.trajectory[:, 0]]
   return {
     'arm': arm.name,
     'num_steps': bench.settings.sample.num_steps,
-    'tokens': [[bench.tokenizer.tokens[t] for t in row] for row in rows],
-    'masked': [(np.asarray(row) == bench.tokenizer.mask_id).tolist() for row in rows],
+    'tokens': [[tokenizer.tokens[t] for t in row] for row in rows],
+    'masked': [
+      (np.asarray(row) == bench.base.tokenizer.mask_id).tolist() for row in rows
+    ],
   }

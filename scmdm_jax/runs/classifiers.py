@@ -80,25 +80,22 @@ def load_classifier(
   Raises:
     BadInput: it is another kind of model, or not for the run's tokenizer and length.
   """
-  if not settings.judge:
+  judge = opening.load_judge(settings, workdir, tokenizer)
+  if judge is None:
     return None
-  description, params = opening.load(
-    settings.judge, workdir, 'judge', settings.verify_below
-  )
-  where = f'judge {settings.judge}'
-  arch = description.architecture
+  where, arch = f'judge {settings.judge}', judge.description.architecture
   if not isinstance(arch, ConvConfig):
     raise BadInput(
       f'{where}: not a classifier; wanted one, as method.objective = classify makes'
     )
-  description = opening.fitted(description, tokenizer, settings, where)
+  description = opening.fitted(judge.description, tokenizer, settings, where)
   ids = range(arch.first_class, arch.first_class + arch.num_classes)
   if tuple(ids) != tokenizer.class_ids:
     raise BadInput(
       f'{where}: its classes are ids {ids[0]} to {ids[-1]}; wanted those of '
       f'{tokenizer.name}, {tokenizer.class_ids[:1]} to {tokenizer.class_ids[-1:]}'
     )
-  return judge_of(params, description, settings.evaluate.batch_size)
+  return judge_of(judge.params, description, settings.evaluate.batch_size)
 
 
 def heldout_figures(

@@ -72,7 +72,7 @@ def fresh() -> Iterator[Callable[[], int]]:
 
 
 def _set(settings: dict[str, Any]) -> None:
-  """Sets JAX's options; it reads the directory only once until it is told again."""
+  """Sets JAX's options; it reads the directory only once until it is reset."""
   for name, value in settings.items():
     jax.config.update(name, value)
   jax_cache.reset_cache()

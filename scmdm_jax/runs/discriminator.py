@@ -1,4 +1,4 @@
-"""A classifier, trained at evaluation time, that tells drawn rows from real ones."""
+"""A classifier, trained in an evaluation, that separates drawn rows from real ones."""
 
 import functools
 import math

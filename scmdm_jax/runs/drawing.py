@@ -24,7 +24,7 @@ from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs.opening import place
+from scmdm_jax.runs.opening import Model, place
 from scmdm_jax.settings.building import sampler_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 
@@ -79,8 +79,7 @@ def _compiled_keys(mesh: Mesh):
 
 
 def draw(
-  description: ModelDescription,
-  params: Any,
+  model: Model,
   schedule: Schedule,
   options: SampleSettings,
   key: jax.Array,
@@ -97,8 +96,8 @@ def draw(
   """
   started = time.time()
   sampler = sampler_of(options, schedule)
-  draw_batch = compiled_sampler(description, sampler, options.trajectory, mesh)
-  params = place(params, mesh, options.dtype)
+  draw_batch = compiled_sampler(model.description, sampler, options.trajectory, mesh)
+  params = place(model.params, mesh, options.dtype)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)
   batch = -(-min(options.batch_size, count) // shards) * shards

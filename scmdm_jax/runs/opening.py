@@ -1,18 +1,18 @@
-"""A model from a path, with its tokenizer; other formats are imported first."""
+"""A model from a path, opened once, with its tokenizer; other formats are imported."""
 
 import dataclasses
 import functools
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import digests, store
+from scmdm_jax.checkpoints import digests, disk, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
@@ -28,12 +28,32 @@ from scmdm_jax.settings.building import grid_of_rows
 from scmdm_jax.settings.options import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
 
 
-class Judge(NamedTuple):
-  """A causal model and the tokenizer it reads with."""
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """A model that a run has opened once and hands on.
+
+  Attributes:
+    description: what it is.
+    params: as `denoiser.abstract_params(description)`; arrays, perhaps over a mesh.
+    tokenizer: what it reads with.
+    origin: what its checkpoint says about where it came from; {} of a new model.
+  """
 
   description: ModelDescription
   params: Any
   tokenizer: Tokenizer
+  origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Opened(NamedTuple):
+  """What a run starts from, before any parameter is read.
+
+  tokenizer: of the run.
+  stored: the checkpoint named by `checkpoint`; None: a new model is made.
+  """
+
+  tokenizer: Tokenizer
+  stored: store.StoredModel | None
 
 
 def mesh_of(settings: Settings, devices: Sequence[Any] | None = None) -> Mesh:
@@ -50,37 +70,40 @@ def place(params: Any, mesh: Mesh, dtype: str) -> Any:
   return multihost.shard(cast, rules.shardings(mesh, cast))
 
 
-def load(
-  path: str,
-  workdir: pathlib.Path,
-  name: str,
-  verify_below: int = digests.VERIFY_BELOW,
-  mesh: Mesh | None = None,
-  dtype: str = 'float32',
-) -> tuple[ModelDescription, Any]:
-  """The model at `path`; another format is imported into `workdir/imported/name` once.
-
-  With a mesh, no process reads more of it than its devices hold, and no device ever
-  holds more than its part; without, all of it goes to one device of each process.
+def open_path(
+  path: str, workdir: pathlib.Path, name: str, verify_below: int = digests.VERIFY_BELOW
+) -> store.StoredModel:
+  """The checkpoint at `path`; another format is imported to `workdir/imported/name`.
 
   Raises:
-    BadInput: no model there, or a size that the mesh does not divide; see
-      `store.load_model` and `converting.import_model`.
-    DamagedData: its files are truncated or altered, or a parameter is not finite.
+    BadInput: no model there; see `store.open_model` and `converting.import_model`.
+    DamagedData: its files are truncated or altered.
   """
-  found = _imported(path, workdir, name)
+  return store.open_model(_imported(path, workdir, name), verify_below)
+
+
+def load(
+  stored: store.StoredModel, mesh: Mesh | None = None, dtype: str = 'float32'
+) -> Any:
+  """The parameters of a checkpoint.
+
+  With a mesh, no process reads more of them than its devices hold, and no device ever
+  holds more than its part; without, all go to one device of each process.
+
+  Raises:
+    BadInput: a size that the mesh does not divide.
+    DamagedData: they cannot be read, or one is not finite.
+  """
   place = None if mesh is None else functools.partial(rules.placed, mesh)
-  description, params = store.load_model(
-    found, dtype=dtype, place=place, verify_below=verify_below
-  )
+  params = store.load_params(stored, dtype=dtype, place=place)
   for keys, parameter in jax.tree_util.tree_leaves_with_path(params):
     # One at a time: host devices that meet in many programs at once wait for ever.
     if not bool(_finite(parameter)):
       raise DamagedData(
-        f'{found}: parameter {"/".join(key.key for key in keys)} has NaN or infinity; '
-        'use another checkpoint'
+        f'{stored.directory}: parameter {"/".join(key.key for key in keys)} has NaN or '
+        'infinity; use another checkpoint'
       )
-  return description, params
+  return params
 
 
 @jax.jit
@@ -97,8 +120,9 @@ def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
 
   def clear() -> None:
     if imported.exists():
-      origin = store.open_model(imported, verify_below=0).extra.get('imported_from')
-      if origin != str(source):  # A run that was refused had named another.
+      extra = disk.read_json(imported / store.MODEL_JSON).get('extra', {})
+      # A run that was refused had named another.
+      if extra.get('imported_from') != str(source):
         shutil.rmtree(imported)
 
   multihost.first_does(f'importing {path}', clear)
@@ -107,21 +131,23 @@ def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
   return imported
 
 
-def base_origin(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
-  """What the checkpoint of a run says about where it came from; {} without one."""
-  if not settings.checkpoint:
-    return {}
-  path = _imported(settings.checkpoint, workdir, 'checkpoint')
-  return store.open_model(path, verify_below=0).extra
-
-
-def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
-  """The tokenizer of a run: built in, read from files, or the checkpoint's own.
+def open_run(settings: Settings, workdir: pathlib.Path) -> Opened:
+  """Opens the checkpoint of a run, if it has one, and finds the run's tokenizer.
 
   Raises:
-    BadInput: there is none, or it is not one for the checkpoint.
-    DamagedData: its files are malformed.
+    BadInput: no model there, no tokenizer, or not one for the checkpoint.
+    DamagedData: files are truncated, altered or malformed.
   """
+  stored = None
+  if settings.checkpoint:
+    stored = open_path(
+      settings.checkpoint, workdir, 'checkpoint', settings.verify_below
+    )
+  return Opened(_tokenizer(settings, stored), stored)
+
+
+def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenizer:
+  """The tokenizer of a run: built in, read from files, or the checkpoint's own."""
   choice = settings.data.tokenizer
   if built_in.is_built_in(choice):
     return built_in.get_tokenizer(choice)
@@ -129,21 +155,17 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     size = int(choice.removeprefix(TRAINED_TOKENIZER))
     choice = str(prepared.trained_tokenizer(settings.data, size))
   own = choice == CHECKPOINT_TOKENIZER
-  if own and not settings.checkpoint:
+  if own and stored is None:
     raise BadInput(
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
       f'{", ".join(built_in.NAMES)}, or the path of a tokenizer'
     )
   files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
-  if not settings.checkpoint:
+  if stored is None:
     causal = settings.method.objective == 'causal'
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)
-  # Loading the model compares its digests; this looks only at what it is.
-  model = store.open_model(
-    _imported(settings.checkpoint, workdir, 'checkpoint'), verify_below=0
-  )
   if own:
-    tokenizer = _own_tokenizer(model)
+    tokenizer = _own_tokenizer(stored)
     if tokenizer is None:
       raise BadInput(
         f'data.tokenizer: {settings.checkpoint} brings no tokenizer along; wanted one '
@@ -152,10 +174,10 @@ def run_tokenizer(settings: Settings, workdir: pathlib.Path) -> Tokenizer:
     return tokenizer
   return tokenizers.from_files(
     files,
-    mask_id=model.description.mask_id,
-    vocab_size=model.description.architecture.vocab_size,
+    mask_id=stored.description.mask_id,
+    vocab_size=stored.description.architecture.vocab_size,
     where=choice,
-    framed=model.description.framing == 'start_end',
+    framed=stored.description.framing == 'start_end',
   )
 
 
@@ -176,24 +198,17 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
 
 
 def load_masked(
-  settings: Settings,
-  workdir: pathlib.Path,
-  tokenizer: Tokenizer,
-  mesh: Mesh | None = None,
-  dtype: str = 'float32',
-) -> tuple[ModelDescription, Any]:
+  settings: Settings, opened: Opened, mesh: Mesh | None = None, dtype: str = 'float32'
+) -> Model:
   """The masked diffusion model named by `checkpoint`, checked against the data.
 
   See `load` for where its parameters are.
   """
-  if not settings.checkpoint:
+  if opened.stored is None:
     raise BadInput(
       f'checkpoint: not given; --mode={settings.mode} wants the path of a model'
     )
-  description, params = load(
-    settings.checkpoint, workdir, 'checkpoint', settings.verify_below, mesh, dtype
-  )
-  where = f'checkpoint {settings.checkpoint}'
+  description, where = opened.stored.description, f'checkpoint {settings.checkpoint}'
   if description.noise == 'uniform':
     raise BadInput(
       f'{where}: trained for uniform noise (UDLM), which the masked process and its '
@@ -202,30 +217,43 @@ def load_masked(
   if description.mask_id is None:
     kind = 'classifier' if description.objective == 'classify' else 'causal model'
     raise BadInput(f'{where}: a {kind}; wanted a masked diffusion model')
-  return fitted(description, tokenizer, settings, where), params
+  description = fitted(description, opened.tokenizer, settings, where)
+  params = load(opened.stored, mesh, dtype)
+  return Model(description, params, opened.tokenizer, opened.stored.extra)
 
 
 def load_judge(
   settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
-) -> Judge | None:
-  """The causal model named by `judge`, or None when there is none.
+) -> Model | None:
+  """The model named by `judge`, causal or a classifier; None when there is none.
 
   It reads with its own tokenizer; one that brings none reads with the run's.
+
+  Raises:
+    BadInput: a masked model, one that attends to later tokens, or not one for its
+      tokenizer.
   """
   if not settings.judge:
     return None
-  description, params = load(settings.judge, workdir, 'judge', settings.verify_below)
-  where = f'judge {settings.judge}'
+  stored = open_path(settings.judge, workdir, 'judge', settings.verify_below)
+  description, where = stored.description, f'judge {settings.judge}'
   if description.mask_id is not None:
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
-  if description.objective == 'classify':
-    raise BadInput(f'{where}: a classifier; wanted a causal model')
-  if not description.architecture.causal:
+  if description.objective == 'causal' and not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
-  model = store.open_model(_imported(settings.judge, workdir, 'judge'), verify_below=0)
-  own = _own_tokenizer(model) or tokenizer
+  own = _own_tokenizer(stored) or tokenizer
   _check_tokenizer(description, own, where)
-  return Judge(_padded(description, own), params, own)
+  return Model(_padded(description, own), load(stored), own, stored.extra)
+
+
+def load_causal_judge(
+  settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
+) -> Model | None:
+  """`load_judge`, which must be a causal model."""
+  judge = load_judge(settings, workdir, tokenizer)
+  if judge is not None and judge.description.objective == 'classify':
+    raise BadInput(f'judge {settings.judge}: a classifier; wanted a causal model')
+  return judge
 
 
 def fitted(

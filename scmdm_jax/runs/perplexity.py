@@ -12,7 +12,7 @@ from scmdm_jax.domains.text.mauve import last_hidden
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs.opening import Judge
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.runs.windows import Score, score
 from scmdm_jax.training.losses import causal_nll
 
@@ -37,7 +37,7 @@ def compiled_features(description: ModelDescription):
   return jax.jit(compute)
 
 
-def scorer(judge: Judge) -> Callable[[np.ndarray], jax.Array]:
+def scorer(judge: Model) -> Callable[[np.ndarray], jax.Array]:
   """`causal_nll` of a judge: tokens int32 [B, L] -> nats [B, L - 1].
 
   Raises, when called:
@@ -57,7 +57,7 @@ def _framed(samples: np.ndarray, tokenizer: Tokenizer) -> list[list[int]]:
 
   Start, visible tokens, end, as far as the tokenizer has a start and an end. Visible
   tokens and decoded text determine each other, so this is tokenising the decoded text
-  anew, except that a stray <unk> stays one token.
+  again, except that a stray <unk> stays one token.
   """
   start = start_of(tokenizer)
   end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
@@ -71,7 +71,7 @@ def start_of(tokenizer: Tokenizer) -> list[int]:
   return [] if start is None else [start]
 
 
-def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[list[int]]:
+def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Model) -> list[list[int]]:
   """Samples [N, L] as text in the judge's tokens, at most as many as it reads.
 
   A sample may hold several documents: each that its end token closes is closed by the
@@ -95,7 +95,7 @@ def _reread(samples: np.ndarray, tokenizer: Tokenizer, judge: Judge) -> list[lis
 
 
 def generative_perplexity(
-  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+  judge: Model, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> float:
   """exp(mean -log p per token) of `samples` int [N, L] under a causal judge.
 
@@ -122,7 +122,7 @@ def sample_parts(sample: np.ndarray, tokenizer: Tokenizer) -> list[str]:
 
 
 def text_perplexity(
-  judge: Judge, samples: Sequence[Sequence[str]], batch_size: int
+  judge: Model, samples: Sequence[Sequence[str]], batch_size: int
 ) -> Score:
   """MDLM's generative perplexity of samples; its protocol is in domains/text/measures.
 
@@ -144,7 +144,7 @@ def text_perplexity(
 
 
 def text_features(
-  judge: Judge, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
+  judge: Model, samples: np.ndarray, tokenizer: Tokenizer, batch_size: int
 ) -> np.ndarray:
   """What MAUVE compares, float32 [N, D], one vector for each of `samples` int [N, L].
 
@@ -176,7 +176,7 @@ def _frame(tokenizer: Tokenizer) -> list[int]:
   return [i for i in (tokenizer.bos_id, tokenizer.eos_id) if i is not None]
 
 
-def reread(judge: Judge, samples: Sequence[Sequence[str]]) -> list[np.ndarray]:
+def reread(judge: Model, samples: Sequence[Sequence[str]]) -> list[np.ndarray]:
   """Samples, by their parts, in the judge's tokens, at most as many as it reads."""
   own, limit = judge.tokenizer, judge.description.architecture.length
   start = next(iter(start_of(own)), None)

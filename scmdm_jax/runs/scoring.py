@@ -21,10 +21,8 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.drawing import Drawn
-from scmdm_jax.runs.opening import place
+from scmdm_jax.runs.opening import Model, place
 from scmdm_jax.settings.options import EvaluateSettings
-
-Model = tuple[ModelDescription, Any]
 
 
 @functools.cache
@@ -99,7 +97,7 @@ def likelihood(
 
   Equal keys score every model on the same times, masks and trajectories.
   """
-  description, params = model[0], place(model[1], mesh, 'float32')
+  description, params = model.description, place(model.params, mesh, 'float32')
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
   used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
   batches = [

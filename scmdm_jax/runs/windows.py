@@ -81,7 +81,7 @@ def score(
     length: most tokens the model reads.
     stride: see `windows`.
     batch_size: most windows at a time. All batches have one shape, its length in whole
-      64s, so that `compute` rarely compiles anew.
+      64s, so that `compute` rarely compiles again.
     counted: which targets count, bool [N - 1] per text; None for all.
   """
   todo = []

@@ -116,7 +116,7 @@ def new_model(
   mask_id: int | None,
   class_ids: tuple[int, ...] = (),
 ) -> ModelDescription:
-  """The description of a model trained from scratch, but for its tokenizer.
+  """Returns the description of a model trained from scratch, without a tokenizer.
 
   Raises:
     BadInput: sizes that do not fit each other, or a classifier without classes.

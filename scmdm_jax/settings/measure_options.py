@@ -37,7 +37,7 @@ class EvaluateSettings:
     5,
     0,
     (
-      'Genomes: epochs of a network trained to tell every set of samples from '
+      'Genomes: epochs of a network trained to distinguish samples from '
       'real stretches, as published 5; 0: none.'
     ),
   )

@@ -211,5 +211,5 @@ class Settings:
 
 
 def default_config() -> ConfigDict:
-  """All options at their defaults; locked, so a misspelt name is an error."""
+  """Returns all options at their defaults; locked, so a misspelt name is an error."""
   return ConfigDict(dataclasses.asdict(Settings())).lock()

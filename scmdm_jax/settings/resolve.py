@@ -13,7 +13,14 @@ from scmdm_jax.domains.images import tokenizer as pixels
 from scmdm_jax.domains.images.rows import SHAPES
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
-from scmdm_jax.settings.building import grid_of_rows, reported, sampler_of, schedule_of
+from scmdm_jax.settings.building import (
+  grid_of_rows,
+  loop_of,
+  optimizer_of,
+  reported,
+  sampler_of,
+  schedule_of,
+)
 from scmdm_jax.settings.options import (
   CHECKPOINT_TOKENIZER,
   DATASETS,
@@ -46,7 +53,7 @@ def _build(cls: type, values: Any, path: str) -> Any:
 
 
 def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
-  """`value` of `field`, if it has the type and obeys the rule."""
+  """Returns `value` of `field` if it has the type and obeys the rule."""
   kind: Any = field.type
   if dataclasses.is_dataclass(field.type):
     return _build(kind, value, path)
@@ -76,7 +83,24 @@ def resolve(config: ConfigDict | dict) -> Settings:
     BadInput: one line naming the option, what was found and what was wanted.
   """
   settings = _build(Settings, config, '')
+  _check_train(settings)
+  _check_method(settings)
+  _check_data(settings.data)
+  _check_mauve(settings)
+  _check_sample(settings)
+  for name in settings.benchmark.strategies:
+    sample = dataclasses.replace(settings.sample, strategy=name)
+    _check_sample(dataclasses.replace(settings, sample=sample))
+  if settings.mode == 'compare':
+    _check_compare(settings)
+  return settings
+
+
+def _check_train(settings: Settings) -> None:
+  """Refuses a training run whose numbers contradict each other."""
   train = settings.train
+  optimizer_of(train)
+  loop_of(train)
   if train.batch_size % train.accumulate:
     raise BadInput(
       f'train.accumulate: found {train.accumulate}; wanted a divisor of '
@@ -92,44 +116,39 @@ def resolve(config: ConfigDict | dict) -> Settings:
       f'train.final_learning_rate: found {train.final_learning_rate}; wanted at most '
       f'train.learning_rate = {train.learning_rate}'
     )
-  objective = settings.method.objective
-  fitting = families.trainable(objective)
-  if not settings.checkpoint and settings.model.architecture not in fitting:
-    raise BadInput(
-      f'method.objective: found {objective!r} with model.architecture = '
-      f'{settings.model.architecture!r}; wanted {" or ".join(fitting)} with it'
-    )
-  if objective == 'classify' and settings.mode in ('plan', 'benchmark'):
-    raise BadInput(
-      f'method.objective: found {objective!r} with --mode={settings.mode}, which is of '
-      "diffusion models; wanted 'masked'"
-    )
-  _check_data(settings.data)
-  _check_mauve(settings)
-  _check_sample(settings)
-  for name in settings.benchmark.strategies:
-    sample = dataclasses.replace(settings.sample, strategy=name)
-    _check_sample(dataclasses.replace(settings, sample=sample))
   window = settings.profile.window
   if window and (settings.mode != 'train' or window[1] > train.num_steps):
     raise BadInput(
       f'profile.steps: found {settings.profile.steps!r}; wanted steps up to '
       f'train.num_steps = {train.num_steps}, with --mode=train'
     )
-  if settings.mode == 'compare':
-    _check_compare(settings)
-  if settings.method.class_shown and DATASETS[settings.data.name] in _WITHOUT_CLASSES:
+
+
+def _check_method(settings: Settings) -> None:
+  """Refuses an objective that the model, the mode or the data do not have."""
+  method, architecture = settings.method, settings.model.architecture
+  fitting = families.trainable(method.objective)
+  if not settings.checkpoint and architecture not in fitting:
     raise BadInput(
-      f'method.class_shown: found {settings.method.class_shown:g} with data.name = '
+      f'method.objective: found {method.objective!r} with model.architecture = '
+      f'{architecture!r}; wanted {" or ".join(fitting)} with it'
+    )
+  if method.objective == 'classify' and settings.mode in ('plan', 'benchmark'):
+    raise BadInput(
+      f'method.objective: found {method.objective!r} with --mode={settings.mode}, '
+      "which is of diffusion models; wanted 'masked'"
+    )
+  if method.class_shown and DATASETS[settings.data.name] in _WITHOUT_CLASSES:
+    raise BadInput(
+      f'method.class_shown: found {method.class_shown:g} with data.name = '
       f'{settings.data.name!r}; wanted 0, or data with classes'
     )
-  unsignalled = settings.method.injection == 'none' and settings.method.rate > 0
-  if unsignalled and objective == 'masked':
+  unsignalled = method.injection == 'none' and method.rate > 0
+  if unsignalled and method.objective == 'masked':
     raise BadInput(
-      f"method.rate: found {settings.method.rate} with method.injection = 'none'; "
+      f"method.rate: found {method.rate} with method.injection = 'none'; "
       'wanted rate 0, or an injection'
     )
-  return settings
 
 
 def _check_data(data: DataSettings) -> None:

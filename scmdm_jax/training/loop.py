@@ -121,10 +121,10 @@ def train(
     writer: None trains silently.
     place: puts a batch where the step wants it.
     stop: asked after every step; True saves it and leaves.
-    trace: told of every step.
+    trace: called with every step.
 
   Raises:
-    Stopped: `stop` said so; the newest checkpoint is of the last step.
+    Stopped: `stop` asked for it; the newest checkpoint is of the last step.
     DamagedData: loss or gradient stopped being finite, and nothing was saved after
       that; or the newest checkpoint cannot be read.
   """

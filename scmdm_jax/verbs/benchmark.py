@@ -25,20 +25,20 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import opening, workdir
+from scmdm_jax.runs import workdir
 from scmdm_jax.runs.drawing import draw, starting_rows
+from scmdm_jax.runs.opening import Model, load_masked, open_run
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import Settings
 
 
-def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+def _quality(
+  settings: Settings, model: Model, measure: registry.Measure
+) -> dict[str, Any]:
   """Measures of what the timed samplers draw, and entropy beside them.
 
   `sample.num_samples` of each, by the key of `--mode=evaluate`.
   """
-  tokenizer = opening.run_tokenizer(settings, directory)
-  description, params = opening.load_masked(settings, directory, tokenizer)
-  measure = registry.of(settings.data).judging(settings, directory, tokenizer)
   sample, schedule = settings.sample, schedule_of(settings.method)
   options = {
     OURS: sample,
@@ -47,10 +47,10 @@ def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, An
   for name in settings.benchmark.strategies:
     options[f'{OURS}, {name}'] = dataclasses.replace(sample, strategy=name)
   key, _ = jax.random.split(jax.random.key(settings.seed))
-  x_init = starting_rows(settings, tokenizer)
+  x_init = starting_rows(settings, model.tokenizer)
   found = {}
   for name, choice in options.items():
-    drawn = draw(description, params, schedule, choice, key, x_init, one_device())
+    drawn = draw(model, schedule, choice, key, x_init, one_device())
     found[name] = {
       **measure(drawn.tokens),
       'entropy': unigram_entropy(drawn.tokens),
@@ -61,18 +61,9 @@ def measure_quality(settings: Settings, directory: pathlib.Path) -> dict[str, An
   return found
 
 
-def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
-  """Measures, prints the table, writes `benchmark.json` and the chart."""
-  # A drawing library is an extra, and slow to import: only this mode pays.
-  try:
-    from scmdm_jax.report.benchmark import chart
-  except ImportError as e:
-    raise BadInput(
-      f'--mode=benchmark: {e.name} is not installed; run pip install '
-      "'scmdm_jax[report]'"
-    ) from e
-  bench = bench_of(settings, directory)
-  options = settings.benchmark
+def _measured(settings: Settings, model: Model | None) -> dict[str, Any]:
+  """What was measured of samplers, training step and memory, and on what."""
+  bench, options = bench_of(settings, model), settings.benchmark
   grid = getattr(bench.description.architecture, 'grid', ())
   if grid and options.lengths:
     raise BadInput(
@@ -93,11 +84,30 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   }
   if options.train:
     results['training'] = measure_training(bench)
-  if options.memory_shape[0] and not settings.checkpoint and not grid:
-    results['memory'] = measure_memory(settings, directory)
-  if settings.judge:
-    results['quality'] = measure_quality(settings, directory)
-  results['sweeps'] = sweep(settings, directory)
+  if options.memory_shape[0] and model is None and not grid:
+    results['memory'] = measure_memory(settings)
+  return results
+
+
+def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+  """Measures, prints the table, writes `benchmark.json` and the chart."""
+  # A drawing library is an extra, and slow to import: only this mode pays.
+  try:
+    from scmdm_jax.report.benchmark import chart
+  except ImportError as e:
+    raise BadInput(
+      f'--mode=benchmark: {e.name} is not installed; run pip install '
+      "'scmdm_jax[report]'"
+    ) from e
+  model, measure = None, None
+  if settings.checkpoint or settings.judge:
+    model = load_masked(settings, open_run(settings, directory))
+  if settings.judge and model is not None:
+    measure = registry.of(settings.data).judging(settings, directory, model.tokenizer)
+  results = _measured(settings, model)
+  if model is not None and measure is not None:
+    results['quality'] = _quality(settings, model, measure)
+  results['sweeps'] = sweep(settings, model)
   # Kilobytes on Linux; of the whole process, what was measured last included.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
   results['peak_resident_bytes'] = peak

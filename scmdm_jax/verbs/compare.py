@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from scmdm_jax.checkpoints import store
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import drawing, opening, workdir
@@ -46,6 +45,62 @@ def _notes(settings: Settings) -> list[str]:
   ]
 
 
+def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
+  """Reads what every arm needs: base, judge, rows; checks that they are such."""
+  opened = opening.open_run(settings, directory)
+  tokenizer, domain = opened.tokenizer, registry.of(settings.data)
+  drawing.starting_rows(settings, tokenizer, 1)  # A wrong prompt shows itself first.
+  base = opening.load_masked(settings, opened)
+  if base.description.injection != 'none':
+    raise BadInput(
+      f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
+      'vanilla model, so that the controls are'
+    )
+  bench = Bench(
+    settings=settings,
+    base=base,
+    domain=domain,
+    measure_samples=domain.judging(settings, directory, tokenizer),
+    train_rows=domain.read_rows(settings.data, tokenizer, 'train'),
+    test_rows=domain.read_rows(settings.data, tokenizer, 'test'),
+  )
+  if len(bench.train_rows) < settings.train.batch_size:
+    raise BadInput(
+      f'train.batch_size: found {settings.train.batch_size}; wanted at most the '
+      f'{len(bench.train_rows)} examples of the training split'
+    )
+  return bench
+
+
+def _results(bench: Bench, arms: list[Arm], runs: list[dict]) -> dict[str, Any]:
+  """What the report is made of, but for the cost and the trajectory."""
+  settings, first = bench.settings, bench.settings.compare.seeds[0]
+  leaves = jax.tree.leaves(bench.base.params)
+  return {
+    'domain': bench.domain.name,
+    'tokenizer': bench.base.tokenizer.name,
+    'title': 'Self-conditioning adaptation against its controls',
+    **workdir.metadata(),
+    'config': dataclasses.asdict(settings),
+    'base': {
+      'path': settings.checkpoint,
+      'parameters': int(sum(np.size(x) for x in leaves)),
+      'nelbo_null': runs[0]['likelihood']['nelbo_null'],
+    },
+    'control': CONTROL,
+    'arms': [dataclasses.asdict(arm) for arm in arms],
+    'seeds': list(settings.compare.seeds),
+    'runs': runs,
+    'gallery': {r['arm']: r['gallery'] for r in runs if r['seed'] == first},
+    'temperature_curve': [
+      {'arm': r['arm'], 'seed': r['seed'], **point}
+      for r in runs
+      for point in r['temperature_curve']
+    ],
+    'notes': _notes(settings),
+  }
+
+
 def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   """Adapts, judges, reports; returns the main figures."""
   # Drawing libraries are an extra, and slow to import: only this mode pays.
@@ -59,31 +114,8 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     ) from e
 
   started = time.time()
-  tokenizer = opening.run_tokenizer(settings, directory)
-  drawing.starting_rows(settings, tokenizer, 1)  # A wrong prompt shows itself first.
-  base = opening.load_masked(settings, directory, tokenizer)
-  if base[0].injection != 'none':
-    raise BadInput(
-      f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
-      'vanilla model, so that the controls are'
-    )
-  domain = registry.of(settings.data)
-  bench = Bench(
-    settings=settings,
-    base=base,
-    base_origin=opening.base_origin(settings, directory),
-    domain=domain,
-    measure_samples=domain.judging(settings, directory, tokenizer),
-    tokenizer=tokenizer,
-    train_rows=domain.read_rows(settings.data, tokenizer, 'train'),
-    test_rows=domain.read_rows(settings.data, tokenizer, 'test'),
-  )
-  if len(bench.train_rows) < settings.train.batch_size:
-    raise BadInput(
-      f'train.batch_size: found {settings.train.batch_size}; wanted at most the '
-      f'{len(bench.train_rows)} examples of the training split'
-    )
-  arms = plan_arms(settings, base)
+  bench = _bench(settings, directory)
+  arms = plan_arms(settings, bench.base)
   everything = [Arm(BASE, 0.0, 0, 0.0), *arms]
   runs = [
     run_arm(bench, arm, seed, directory / 'arms' / arm.directory / f'seed_{seed}')
@@ -95,33 +127,10 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     say('timing the step and the sampler')
     cost = measure_cost(bench, arms[-1].rate, settings.compare.benchmark_pairs)
   first = settings.compare.seeds[0]
-  last_model = store.load_model(
-    directory / 'arms' / arms[-1].directory / f'seed_{first}'
-  )
-  results = {
-    'domain': domain.name,
-    'tokenizer': tokenizer.name,
-    'title': 'Self-conditioning adaptation against its controls',
-    **workdir.metadata(),
-    'config': dataclasses.asdict(settings),
-    'base': {
-      'path': settings.checkpoint,
-      'parameters': int(sum(np.size(x) for x in jax.tree.leaves(base[1]))),
-      'nelbo_null': runs[0]['likelihood']['nelbo_null'],
-    },
-    'control': CONTROL,
-    'arms': [dataclasses.asdict(arm) for arm in everything],
-    'seeds': list(settings.compare.seeds),
-    'runs': runs,
-    'gallery': {r['arm']: r['gallery'] for r in runs if r['seed'] == first},
-    'trajectory': trajectory(bench, arms[-1], last_model, first),
-    'temperature_curve': [
-      {'arm': r['arm'], 'seed': r['seed'], **point}
-      for r in runs
-      for point in r['temperature_curve']
-    ],
+  last = directory / 'arms' / arms[-1].directory / f'seed_{first}'
+  results = _results(bench, everything, runs) | {
     'cost': cost,
-    'notes': _notes(settings),
+    'trajectory': trajectory(bench, arms[-1], last, first),
   }
   page = write_report(directory / 'report', results)
   report = json.loads((page.parent / 'report.json').read_text())

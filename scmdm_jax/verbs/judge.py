@@ -1,6 +1,6 @@
 """`--mode=judge`: how surprised a causal model is by the texts in a file.
 
-Protocol: every text is tokenised anew by the judge's own tokenizer and put behind the
+Protocol: every text is tokenised again by the judge's own tokenizer and put behind the
 judge's start token (its end token where it has none), which is given; all tokens of the
 text are scored, its end is not, and tokens, not texts, weigh the same. This is MDLM's
 generative perplexity for samples that begin with the end token, as theirs do, except
@@ -25,7 +25,7 @@ from scmdm_jax import files
 from scmdm_jax.data import documents, reading, tables
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.runs.opening import Judge, load_judge, run_tokenizer
+from scmdm_jax.runs.opening import Model, load_causal_judge, open_run
 from scmdm_jax.runs.perplexity import reread, scorer, start_of, text_perplexity
 from scmdm_jax.runs.windows import Score, score
 from scmdm_jax.settings.options import Settings
@@ -83,7 +83,7 @@ def _parts(parts: Any, text: str, place: str) -> list[str]:
 
 
 def judge_texts(
-  judge: Judge, texts: Sequence[Text], *, length: int, batch_size: int
+  judge: Model, texts: Sequence[Text], *, length: int, batch_size: int
 ) -> dict[str, Any]:
   """Perplexity of `texts`, and the entropy beside it.
 
@@ -139,7 +139,7 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
   texts = read_texts(pathlib.Path(os.path.expanduser(source)))
-  judge = load_judge(settings, workdir, run_tokenizer(settings, workdir))
+  judge = load_causal_judge(settings, workdir, open_run(settings, workdir).tokenizer)
   assert judge is not None
   options = settings.evaluate
   figures = {

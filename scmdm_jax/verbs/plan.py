@@ -37,7 +37,7 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   """What is planned for, from a config.json, a checkpoint or the sizes of a new one."""
   path = settings.plan.model or settings.checkpoint
   if not path:
-    tokenizer = opening.run_tokenizer(settings, workdir)
+    tokenizer = opening.open_run(settings, workdir).tokenizer
     return new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
   source = pathlib.Path(path).expanduser()
   # The config.json of a training's workdir holds its options; the model lies below.

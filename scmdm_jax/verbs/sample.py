@@ -11,23 +11,22 @@ import jax
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
-from scmdm_jax.runs.opening import load_masked, mesh_of, run_tokenizer
+from scmdm_jax.runs.opening import load_masked, mesh_of, open_run
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import Settings
 
 
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Writes `samples.jsonl` and returns the main figures."""
-  tokenizer = run_tokenizer(settings, workdir)
+  opened = open_run(settings, workdir)
+  tokenizer = opened.tokenizer
   domain = registry.of(settings.data)
   domain.check(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
-  description, params = load_masked(
-    settings, workdir, tokenizer, mesh, settings.sample.dtype
-  )
+  model = load_masked(settings, opened, mesh, settings.sample.dtype)
   key = jax.random.key(settings.seed)
-  drawn = draw(description, params, schedule, settings.sample, key, x_init, mesh)
+  drawn = draw(model, schedule, settings.sample, key, x_init, mesh)
   drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   return {
@@ -37,7 +36,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'num_steps': settings.sample.num_steps,
     'evaluations': drawn.evaluations,
     'self_conditioning': settings.sample.self_conditioning
-    and description.injection != 'none',
+    and model.description.injection != 'none',
     'strategy': settings.sample.strategy,
     'noise': settings.sample.noise,
     'seconds': round(drawn.seconds, 2),

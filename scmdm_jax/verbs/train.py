@@ -6,6 +6,7 @@ With `checkpoint` empty a new model is trained; otherwise that model is continue
 self-conditioning added when `method.rate` is above 0.
 """
 
+import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -17,7 +18,7 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import classifiers, opening
-from scmdm_jax.runs.adapting import fit, fresh_state, origin, starting_point
+from scmdm_jax.runs.adapting import fit, fresh_state, save, starting_point
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings
 
@@ -25,27 +26,21 @@ from scmdm_jax.settings.options import Settings
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
-  tokenizer = opening.run_tokenizer(settings, workdir)
-  rows = registry.of(settings.data).read_rows(settings.data, tokenizer, 'train')
+  opened = opening.open_run(settings, workdir)
+  domain = registry.of(settings.data)
+  rows = domain.read_rows(settings.data, opened.tokenizer, 'train')
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
   mesh = opening.mesh_of(settings)
-  description, params = starting_point(settings, tokenizer, workdir, key, mesh)
-  base = opening.base_origin(settings, workdir)
-  state = fresh_state(params, optimizer_of(settings.train), mesh, donate=True)
-  trained = fit(settings, description, state, rows, workdir)
-  store.save_model(
-    workdir / store.MODEL_SUBDIRECTORY,
-    description,
-    trained,
-    origin(settings, base),
-    tokenizer.files,
-  )
+  start = starting_point(settings, opened, key, mesh)
+  state = fresh_state(start.params, optimizer_of(settings.train), mesh, donate=True)
+  trained = fit(settings, start.description, state, rows, workdir)
+  save(workdir, dataclasses.replace(start, params=trained), settings)
   figures = {}
-  if description.objective == 'classify':
+  if start.description.objective == 'classify':
     figures = classifiers.heldout_figures(
       multihost.gathered(trained),
-      description,
-      registry.of(settings.data).read_rows(settings.data, tokenizer, 'test'),
+      start.description,
+      domain.read_rows(settings.data, opened.tokenizer, 'test'),
       settings.evaluate.batch_size,
     )
   return {

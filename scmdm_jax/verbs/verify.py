@@ -81,7 +81,9 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
   """
   arrays = _read_reference(pathlib.Path(os.path.expanduser(reference)))
   with tempfile.TemporaryDirectory() as scratch:
-    description, params = opening.load(source, pathlib.Path(scratch), 'source')
+    stored = opening.open_path(source, pathlib.Path(scratch), 'source')
+    params = opening.load(stored)
+  description = stored.description
   if description.objective == 'classify':
     raise BadInput(f'--source {source}: a classifier; wanted a model of tokens')
   ids, wanted = arrays['input_ids'], arrays['logits']

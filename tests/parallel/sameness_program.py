@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from scmdm_jax.checkpoints import training_store
+from scmdm_jax.data.tokenizers.characters import TEXT8
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
@@ -20,6 +21,7 @@ from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.runs import adapting, drawing
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import MethodSettings, SampleSettings
 from scmdm_jax.training.step import OptimizerConfig
 
@@ -116,7 +118,9 @@ def draw(description, params, mesh, strategy):
   x_init = np.full((12, LENGTH), VOCAB - 1, np.int32)
   x_init[:, 3] = 5
   key = jax.random.key(3)
-  drawn = drawing.draw(description, params, LogLinear(), options, key, x_init, mesh)
+  # Its tokenizer is not asked: tokens go in and come out.
+  model = Model(description, params, TEXT8)
+  drawn = drawing.draw(model, LogLinear(), options, key, x_init, mesh)
   return drawn.tokens
 
 

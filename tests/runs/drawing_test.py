@@ -15,6 +15,7 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import drawing
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import DataSettings, SampleSettings, Settings
 from tests.compiling import quick_jit
 
@@ -54,7 +55,8 @@ def params():
 
 def draw(params, x_init=MASKED, **changes):
   options = dataclasses.replace(OPTIONS, **changes)
-  return drawing.draw(DESCRIPTION, params, LogLinear(), options, KEY, x_init, MESH)
+  model = Model(DESCRIPTION, params, TOKENIZER)
+  return drawing.draw(model, LogLinear(), options, KEY, x_init, MESH)
 
 
 @pytest.mark.parametrize('batch_size', [1, 2, 7])
@@ -79,7 +81,9 @@ def test_the_carried_signal_matters_and_can_be_switched_off(params):
   vanilla = draw(params, self_conditioning=False).tokens
   assert (carried != vanilla).any()
   without = dataclasses.replace(DESCRIPTION, injection='none')
-  base = drawing.draw(without, params, LogLinear(), OPTIONS, KEY, MASKED, MESH).tokens
+  base = drawing.draw(
+    Model(without, params, TOKENIZER), LogLinear(), OPTIONS, KEY, MASKED, MESH
+  ).tokens
   np.testing.assert_array_equal(vanilla, base)
 
 

@@ -69,18 +69,18 @@ def folder(tmp_path):
 
 def test_names_need_no_checkpoint(tmp_path):
   for name in ('smiles_qm9', 'dna', 'text8'):
-    assert opening.run_tokenizer(settings(name), tmp_path).name == name
+    assert opening.open_run(settings(name), tmp_path).tokenizer.name == name
 
 
 def test_the_checkpoint_s_own(checkpoint, folder, tmp_path):
-  own = opening.run_tokenizer(settings(checkpoint=checkpoint), tmp_path)
+  own = opening.open_run(settings(checkpoint=checkpoint), tmp_path).tokenizer
   assert (own.mask_id, own.vocab_size) == (IDS['[MASK]'], COUNT + 4)
   assert own.undefined_ids == ((COUNT, COUNT + 4),)
   for path in (folder, folder / 'tokenizer.json'):
-    given = opening.run_tokenizer(settings(str(path), checkpoint), tmp_path)
+    given = opening.open_run(settings(str(path), checkpoint), tmp_path).tokenizer
     assert given.fingerprint == own.fingerprint
   named = saved(tmp_path / 'smiles', described(35, 2, 'smiles_qm9'))
-  found = opening.run_tokenizer(settings(checkpoint=named), tmp_path)
+  found = opening.open_run(settings(checkpoint=named), tmp_path).tokenizer
   assert found.fingerprint == SMILES.fingerprint
 
 
@@ -93,8 +93,8 @@ def test_an_import_is_not_taken_for_that_of_another_source(tmp_path):
       config = manifests.MDLM_CONFIG | {'vocab_size': size}
       tensors = manifests.random_tensors(manifests.mdlm(size, 16, 2, 2, 8))
       manifests.write_directory(path, config, tensors)
-    found.append(opening.load(str(path), tmp_path / 'run', 'checkpoint')[0])
-  assert [f.architecture.vocab_size for f in found] == [11, 13, 13]
+    found.append(opening.open_path(str(path), tmp_path / 'run', 'checkpoint'))
+  assert [f.description.architecture.vocab_size for f in found] == [11, 13, 13]
 
 
 @pytest.mark.parametrize('value', [np.nan, -np.inf])
@@ -103,31 +103,32 @@ def test_weights_that_are_not_finite_are_not_used(tmp_path, value):
   tensors['backbone.blocks.1.mlp.0.bias'][5] = value
   path = manifests.write_directory(tmp_path / 's', manifests.MDLM_CONFIG, tensors)
   with pytest.raises(DamagedData, match=r'parameter backbone/.* has NaN or infinity'):
-    opening.load(str(path), tmp_path / 'run', 'checkpoint')
+    opening.load(opening.open_path(str(path), tmp_path / 'run', 'checkpoint'))
 
 
 def test_there_may_be_none(tmp_path):
   with pytest.raises(BadInput, match="found 'checkpoint' without a checkpoint"):
-    opening.run_tokenizer(settings(), tmp_path)
+    opening.open_run(settings(), tmp_path)
   bare = saved(tmp_path / 'bare', described())
   with pytest.raises(BadInput, match='brings no tokenizer along; wanted one of smiles'):
-    opening.run_tokenizer(settings(checkpoint=bare), tmp_path)
-  with pytest.raises(BadInput, match=r'no file or directory nowhere; wanted one of'):
-    opening.run_tokenizer(settings('nowhere'), tmp_path)
+    opening.open_run(settings(checkpoint=bare), tmp_path)
+  with pytest.raises(
+    BadInput, match=r'no file or directory nowhere; wanted the name of'
+  ):
+    opening.open_run(settings('nowhere'), tmp_path)
 
 
 def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
   options = settings(checkpoint=checkpoint)
-  tokenizer = opening.run_tokenizer(options, tmp_path)
-  description, params = opening.load_masked(options, tmp_path, tokenizer)
+  model = opening.load_masked(options, opening.open_run(options, tmp_path))
+  description, params, tokenizer = model.description, model.params, model.tokenizer
   assert description.undefined_ids == ((COUNT, COUNT + 4),)
   network = denoiser.bind(params, description)
   scores = np.asarray(network.logits(np.ones((1, 8), np.float32)))
   assert (scores[:, COUNT:] < -1e29).all()
   assert (scores[:, :COUNT] > -1e29).all()
   drawn = drawing.draw(
-    description,
-    params,
+    model,
     drawing.schedule_of(options.method),
     dataclasses.replace(options.sample, num_steps=2),
     jax.random.key(0),
@@ -189,24 +190,24 @@ def test_a_new_model_remembers_its_tokenizer(folder, tmp_path):
     str(folder),
     model=ModelSettings(hidden_dim=8, num_blocks=1, num_heads=2, cond_dim=4),
   )
-  tokenizer = opening.run_tokenizer(options, tmp_path)
-  description, params = adapting.starting_point(
-    options, tokenizer, tmp_path, jax.random.key(0), one_device()
+  start = adapting.starting_point(
+    options, opening.open_run(options, tmp_path), jax.random.key(0), one_device()
   )
+  description, params, tokenizer = start.description, start.params, start.tokenizer
   assert description.architecture.vocab_size == COUNT
   assert description.mask_id == IDS['[MASK]']
   assert description.fingerprint == tokenizer.fingerprint
   store.save_model(tmp_path / 'm', description, params, {}, tokenizer.files)
   again = settings(checkpoint=str(tmp_path / 'm'))
-  own = opening.run_tokenizer(again, tmp_path)
-  assert own.fingerprint == tokenizer.fingerprint
-  assert opening.load_masked(again, tmp_path, own)[0] == description
+  opened = opening.open_run(again, tmp_path)
+  assert opened.tokenizer.fingerprint == tokenizer.fingerprint
+  assert opening.load_masked(again, opened).description == description
   with pytest.raises(BadInput, match=r"trained with tokenizer 'tokenizer\.json', fing"):
-    opening.load_masked(again, tmp_path, SMILES)
+    opening.load_masked(again, opened._replace(tokenizer=SMILES))
 
 
 def test_a_tokenizer_without_a_mask_cannot_sample(folder, tmp_path):
   options = settings(str(folder), method=MethodSettings(objective='causal'))
-  tokenizer = opening.run_tokenizer(options, tmp_path)
+  tokenizer = opening.open_run(options, tmp_path).tokenizer
   with pytest.raises(BadInput, match='has no mask; wanted that of a masked'):
     drawing.starting_rows(options, tokenizer)

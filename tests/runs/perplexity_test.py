@@ -10,7 +10,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import perplexity
-from scmdm_jax.runs.opening import Judge
+from scmdm_jax.runs.opening import Model
 from tests.compiling import quick_jit
 from tests.data.tokenizers import tiny as tiny_tokenizers
 
@@ -38,7 +38,7 @@ def uniform(description):
 
 def test_perplexity_of_the_uniform_judge_is_the_vocabulary():
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in TEXTS])
-  judge = Judge(*uniform(JUDGE), TOKENIZER)
+  judge = Model(*uniform(JUDGE), TOKENIZER)
   found = perplexity.generative_perplexity(judge, tokens, TOKENIZER, 2)
   assert found == pytest.approx(35, rel=1e-5)
 
@@ -66,7 +66,7 @@ def test_tokens_up_to_the_end_count(monkeypatch):
   )
   pieces = [TOKENIZER.tokens.index(piece) for text in texts for piece in text]
   costs = [token / 100 for token in (*pieces, *[TOKENIZER.eos_id] * 3)]
-  judge = Judge(JUDGE, None, TOKENIZER)
+  judge = Model(JUDGE, None, TOKENIZER)
   found = perplexity.generative_perplexity(judge, tokens, TOKENIZER, 2)
   assert found == pytest.approx(math.exp(sum(costs) / len(costs)), rel=1e-12)
 
@@ -79,7 +79,7 @@ def test_a_judge_with_another_tokenizer_reads_the_text(monkeypatch):
   description = ModelDescription(
     DecoderConfig(30, 12, 16, 1, 2, 2, 16), None, 'tokenizer.json'
   )
-  judge = Judge(*uniform(description), words)
+  judge = Model(*uniform(description), words)
   samples = np.stack([text8.encode(text, 14) for text in ('low lower', 'wide', '')])
   low, lower, wide = (words.encode_text(x).tolist() for x in ('low', 'lower', 'wide'))
   start, end = words.bos_id, words.eos_id
@@ -111,13 +111,13 @@ def test_documents_that_end_are_ended_for_the_judge():
   samples[1, : len(low) + 2] = [end, *low, end]
   samples[2] = (low * 16)[:16]
   causal = from_files(files, mask_id=None, vocab_size=300, where='here')
-  judge = Judge(description, None, causal)
+  judge = Model(description, None, causal)
   start = causal.bos_id
   rows = perplexity._reread(samples, pieces, judge)
   assert rows[0] == [start, *low, end, *new]
   assert rows[1] == [start, *low, end]
   assert len(rows[2]) == 12 and rows[2][0] == start
   # A judge of characters has neither start nor end.
-  judge = Judge(description, None, text8)
+  judge = Model(description, None, text8)
   rows = perplexity._reread(samples, pieces, judge)
   assert rows[0] == text8.encode_text('lownew').tolist()

@@ -30,16 +30,17 @@ def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 store._GROUP_BYTES = 16 << 20
 load = opening.load
-def measured(path, *arguments):
+def measured(stored, *arguments):
   # What reading brings along, whatever the model, is there.
-  load(str(pathlib.Path(path).parent / 'small'), *arguments)
+  small = pathlib.Path(stored.directory).parent / 'small'
+  load(store.open_model(small, verify_below=0), *arguments)
   before = peak()
-  description, params = load(path, *arguments)
+  params = load(stored, *arguments)
   name = '/tensorstore/kvstore/file/bytes_read'
   metrics = tensorstore.experimental_collect_matching_metrics(name)
   read = sum(value['value'] for metric in metrics for value in metric['values'])
   print(json.dumps({'read': read, 'grown': peak() - before}), flush=True)
-  return description, params
+  return params
 opening.load = measured
 code = main(['main.py', *sys.argv[1:]])
 multihost.end(code)

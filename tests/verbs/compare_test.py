@@ -6,10 +6,12 @@ import pytest
 
 from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store
+from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import arms
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.resolve import resolve
 from tests import tiny_run
 from tests.compiling import quick_jit
@@ -51,7 +53,9 @@ def test_arms_spend_what_they_say(tmp_path):
   params = jax.tree.map(
     lambda x: np.zeros(x.shape, x.dtype), denoiser.abstract_params(description)
   )
-  control, equal, half, full = arms.plan_arms(settings, (description, params))
+  control, equal, half, full = arms.plan_arms(
+    settings, Model(description, params, get_tokenizer('smiles_qm9'))
+  )
   assert [a.name for a in (control, equal, half, full)] == [
     'rate 0, equal FLOPs',
     'rate 0, equal steps',

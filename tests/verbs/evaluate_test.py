@@ -14,6 +14,7 @@ from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import drawing, scoring
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import EvaluateSettings
 from tests.compiling import quick_jit
 
@@ -49,7 +50,7 @@ def uniform(description):
   if description.mask_id is None:
     kernel = params['backbone']['lm_head']['kernel']
     params['backbone']['lm_head']['kernel'] = np.zeros_like(kernel)
-  return description, params
+  return Model(description, params, TOKENIZER)
 
 
 def likelihood(model, options=OPTIONS):
@@ -80,7 +81,9 @@ def test_padding_rows_of_the_last_batch_do_not_count():
   )
   # T = 1 has no randomness, so the mean over five texts has one value.
   values = [
-    likelihood((MODEL, params), dataclasses.replace(options, batch_size=size))
+    likelihood(
+      Model(MODEL, params, TOKENIZER), dataclasses.replace(options, batch_size=size)
+    )
     for size in (1, 2, 5)
   ]
   carried = [v['carried_nelbo']['1'] for v in values]

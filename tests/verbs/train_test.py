@@ -9,10 +9,9 @@ import pytest
 
 from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store, training_store
-from scmdm_jax.domains.tokenizers import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, workdir
+from scmdm_jax.runs import adapting, opening, workdir
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.training.step import OptimizerConfig
 from scmdm_jax.verbs import train
@@ -127,10 +126,9 @@ def test_the_model_is_the_average_of_the_last_checkpoint(base):
 
 def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   settings = settings_with(checkpoint=str(base), method__rate=1.0)
-  tokenizer = get_tokenizer('smiles_qm9')
-  description, params = adapting.starting_point(
-    settings, tokenizer, tmp_path, KEY, MESH
-  )
+  opened = opening.open_run(settings, tmp_path)
+  start = adapting.starting_point(settings, opened, KEY, MESH)
+  description, params = start.description, start.params
   assert description.injection == 'embedding'
   _, old = store.load_model(base)
   for mine, theirs in zip(
@@ -151,11 +149,12 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   assert extra['base_license'] == 'unknown'
   # What has been adapted keeps its injection, and no other may take its place.
   again = settings_with(checkpoint=str(tmp_path / 'run'), method__rate=0.0)
-  description, _ = adapting.starting_point(again, tokenizer, tmp_path, KEY, MESH)
-  assert description.injection == 'embedding'
+  opened = opening.open_run(again, tmp_path)
+  start = adapting.starting_point(again, opened, KEY, MESH)
+  assert start.description.injection == 'embedding'
   other = settings_with(checkpoint=str(tmp_path / 'run'), method__injection='gate')
   with pytest.raises(BadInput) as caught:
-    adapting.starting_point(other, tokenizer, tmp_path, KEY, MESH)
+    adapting.starting_point(other, opened, KEY, MESH)
   assert str(caught.value) == (
     "method.injection: found 'gate', but the checkpoint has 'embedding'; wanted the "
     'same'

@@ -127,7 +127,7 @@ class Measuring:
     return judges.compare_genomes(bases, species, self._reference)
 
   def _distances(self, rows: np.ndarray, species: np.ndarray) -> dict[str, Any]:
-    """How far rows are from the held-out ones, and whether a network can tell."""
+    """Returns how far rows are from held-out ones, to a network as well."""
     # Too short for a k-mer: no distance.
     found: dict[str, Any] = {
       name: value if math.isfinite(value) else None

@@ -49,7 +49,7 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 def class_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
   """Share of the largest logits `[N, classes]` that stand at the labels `[N]`.
 
-  A label outside the classes (a model that was not told one may draw none) is missed.
+  A label outside the classes (a model that was given none may draw none) is missed.
   """
   return float((np.asarray(logits).argmax(1) == np.asarray(labels)).mean())
 
@@ -69,8 +69,8 @@ def nearest_distances(
   found = []
   for start in range(0, len(images), _BLOCK):
     block = np.asarray(images[start : start + _BLOCK], np.float32) / np.float32(top)
-    # |a - b|^2 = |a|^2 + |b|^2 - 2 a b finds the nearest; its distance follows anew,
-    # since the difference of large numbers says nothing of that of a copy.
+    # |a - b|^2 = |a|^2 + |b|^2 - 2 a b finds the nearest; its distance is computed
+    # again, since the difference of large numbers says nothing of that of a copy.
     nearest = (squares[None] - 2 * block @ scaled.T).argmin(1)
     gaps = block.astype(np.float64) - scaled[nearest]
     found.append(np.sqrt((gaps**2).mean(1)))

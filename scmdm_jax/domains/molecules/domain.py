@@ -12,7 +12,7 @@ from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains import prepared
 from scmdm_jax.domains.molecules.measures import judge_molecules
 from scmdm_jax.domains.protocol import Domain, Measure
-from scmdm_jax.runs.opening import Judge, load_judge
+from scmdm_jax.runs.opening import Model, load_causal_judge
 from scmdm_jax.runs.perplexity import generative_perplexity
 from scmdm_jax.settings.options import DataSettings, Settings
 
@@ -29,7 +29,7 @@ def measures(
   samples: np.ndarray,
   tokenizer: Tokenizer,
   known: Collection[str],
-  judge: Judge | None,
+  judge: Model | None,
   batch_size: int,
 ) -> dict[str, Any]:
   """Validity, uniqueness, novelty (measures) and generative perplexity.
@@ -60,7 +60,7 @@ def measures(
 def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
   """`measures` with what it needs read."""
   options = settings.data
-  judge = load_judge(settings, workdir, tokenizer)
+  judge = load_causal_judge(settings, workdir, tokenizer)
   known = frozenset(
     sources.all_texts(options.name, prepared.directory(options), options.source or None)
   )

@@ -126,7 +126,7 @@ class SmilesTokenizer:
 
   def _split(self, text: str) -> list[str]:
     """The pieces of a text, in a time that grows with its length only."""
-    # A bracket that nothing closes would be followed to the end of the text, each anew.
+    # A bracket that nothing closes would be followed to the end of the text, each time.
     closed = text.rfind(']') + 1
     head, rest = text[:closed], text[closed:]
     # Pieces do not reach across: a bracket is the only one that ends there.

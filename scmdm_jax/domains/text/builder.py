@@ -12,7 +12,7 @@ set that TFDS has prepared as array_record, such as its lm1b. The split is
 - otherwise by content: the 5 % of documents with the lowest SHA-256, so that equal
   documents are never on both sides, and other documents change nothing.
 
-Which of them it was is kept with the data set, and told whenever it is opened.
+Which of them it was is kept with the data set, and shown whenever it is opened.
 """
 
 import dataclasses
@@ -163,7 +163,7 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     }
 
   def _keep(self, **facts: Any) -> None:
-    """Keeps what is told of the split with the data set."""
+    """Keeps what is known of the split with the data set."""
     assert self.info.metadata is not None
     self.info.metadata.update(facts)
 
@@ -225,7 +225,7 @@ def _prepared_splits(config: TextConfig) -> dict[str, Iterator[str]]:
     features: Any = builder.info.features
     file_format: Any = builder.info.file_format
   except Exception as error:  # Protobuf's, JSON's, TFDS's own.
-    raise DamagedData(f'{where}: not a data set of TFDS; prepare it anew') from error
+    raise DamagedData(f'{where}: not a data set of TFDS; prepare it again') from error
   if column not in features:
     raise BadInput(f'{where}: no feature {column}; found {[*features]}')
   if file_format != tfds.core.FileFormat.ARRAY_RECORD:
@@ -249,7 +249,7 @@ def _records(
     records = source.__getitems__(range(first, min(first + _BLOCK, count)))
     # array_record gives None for what lies behind the end of a truncated file.
     if None in records:
-      raise DamagedData(f'data.source {config.source}: cut short; prepare it anew')
+      raise DamagedData(f'data.source {config.source}: cut short; prepare it again')
     for record in records:
       text = record[SETS[config.set_name].column].decode()
       yield detokenize(config.set_name, text)

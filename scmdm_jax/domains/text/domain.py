@@ -14,7 +14,7 @@ from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.domains.text import measures as judges
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs.opening import Judge, load_judge
+from scmdm_jax.runs.opening import Model, load_causal_judge
 from scmdm_jax.runs.perplexity import sample_parts, text_features, text_perplexity
 from scmdm_jax.settings.options import DataSettings, Settings
 
@@ -34,7 +34,7 @@ def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
 def measures(
   samples: np.ndarray,
   tokenizer: Tokenizer,
-  judge: Judge | None,
+  judge: Model | None,
   batch_size: int,
   real: np.ndarray | None = None,
   seeds: Sequence[int] = (),
@@ -65,7 +65,7 @@ def measures(
 
 def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
   """`measures` with its judge and reference read."""
-  judge = load_judge(settings, workdir, tokenizer)
+  judge = load_causal_judge(settings, workdir, tokenizer)
   batch, seeds = settings.evaluate.batch_size, range(settings.evaluate.mauve_seeds)
   real = None
   if judge is not None and seeds:

@@ -1,7 +1,7 @@
 """MAUVE: how far the law of generated texts is from that of real ones.
 
 Pillutla et al. 2021 (arXiv 2102.01454), with the choices of its authors' program
-(krishnap25/mauve), which are ours unless said otherwise:
+(krishnap25/mauve), which are ours unless noted otherwise:
 
 - a text's feature vector is the last hidden state of a causal model at the text's
   last token (`last_hidden`); theirs is gpt2-large, ours the judge of the run, so that
@@ -16,10 +16,10 @@ Pillutla et al. 2021 (arXiv 2102.01454), with the choices of its authors' progra
 - `smoothing` adds a half to every count first (the authors' `mauve_star`; Krichevsky
   and Trofimov), which takes most of the bias of few texts away.
 
-The score depends on the k-means start, so several are drawn and their spread is told;
+The score depends on the k-means start, so several are drawn and their spread is given;
 on the number of texts and on their length, so that both must be equal between figures.
 Two sets of real texts do not score 1: have them beside.
-The last hidden state of a small judge tells little: of 106 rows a side of 32 tokens of
+The last hidden state of a small judge shows little: of 106 rows a side of 32 tokens of
 WordNet's glosses, the shipped text_judge (half a million parameters) gives real rows
 0.98 and rows whose tokens are shuffled 0.94; SmolLM2-135M gives them 0.98 and 0.04.
 """

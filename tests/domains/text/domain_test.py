@@ -9,7 +9,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import perplexity
-from scmdm_jax.runs.opening import Judge
+from scmdm_jax.runs.opening import Model
 from tests.compiling import quick_jit
 from tests.data.tokenizers import tiny
 from tests.models.parameters import random_params
@@ -38,7 +38,7 @@ def quick_compilation():
 def judge():
   """A causal model of words, its weights random."""
   description = ModelDescription(DecoderConfig(30, 12, 16, 2, 2, 2, 16), None, '')
-  return Judge(description, random_params(description), WORDS)
+  return Model(description, random_params(description), WORDS)
 
 
 def framed(texts, length=24):
