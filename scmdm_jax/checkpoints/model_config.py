@@ -15,20 +15,6 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.models.family import REQUIRED, Family, Same
 
-# Ways to scale rotary positions that by a factor of 1 change nothing, and what they are
-# told beside it.
-_SCALINGS = ('default', 'linear', 'dynamic', 'llama3', 'yarn')
-_OF_SCALINGS = frozenset(
-  {
-    'original_max_position_embeddings',
-    'low_freq_factor',
-    'high_freq_factor',
-    'beta_fast',
-    'beta_slow',
-  }
-)
-_ROPE = ('rope_theta', 'partial_rotary_factor')
-
 
 def _model_types() -> dict[str, Family]:
   return {kind.name: f for f in FAMILIES.values() for kind in f.model_types}
@@ -174,33 +160,34 @@ def _plain(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
   # Transformers 5 moved what there is to say of rotary positions into one object.
-  for name in ('rope_scaling', 'rope_parameters'):
-    rope = _value(config, name, dict, {}, path)
-    plain = _plain_rope(rope)
-    if plain is not None:
-      config = {n: v for n, v in config.items() if n != name} | plain
-    elif name == 'rope_parameters':
-      raise BadInput(
-        f'{path}: rope_parameters is {str(rope)[:200]}; only positions of rope_type '
-        "'default' are computed, with rope_theta"
-      )
+  rope = _unscaled(_value(config, 'rope_parameters', dict, {}, path))
+  config |= rope
+  scaling = config.get('rope_scaling')
+  if isinstance(scaling, dict) and _unscaled(scaling) in ({}, {'rope_type': 'default'}):
+    del config['rope_scaling']
   for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
     if config.get(field, wanted) != wanted:
       raise BadInput(
         f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
       )
+  unknown = sorted(rope.keys() - {'rope_type', 'rope_theta', 'partial_rotary_factor'})
+  if unknown:
+    raise BadInput(
+      f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
+    )
   return config
 
 
-def _plain_rope(rope: dict[str, Any]) -> dict[str, Any] | None:
-  """What an object says of rotary positions if it scales nothing; else None."""
-  left = {name: value for name, value in rope.items() if value is not None}
-  kind = [left.pop(n) for n in ('rope_type', 'type') if n in left] or ['default']
-  plain = {n: left.pop(n) for n in _ROPE if n in left}
-  factor = left.pop('factor', 1 if kind[0] == 'default' else None)
-  if kind[0] not in _SCALINGS or factor != 1 or left.keys() - _OF_SCALINGS:
-    return None
-  return plain
+def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
+  """The object without nulls, and without a scaling that scales by one."""
+  rope = {name: value for name, value in rope.items() if value is not None}
+  if 'type' in rope and rope.get('rope_type', rope['type']) == rope['type']:
+    rope['rope_type'] = rope.pop('type')
+  if rope.get('rope_type') == 'linear' and rope.get('factor') == 1:
+    rope['rope_type'] = 'default'
+  if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
+    del rope['factor']
+  return rope
 
 
 def _undefined(

@@ -24,7 +24,7 @@ from scmdm_jax.domains.images import builder as images_dataset_builder
 from scmdm_jax.domains.images.builder import LabelledImages
 from scmdm_jax.domains.images.files import Images
 from scmdm_jax.domains.molecules import builder as qm9_dataset_builder
-from scmdm_jax.domains.molecules.builder import Qm9
+from scmdm_jax.domains.molecules.builder import Molecules, Qm9
 from scmdm_jax.domains.text import builder as text_dataset_builder
 from scmdm_jax.domains.text.builder import Text
 from scmdm_jax.errors import BadInput, DamagedData
@@ -32,9 +32,14 @@ from scmdm_jax.regular_files import open_regular, special_files
 
 # Data sets by name: QM9, the sets of texts, the sets of images. How genomes are cut
 # depends on the run: see `genome_rows`.
-NAMES = (Qm9.name, *text_dataset_builder.SETS, *images_dataset_builder.SETS)
+NAMES = (
+  Qm9.name,
+  Molecules.name,
+  *text_dataset_builder.SETS,
+  *images_dataset_builder.SETS,
+)
 _BLOCK = 1000  # Records read at once.
-_Builder = Qm9 | Text | LabelledImages
+_Builder = Qm9 | Molecules | Text | LabelledImages
 Builder = TypeVar('Builder', bound=tfds.core.GeneratorBasedBuilder)
 
 
@@ -46,11 +51,13 @@ class Documents:
     key: name of the data set and the split, unlike that of any other.
     count: how many.
     texts: reads them again, in the order of the split.
+    find: document -> where it stands in the source, for messages; '' unknown.
   """
 
   key: str
   count: int
   texts: Callable[[], Iterator[str]]
+  find: Callable[[str], str] = lambda _: ''
 
 
 def prepare(
@@ -120,6 +127,7 @@ def open_documents(
     f'{config.name}-{split}',
     builder.info.splits[split].num_examples,
     functools.partial(_read, builder, split),
+    functools.partial(text_dataset_builder.find, config),
   )
 
 
@@ -161,6 +169,13 @@ def all_texts(
   return (*_read(builder, 'train'), *_read(builder, 'test'))
 
 
+def facts(
+  name: str, data_dir: str | pathlib.Path, source_path: str | pathlib.Path | None
+) -> dict[str, Any]:
+  """What a builder has kept beside its records; arguments and errors as `prepare`."""
+  return dict(_prepared_builder(name, data_dir, source_path).info.metadata or {})
+
+
 def _prepared_builder(
   name: str, data_dir: str | pathlib.Path, source_path: str | pathlib.Path | None
 ) -> _Builder:
@@ -171,6 +186,8 @@ def _prepared_builder(
   elif name in images_dataset_builder.SETS:
     builder_class = LabelledImages
     config = images_dataset_builder.config_of(name, source_path)
+  elif name == Molecules.name:
+    builder_class, config = Molecules, qm9_dataset_builder.config_of(source_path)
   else:
     builder_class, config = Qm9, Qm9.BUILDER_CONFIGS[0]
     if source_path is not None:

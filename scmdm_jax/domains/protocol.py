@@ -43,6 +43,8 @@ class Domain(NamedTuple):
     `write` would refuse or the tokenizer is not one for the data.
   fields: (sample int32 [L], tokenizer) -> what its line of `samples.jsonl` has beside
     index, text and tokens.
+  length: data -> tokens of the longest example, where `data.length` may be 0.
+  tokenizer: data -> the folder of a tokenizer made of them, where there is one.
   framing: data -> one of `description.FRAMINGS`, of a model trained on its rows.
   """
 
@@ -54,4 +56,6 @@ class Domain(NamedTuple):
   write: Callable[[pathlib.Path, np.ndarray, Tokenizer], None] = _nothing_written
   check: Callable[[DataSettings, pathlib.Path, Tokenizer], None] = _nothing_refused
   framing: Callable[[DataSettings], str] = lambda _: ''
+  length: Callable[[DataSettings], int] = lambda data: data.length
+  tokenizer: Callable[[DataSettings], pathlib.Path] | None = None
   fields: Callable[[np.ndarray, Tokenizer], dict[str, Any]] = lambda *_: {}

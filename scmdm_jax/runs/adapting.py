@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import store, training_store
+from scmdm_jax.checkpoints import steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -26,7 +26,7 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import opening
+from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import (
@@ -235,6 +235,7 @@ def fit(
   description: ModelDescription,
   state: TrainState,
   rows: Rows,
+  tokenizer: Tokenizer,
   workdir: pathlib.Path,
   name: str = 'train',
 ) -> Params:
@@ -245,6 +246,7 @@ def fit(
     description: what is trained.
     state: at step 0, of `fresh_state` on the run's mesh; donated.
     rows: what it is trained on.
+    tokenizer: that made them.
     workdir: where checkpoints and metrics go.
     name: of the run, for whom it is shown to.
 
@@ -268,10 +270,16 @@ def fit(
   )
   with (
     training_store.TrainingStore(
-      workdir / 'checkpoints', settings.train.keep, settings.verify_below
+      workdir / 'checkpoints',
+      options.keep,
+      settings.verify_below,
+      provenance.of_run(rows, tokenizer),
+      options.accept_changes,
     ) as checkpoints,
     contextlib.ExitStack() as stack,
   ):
+    saves = -(-options.num_steps // options.save_every)
+    steps.require_room(checkpoints.directory, state, options.keep, saves)
     trace = None
     if window := settings.profile.window:
       trace = Trace(workdir / 'profile', *window)
@@ -281,7 +289,6 @@ def fit(
       journal.say()
       writer = MetricWriter(
         workdir,
-        first_step=checkpoints.latest_step() or 0,
         num_steps=settings.train.num_steps,
         name=name,
       )

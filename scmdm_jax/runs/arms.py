@@ -124,7 +124,8 @@ class Bench:
     name = f'{arm.name}, seed {seed}'
     state = adapting.fresh_state(start.params, optimizer_of(options), mesh_of(settings))
     trained = adapting.fit(
-      settings, start.description, state, self.train_rows, directory, name
+      *(settings, start.description, state, self.train_rows),
+      *(self.base.tokenizer, directory, name),
     )
     model = dataclasses.replace(start, params=trained)
     adapting.save(directory, model, settings)

@@ -96,37 +96,12 @@ def _checked(source: str):
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))
-  description = _untied(opened, description)
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
+  description = layouts.with_own_head(description, opened)
   entries = layouts.check(description, shapes, source)
   files = opened.tokenizer_files()
   description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries
-
-
-def _untied(opened: Any, description: ModelDescription) -> ModelDescription:
-  """The description with a head of its own where the file's is unlike its table.
-
-  As transformers 5 does: what `config.json` calls tied is only so if a head that is in
-  the file, too, is a copy of the table.
-  """
-  arch, record = description.architecture, description.record
-  rows = record.row(f'{record.head}/kernel'), record.row(f'{record.table}/embedding')
-  if not getattr(arch, 'tied', False) or None in rows:
-    return description
-  names = {name.removeprefix(record.prefix): name for name in opened.tensors}
-  head, table = (names.get(row[0]) for row in rows if row is not None)
-  if head is None or table is None:
-    return description
-  if opened.tensors[head].shape != opened.tensors[table].shape or np.array_equal(
-    np.asarray(opened.read(head), np.float32),
-    np.asarray(opened.read(table), np.float32),
-  ):
-    return description
-  sizes: Any = arch
-  return dataclasses.replace(
-    description, architecture=dataclasses.replace(sizes, tied=False)
-  )
 
 
 def _open(source: pathlib.Path) -> Any:

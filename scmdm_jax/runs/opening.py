@@ -24,8 +24,14 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import converting
+from scmdm_jax.settings import resolve
 from scmdm_jax.settings.building import grid_of_rows
-from scmdm_jax.settings.options import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
+from scmdm_jax.settings.options import (
+  CHECKPOINT_TOKENIZER,
+  SMILES_TOKENIZER,
+  TRAINED_TOKENIZER,
+  Settings,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,6 +160,10 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
   if choice.startswith(TRAINED_TOKENIZER):
     size = int(choice.removeprefix(TRAINED_TOKENIZER))
     choice = str(prepared.trained_tokenizer(settings.data, size))
+  if choice == SMILES_TOKENIZER:
+    make = _domain(settings).tokenizer
+    assert make is not None  # Other data are refused with it.
+    choice = str(make(settings.data))
   own = choice == CHECKPOINT_TOKENIZER
   if own and stored is None:
     raise BadInput(
@@ -179,6 +189,31 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
     where=choice,
     framed=stored.description.framing == 'start_end',
   )
+
+
+def completed(settings: Settings, workdir: pathlib.Path) -> Settings:
+  """The settings with a `data.length`: the checkpoint's, or that of the data.
+
+  Raises:
+    BadInput: other options do not fit it, or as the data and the checkpoint do.
+  """
+  if settings.data.length:
+    return settings
+  if settings.checkpoint:
+    path = _imported(settings.checkpoint, workdir, 'checkpoint')
+    model = store.open_model(path, verify_below=0)
+    length = model.description.architecture.length
+  else:
+    length = _domain(settings).length(settings.data)
+  data = dataclasses.replace(settings.data, length=length)
+  return resolve.resolve(dataclasses.asdict(dataclasses.replace(settings, data=data)))
+
+
+def _domain(settings: Settings) -> Any:
+  # Domains open judges, and so import this module.
+  from scmdm_jax.domains import registry
+
+  return registry.of(settings.data)
 
 
 def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:

@@ -21,6 +21,7 @@ from scmdm_jax.settings.options import (
   Settings,
   TrainSettings,
 )
+from scmdm_jax.training.guards import GuardConfig
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
@@ -107,7 +108,9 @@ def loop_of(train: TrainSettings) -> LoopConfig:
   Raises:
     BadInput: see `LoopConfig`.
   """
-  return reported('train', lambda: _shared(LoopConfig, train))
+  return reported(
+    'train', lambda: _shared(LoopConfig, train, guard=_shared(GuardConfig, train))
+  )
 
 
 def new_model(

@@ -31,15 +31,18 @@ from scmdm_jax.settings.rules import (
   one_of,
   option,
   plain,
+  within,
 )
 
 # As data.tokenizer: the checkpoint's own, or one made of the training texts.
 CHECKPOINT_TOKENIZER = 'checkpoint'
 TRAINED_TOKENIZER = 'sentencepiece:'
+SMILES_TOKENIZER = 'smiles'  # Made of the molecules.
 
 # Data set -> the domain that reads and judges it (domains).
 DATASETS = {
   'qm9': 'molecules',
+  'molecules': 'molecules',
   'text': 'text',
   'openwebtext': 'text',
   'lm1b': 'text',
@@ -95,9 +98,10 @@ class DataSettings:
   source: str = plain(
     '',
     (
-      'QM9: a CSV or parquet file instead of the qm9pack package. Text: a '
-      'file or a folder (.txt .md .rst .html .jsonl .parquet); a document is '
-      'a file, a line or a row. Images: the folder of the published files '
+      'Molecules: a file of SMILES or a folder (.csv .parquet .smi ...); QM9: a '
+      'file instead of the qm9pack package. Text: a file or a folder (.txt .html '
+      '.jsonl .csv .parquet ...); a document is a file, a line or a row. Images: '
+      'the folder of the published files '
       '(domains/images/builder says which). Genomes: a folder with a folder '
       'or a FASTA file per species, or parquet files.'
     ),
@@ -107,15 +111,26 @@ class DataSettings:
     'a name or a path',
     lambda x: x != '',
     (
-      'smiles_qm9, dna or text8; for images pixels:16, that many levels of a '
-      'value, of 2 to 256 (as published), and 10 classes, or pixels:16:9 '
+      "smiles_qm9, dna or text8; 'smiles': one made of the molecules; for "
+      'images pixels:16, that many levels of a value, of 2 to '
+      '256 (as published), and 10 classes, or pixels:16:9 '
       '(emoji); for genomes species:9, that many classes; the path of a '
       "tokenizer, a file or a directory; 'checkpoint': the one that the "
       "checkpoint brings along; or 'sentencepiece:1024': that many pieces, "
       'learnt from the training texts.'
     ),
   )
-  length: int = at_least(32, 1, 'Tokens per example, padding included.')
+  length: int = at_least(
+    32,
+    0,
+    (
+      "Tokens per example, padding included; 0: the checkpoint's, or else as "
+      'many as the longest molecule takes.'
+    ),
+  )
+  unknown: float = within(
+    0.01, 0, 1, 'Largest share of tokens that the tokenizer may not know.'
+  )
   frame: bool = plain(
     True, "Packed text: rows begin with bos and end with eos, as MDLM's."
   )

@@ -24,6 +24,7 @@ from scmdm_jax.settings.building import (
 from scmdm_jax.settings.options import (
   CHECKPOINT_TOKENIZER,
   DATASETS,
+  SMILES_TOKENIZER,
   TRAINED_TOKENIZER,
   DataSettings,
   Settings,
@@ -154,6 +155,11 @@ def _check_method(settings: Settings) -> None:
 def _check_data(data: DataSettings) -> None:
   """Refuses a tokenizer that is not one for the data, and rows of another length."""
   choice = data.tokenizer
+  if not data.length and DATASETS[data.name] != 'molecules':
+    raise BadInput(
+      f'data.length: found 0 with data.name = {data.name!r}; wanted a number above 0, '
+      'or molecules'
+    )
   _check_genomes(data)
   if data.name in SHAPES:
     grid = grid_of_rows(data)
@@ -181,7 +187,12 @@ def _check_data(data: DataSettings) -> None:
     )
   if DATASETS[data.name] == 'genomes':
     return
-  molecules = data.name == 'qm9'
+  molecules = DATASETS[data.name] == 'molecules'
+  if choice == SMILES_TOKENIZER and not molecules:
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
+      'molecules only'
+    )
   if not molecules and choice == 'smiles_qm9':
     raise BadInput(
       f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted one '
@@ -259,6 +270,8 @@ def _check_sample(settings: Settings) -> None:
   """Refuses a sampler that cannot run."""
   sample, length = settings.sample, settings.data.length
   sampler = sampler_of(sample, schedule_of(settings.method))
+  if not length:
+    return  # It is checked when it is known.
   reported('sample', lambda: sampler.blocks(length))
   if isinstance(sampler.strategy, FirstHitting) and sample.num_steps < length:
     raise BadInput(

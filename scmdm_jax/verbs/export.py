@@ -20,6 +20,14 @@ from scmdm_jax.checkpoints import (
 )
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs.results import renamed
+from scmdm_jax.settings.options import Settings
+
+
+def run(settings: Settings, workdir: str, source: str) -> dict[str, Any]:
+  """Exports `source` to the new directory `workdir`; see `export_model`."""
+  if not workdir:
+    raise BadInput('--workdir: not given; --mode=export wants --source and --workdir')
+  return export_model(source, workdir, settings.verify_below)
 
 
 def export_model(

@@ -134,8 +134,6 @@ def judge_texts(
 
 def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any]:
   """Writes `judgement.json`, returns the same figures."""
-  if not source:
-    raise BadInput('--source: not given; --mode=judge wants a file of texts')
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
   texts = read_texts(pathlib.Path(os.path.expanduser(source)))

@@ -119,7 +119,9 @@ def test_damaged_files_are_named_with_the_directory_to_delete(prepared, file, da
 
 def test_bad_requests_are_named(pristine, tmp_path):
   data, source = pristine / 'data', pristine / 'qm9.csv'
-  with pytest.raises(BadInput, match=r"'qm8' is not known; .*'qm9', 'text'"):
+  with pytest.raises(
+    BadInput, match=r"'qm8' is not known; .*'qm9', 'molecules', 'text'"
+  ):
     sources.prepare('qm8', data)
   with pytest.raises(BadInput, match=r"'valid' .*choose from \['test', 'train'\]"):
     sources.open_split('qm9', data, 'valid', source)

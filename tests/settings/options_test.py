@@ -152,6 +152,8 @@ def test_no_option_may_be_negative(name):
 
 # Where zero means something: no warm-up, no decay, greedy sampling, ...
 ZERO_ALLOWED = {
+  'data.length',
+  'data.unknown',
   'data.side',
   'data.chunk_limit',
   'model.window',

@@ -74,6 +74,7 @@ class SubwordTokenizer:
   files: Mapping[str, bytes] = dataclasses.field(repr=False, compare=False)
   encoder: Encoder = dataclasses.field(repr=False, compare=False)
   framed: bool = False
+  unk_id: int | None = None
 
   @property
   def vocab_size(self) -> int:
@@ -221,6 +222,7 @@ def fit(
     fingerprint=hashlib.sha256(encoder.definition + framing.encode()).hexdigest(),
     files=files,
     encoder=encoder,
+    unk_id=definition.unk_id,
   )
 
 

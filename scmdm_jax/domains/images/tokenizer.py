@@ -34,6 +34,7 @@ class PixelTokenizer:
 
   bos_id = None
   eos_id = None
+  unk_id = None  # Every value has a token.
   pad_id = 0  # Never used: an image has the length of its row.
   undefined_ids: Ranges = ()
   invisible_ids: tuple[int, ...] = ()

@@ -28,6 +28,7 @@ def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
     options.length,
     folder,
     options.frame,
+    options.unknown,
   )
 
 

@@ -170,8 +170,6 @@ def _ignored(sizes: GPT2Config) -> dict[str, tuple[int, ...]]:
   for i in range(sizes.num_blocks):
     ignored[f'h.{i}.attn.bias'] = (1, 1, sizes.length, sizes.length)
     ignored[f'h.{i}.attn.masked_bias'] = ()
-  if sizes.tied:
-    ignored['lm_head.weight'] = (sizes.vocab_size, sizes.hidden_dim)
   return ignored
 
 
@@ -212,6 +210,7 @@ FAMILY = Family(
   },
   table='wte',
   head='vocab_head',
+  head_copy='lm_head.weight',
   transposed=False,  # Conv1D.
   prefix='transformer.',  # Of files that hold more than the bare model.
   plain=_plain,
