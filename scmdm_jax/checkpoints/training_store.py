@@ -153,7 +153,7 @@ class TrainingStore:
     Args:
       step: one of `steps()`.
       damage: what is wrong with it.
-      then: what happens instead; both are told in one line.
+      then: what happens instead; both are named in one line.
     """
     aside = self.directory / f'{step}.damaged-{secrets.token_hex(4)}'
     (self.directory / str(step)).rename(aside)

@@ -27,7 +27,7 @@ def gather(host: str, port: int, count: int, seconds: float) -> None:
 
   Raises:
     BadInput: the port is taken, or two processes have the same number.
-    PeerLost: somebody did not come; those who did are told, too.
+    PeerLost: somebody did not come; those who did hear of it.
   """
   loopback = host in ('127.0.0.1', 'localhost')
   try:

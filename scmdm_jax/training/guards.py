@@ -145,7 +145,7 @@ class Watchdog:
     self._armed = -math.inf
 
   def step_ended(self) -> None:
-    """Starts the time anew."""
+    """Starts the time again."""
     if self._seconds and time.monotonic() - self._armed > min(1, self._seconds / 4):
       self._armed = time.monotonic()
       faulthandler.dump_traceback_later(

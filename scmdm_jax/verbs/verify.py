@@ -17,6 +17,7 @@ import numpy as np
 from scmdm_jax.checkpoints import digests, steps, store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.runs import converting, opening
 from scmdm_jax.settings.options import Settings
 
@@ -138,28 +139,7 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
   if description.objective == 'classify':
     raise BadInput(f'--source {source}: a classifier; wanted a model of tokens')
   ids, wanted = arrays['input_ids'], arrays['logits']
-  vocab_size = description.architecture.vocab_size
-  shape = (*ids.shape, vocab_size)
-  if wanted.shape != shape:
-    raise BadInput(
-      f'{reference}: logits are {list(wanted.shape)}; wanted {list(shape)}, by its '
-      'input_ids and the vocabulary of the model'
-    )
-  if ids.min() < 0 or ids.max() >= vocab_size:
-    raise BadInput(f'{reference}: input_ids leave the vocabulary [0, {vocab_size})')
-  if ids.shape[1] > description.architecture.length:
-    raise BadInput(
-      f'{reference}: {ids.shape[1]} tokens; the model takes up to '
-      f'{description.architecture.length}'
-    )
-  defined = np.ones(vocab_size, bool)
-  for start, stop in description.undefined_ids:
-    defined[start:stop] = False
-  if not np.isfinite(wanted[..., defined]).all():
-    raise BadInput(
-      f'{reference}: logits have NaN or infinity; wanted finite ones, but for ids that '
-      'no token has'
-    )
+  defined = _check_fits(ids, wanted, description, reference)
   sigma = arrays.get('sigma', np.zeros(len(ids), np.float32))
 
   @jax.jit
@@ -191,6 +171,35 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
     'kl_per_token': divergence / ids.size,
     'tolerance': tolerance,
   }
+
+
+def _check_fits(
+  ids: np.ndarray, wanted: np.ndarray, description: ModelDescription, reference: str
+) -> np.ndarray:
+  """Refuses arrays that are not of the model; which ids a token has, bool [V]."""
+  vocab_size = description.architecture.vocab_size
+  shape = (*ids.shape, vocab_size)
+  if wanted.shape != shape:
+    raise BadInput(
+      f'{reference}: logits are {list(wanted.shape)}; wanted {list(shape)}, by its '
+      'input_ids and the vocabulary of the model'
+    )
+  if ids.min() < 0 or ids.max() >= vocab_size:
+    raise BadInput(f'{reference}: input_ids leave the vocabulary [0, {vocab_size})')
+  if ids.shape[1] > description.architecture.length:
+    raise BadInput(
+      f'{reference}: {ids.shape[1]} tokens; the model takes up to '
+      f'{description.architecture.length}'
+    )
+  defined = np.ones(vocab_size, bool)
+  for start, stop in description.undefined_ids:
+    defined[start:stop] = False
+  if not np.isfinite(wanted[..., defined]).all():
+    raise BadInput(
+      f'{reference}: logits have NaN or infinity; wanted finite ones, but for ids that '
+      'no token has'
+    )
+  return defined
 
 
 def _divergence(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:

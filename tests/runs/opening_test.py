@@ -15,6 +15,7 @@ from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, opening
+from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import (
   DataSettings,
   MethodSettings,
@@ -129,7 +130,7 @@ def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
   assert (scores[:, :COUNT] > -1e29).all()
   drawn = drawing.draw(
     model,
-    drawing.schedule_of(options.method),
+    schedule_of(options.method),
     dataclasses.replace(options.sample, num_steps=2),
     jax.random.key(0),
     drawing.starting_rows(options, tokenizer, 64),

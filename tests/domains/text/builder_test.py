@@ -1,9 +1,11 @@
 import json
 import os
 
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
-from scmdm_jax.data import sources
+from scmdm_jax.data import journal, sources
 from scmdm_jax.domains.text import builder
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -136,3 +138,33 @@ def test_a_data_set_that_tfds_prepared_is_a_source(tmp_path, monkeypatch):
   info.write_text('{')
   with pytest.raises(DamagedData, match='not a data set of TFDS'):
     sources.prepare('lm1b', tmp_path / 'data', prepared)
+
+
+def test_a_folder_of_the_hub_keeps_its_split(tmp_path, capsys):
+  source = tmp_path / 'set'
+  (source / 'data').mkdir(parents=True)
+  (source / 'README.md').write_text('# A card\n')
+  parts = {
+    'train': [f'train {i}' for i in range(80)],
+    'test': [f't {i}' for i in range(20)],
+  }
+  for name, texts in parts.items():
+    table = pa.table({'text': texts})
+    parquet.write_table(table, source / 'data' / f'{name}-00000-of-00001.parquet')
+  assert splits('text', tmp_path, source) == [parts['train'], parts['test']]
+  kept = journal.entries()['split']
+  assert kept['rule'] == "files name the split: test is 'test'"
+  assert kept['documents'] == {'train': 80, 'test': 20}
+  assert kept['left_out'] == ['README.md']
+  journal.say()
+  assert '80 train, 20 test; not read: README.md' in capsys.readouterr().err
+  # Undecidable: one more file, which names none.
+  (source / 'data' / 'more.txt').write_text('more')
+  with pytest.raises(BadInput, match=r'more\.txt names no split'):
+    sources.prepare('text', tmp_path / 'data', source)
+
+
+def test_a_document_is_found_in_its_file(tmp_path):
+  write_lines(tmp_path / 'a.jsonl', ['one', 'two', 'three'])
+  config = builder.config_of('text', tmp_path / 'a.jsonl')
+  assert builder.find(config, 'two') == f'{tmp_path / "a.jsonl"}: line 2'
