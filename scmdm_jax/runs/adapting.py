@@ -29,7 +29,12 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
+from scmdm_jax.settings.options import (
+  CHECKPOINT_TOKENIZER,
+  DataSettings,
+  MethodSettings,
+  Settings,
+)
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -319,7 +324,10 @@ def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:
 def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
   """How a trained model came about, for its checkpoint and model card."""
   method, options = settings.method, settings.train
+  # What lay beside the base still holds unless its tokens mean something else now.
+  own = settings.data.tokenizer == CHECKPOINT_TOKENIZER
   return {
+    'carried': base.get('carried', {}) if own else {},
     'base': settings.checkpoint,
     'base_license': base.get('license', ''),
     'imported_from': base.get('imported_from', ''),
