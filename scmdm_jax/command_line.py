@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import pathlib
+import os
 import re
 import traceback
 import types
@@ -136,7 +136,7 @@ def _path_and_argument(spec: str) -> list[str]:
   parts = spec.split(':')
   for count in range(len(parts), 0, -1):
     path = ':'.join(parts[:count])
-    if pathlib.Path(path).exists():
+    if os.path.exists(path):  # Of a name that is too long, pathlib raises.
       return [path, ':'.join(parts[count:])] if count < len(parts) else [path]
   return spec.split(':', 1)
 

@@ -2,6 +2,10 @@
 
 Format: ggml's `docs/gguf.md`, versions 2 and 3, little-endian. No more is read than the
 file holds, and nothing is allocated for what a header only claims to hold.
+
+Own code, since `gguf.GGUFReader` fails tests/checkpoints/gguf_header_test.py: it hangs
+on the case 'many numbers', and takes 'long string', 'overlap', 'between the steps',
+'empty dimension', 'big-endian' and 'name with a control character' for sound files.
 """
 
 import math

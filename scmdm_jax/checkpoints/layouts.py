@@ -8,6 +8,7 @@ transposed, [in, out].
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import numpy as np
@@ -105,6 +106,33 @@ def check(
   return {n: wanted[plain] for n, plain in known.items() if plain in wanted}
 
 
+def with_own_head(description: ModelDescription, source: Any) -> ModelDescription:
+  """Unties the head where a file that calls it tied holds one unlike its embeddings.
+
+  Transformers 5 reads such a file the same way. An equal copy is left out.
+
+  Args:
+    description: what `config.json` says.
+    source: an opened source; its head and its embeddings are read if it has both.
+  """
+  record, arch = description.record, description.architecture
+  plain = {name.removeprefix(record.prefix): name for name in source.tensors}
+  row = record.row(f'{record.table}/embedding') or record.row(record.table)
+  if row is None or not getattr(arch, 'tied', True):
+    return description
+  if not {row[0], record.head_copy} <= plain.keys():
+    return description
+  table, head = plain[row[0]], plain[record.head_copy]
+  if source.tensors[table].shape != source.tensors[head].shape:
+    return description  # `check` says so.
+  values = (source.read(name).astype(np.float32) for name in (table, head))
+  if np.array_equal(*values, equal_nan=True):
+    return description
+  sizes: Any = arch
+  untied = dataclasses.replace(sizes, tied=False)
+  return dataclasses.replace(description, architecture=untied)
+
+
 def buffers(description: ModelDescription) -> dict[str, np.ndarray]:
   """Tensors beside the parameters that loaders of this family expect in a file."""
   return description.record.buffers(description.architecture)
@@ -113,7 +141,10 @@ def buffers(description: ModelDescription) -> dict[str, np.ndarray]:
 def _ignored(description: ModelDescription) -> dict[str, tuple[int, ...]]:
   """What files may carry beside the parameters: accepted in this shape, never read."""
   shapes = {name: value.shape for name, value in buffers(description).items()}
-  return shapes | description.record.ignored(description.architecture)
+  record, arch = description.record, description.architecture
+  if record.head_copy and getattr(arch, 'tied', True):
+    shapes[record.head_copy] = (arch.vocab_size, arch.hidden_dim)
+  return shapes | record.ignored(arch)
 
 
 def _transpose(value: np.ndarray) -> np.ndarray:

@@ -2,9 +2,9 @@
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
 project has none, `mlp_ratio`, `causal`, `grid`, `window`, `tokenizer`,
-`self_conditioning`, `framing`) have defaults that make other projects' files mean what
-they mean there. A field that is null counts as absent. What changes the numbers and is
-not computed here is refused by name.
+`self_conditioning`, `framing`, `undefined_ids`) have defaults that make other projects'
+files mean what they mean there. A field that is null counts as absent. What changes the
+numbers and is not computed here is refused by name.
 """
 
 import dataclasses
@@ -91,9 +91,9 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       family=family.name,
       noise=kind.noise,
       framing=_value(config, 'framing', str, '', path),
-      undefined_ids=(padding,) if padding[0] != padding[1] else (),
+      undefined_ids=_undefined(config, padding, path),
     )
-  except ValueError as e:
+  except (ValueError, TypeError) as e:
     raise BadInput(f'{path}: {e}') from e
 
 
@@ -102,7 +102,7 @@ def config_from_description(
 ) -> dict[str, Any]:
   """Inverse of `description_from_config`, with the fields other projects expect.
 
-  Fingerprint and undefined ids have no field: they follow from the tokenizer's files.
+  The fingerprint has no field: it follows from the tokenizer's files.
 
   Args:
     description: the model.
@@ -133,7 +133,11 @@ def config_from_description(
   }
   if description.framing:
     config['framing'] = description.framing
-  wanted = dataclasses.replace(description, fingerprint='', undefined_ids=())
+  if ranges := description.undefined_ids:
+    config['undefined_ids'] = [list(ids) for ids in ranges]
+    if 'embedding_size' in config and ranges[-1][1] == arch.vocab_size:
+      config['vocab_size'] = ranges[-1][0]
+  wanted = dataclasses.replace(description, fingerprint='')
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(
       f'the {description.family} layout cannot say what this model is: '
@@ -156,8 +160,11 @@ def _plain(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
   # Transformers 5 moved what there is to say of rotary positions into one object.
-  rope = _value(config, 'rope_parameters', dict, {}, path)
-  config |= {field: value for field, value in rope.items() if value is not None}
+  rope = _unscaled(_value(config, 'rope_parameters', dict, {}, path))
+  config |= rope
+  scaling = config.get('rope_scaling')
+  if isinstance(scaling, dict) and _unscaled(scaling) in ({}, {'rope_type': 'default'}):
+    del config['rope_scaling']
   for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
     if config.get(field, wanted) != wanted:
       raise BadInput(
@@ -169,6 +176,29 @@ def _plain(
       f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
     )
   return config
+
+
+def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
+  """The object without nulls, and without a scaling that scales by one."""
+  rope = {name: value for name, value in rope.items() if value is not None}
+  if 'type' in rope and rope.get('rope_type', rope['type']) == rope['type']:
+    rope['rope_type'] = rope.pop('type')
+  if rope.get('rope_type') == 'linear' and rope.get('factor') == 1:
+    rope['rope_type'] = 'default'
+  if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
+    del rope['factor']
+  return rope
+
+
+def _undefined(
+  config: dict[str, Any], padding: tuple[int, int], path: str
+) -> tuple[tuple[int, int], ...]:
+  """Ranges of ids without a token: as written, or the rows of a longer table."""
+  written = _value(config, 'undefined_ids', list, [], path)
+  if not all(isinstance(ids, list) and len(ids) == 2 for ids in written):
+    raise BadInput(f'{path}: undefined_ids is {written!r:.200}; wanted pairs of ids')
+  default = (padding,) if padding[0] != padding[1] else ()
+  return tuple((start, stop) for start, stop in written) or default
 
 
 def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from scmdm_jax.errors import BadInput
 # .raw and .tokens: WikiText's own files.
 _PLAIN = ('.txt', '.text', '.md', '.markdown', '.rst', '.raw', '.tokens')
 _HTML = ('.html', '.htm', '.xhtml')
-_SUFFIXES = (*_PLAIN, *_HTML, *tables.SUFFIXES)
-WANTED = f'{" ".join(_SUFFIXES)}, each also packed as {" ".join(reading.PACKED)}'
+SUFFIXES = (*_PLAIN, *_HTML, *tables.SUFFIXES)
 _BLOCKS = re.compile(
   'address|article|aside|blockquote|br|center|d[dlt]|div|fieldset|fig(ure|caption)|'
   'footer|form|h[1-6]|header|hr|li|main|nav|[ou]l|option|p|pre|section|table|t[dhr]'
@@ -21,7 +20,9 @@ _HIDDEN = frozenset(('head', 'script', 'style', 'template'))
 
 
 def files_of(
-  source: pathlib.Path, option: str = 'data.source'
+  source: pathlib.Path,
+  option: str = 'data.source',
+  endings: Sequence[str] = SUFFIXES,
 ) -> tuple[list[pathlib.Path], list[str]]:
   """The files of a source: itself, or a folder's in the order of their paths.
 
@@ -31,6 +32,7 @@ def files_of(
   Args:
     source: the file or folder.
     option: who gave it, for messages.
+    endings: of names, without that of the packing; any file may do without one.
 
   Returns:
     The files, and the paths of others in the folder.
@@ -38,30 +40,31 @@ def files_of(
   Raises:
     BadInput: nothing is there, or no such file.
   """
+  wanted = f'{" ".join(endings)}, each also packed as {" ".join(reading.PACKED)}'
   if source.is_file():
-    if reading.suffix(source) not in ('', *_SUFFIXES) and not tables.is_table(source):
+    if reading.suffix(source) not in ('', *endings) and not tables.is_table(source):
       raise BadInput(
-        f'{option} {source}: of no format that is known here; wanted {WANTED}; '
+        f'{option} {source}: of no format that is known here; wanted {wanted}; '
         'rename it to .txt if it is plain text'
       )
     return [source], []
   if not source.is_dir():
     raise BadInput(
-      f'{option} {source}: no regular file or folder; wanted text ({WANTED}), or a '
+      f'{option} {source}: no regular file or folder; wanted text ({wanted}), or a '
       'folder of it'
     )
   found, others = [], []
   for path in sorted(source.rglob('*')):
     inside = path.relative_to(source)
     if path.is_file() and not any(part.startswith('.') for part in inside.parts):
-      if reading.suffix(path) in _SUFFIXES and splits.is_data(path):
+      if reading.suffix(path) in endings and splits.is_data(path):
         found.append(path)
       else:
         others.append(str(inside))
   if not found:
     beside = f' but {", ".join(others[:3])}' if others else ''
     raise BadInput(
-      f'{option} {source}: no text in it{beside}; wanted files that end in {WANTED}'
+      f'{option} {source}: no text in it{beside}; wanted files that end in {wanted}'
     )
   return found, others
 
@@ -119,7 +122,7 @@ def html_text(source: str) -> str:
       pieces.append(node)
     elif isinstance(node, justhtml.Text):
       # A line break in the source is a space; the page's lines come from its blocks.
-      pieces.append(re.sub(r'\s+', ' ', node.data))
+      pieces.append(re.sub(r'\s+', ' ', node.data or ''))
     elif node.name not in _HIDDEN:
       edge = ['\n'] if _BLOCKS.fullmatch(node.name) else []
       rest += [*edge, *reversed(node.children or ()), *edge]

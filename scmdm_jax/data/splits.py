@@ -145,4 +145,6 @@ def report(facts: Mapping[str, Any], counts: Mapping[str, int]) -> None:
     line += f'; not read: {", ".join(left[:5])}{f" and {more} more" if more else ""}'
   if empty := facts.get('empty'):
     line += f'; without any text: {", ".join(empty[:5])}'
+  kept = ('rule', 'left_out', 'left_out_count', 'empty')
+  facts = {name: facts[name] for name in kept if name in facts}
   journal.note('split', {**facts, 'documents': dict(counts)}, line)

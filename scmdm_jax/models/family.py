@@ -109,6 +109,8 @@ class Family:
   always: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   table: str = ''  # The layer of the token embeddings; '' for classifiers.
   head: str = ''  # The layer of the product with the vocabulary; '' if it is `table`.
+  # The tensor that repeats the table in files of models whose head is the table.
+  head_copy: str = ''
   per_example: tuple[str, ...] = ()  # Modules that work once per example, not token.
   # A PyTorch linear weight is [out, in]; False: files store kernels as they are here.
   transposed: bool = True

@@ -6,18 +6,18 @@
                                             host (GKE): JAX reads these
 
 None of them: a single process. SCMDM_TIMEOUT is for how many seconds a process may be
-silent (default 100).
+silent (default 100), SCMDM_JOIN_TIMEOUT for how many seconds the first waits for all
+others to come (default: as SCMDM_TIMEOUT).
 """
 
 import re
-import socket
-import time
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
 from scmdm_jax.errors import BadInput, first_line
+from scmdm_jax.processes import rendezvous
 
 _EXPLICIT = ('SCMDM_COORDINATOR', 'SCMDM_NUM_PROCESSES', 'SCMDM_PROCESS_ID')
 
@@ -79,20 +79,27 @@ def initialize(variables: Mapping[str, str]) -> int:
     For how many seconds a process may be silent.
 
   Raises:
-    BadInput: the variables are wrong, or the others cannot be reached in time.
+    BadInput: the variables are wrong, or the port of the first is taken.
+    PeerLost: a process did not come in time; the message names it.
   """
   how = place(variables)
-  seconds = _seconds(variables)
+  seconds = _seconds(variables, 'SCMDM_TIMEOUT', '100')
+  patience = _seconds(variables, 'SCMDM_JOIN_TIMEOUT', str(seconds))
   if how is None:
     return seconds
   if 'coordinator_address' in how:
-    _check_address(how['coordinator_address'], how['process_id'], seconds)
+    # JAX waits without saying for whom, and ends with the stack of a C++ program.
+    host, port = how['coordinator_address'].rsplit(':', 1)
+    if how['process_id'] == 0:
+      rendezvous.gather(host, int(port), how['num_processes'], patience)
+    else:
+      rendezvous.come(host, int(port), how['process_id'], patience)
   # It would take SIGTERM away from `stopping`.
   jax.config.update('jax_enable_preemption_service', False)
   try:
     jax.distributed.initialize(
       **how,
-      initialization_timeout=seconds,
+      initialization_timeout=patience,
       # `watch` ends the run before and says more; this is for when it cannot.
       heartbeat_timeout_seconds=2 * seconds + 10,
       shutdown_timeout_seconds=600,  # Process 0 writes while others have done.
@@ -110,34 +117,8 @@ def initialize(variables: Mapping[str, str]) -> int:
   return seconds
 
 
-def _check_address(address: str, process: int, seconds: int) -> None:
-  """Raises BadInput where JAX would crash: the port is taken, or nobody answers."""
-  host, port = address.rsplit(':', 1)
-  if process == 0:
-    try:
-      socket.create_server(('', int(port))).close()
-    except (OSError, OverflowError) as e:
-      raise BadInput(
-        f'SCMDM_COORDINATOR: port {port} is not free ({e}); give another to all '
-        'processes'
-      ) from e
-    return
-  end = time.monotonic() + seconds
-  while True:
-    try:
-      socket.create_connection((host, int(port)), timeout=5).close()
-      return
-    except (OSError, OverflowError) as e:
-      if time.monotonic() > end:
-        raise BadInput(
-          f'SCMDM_COORDINATOR: no process 0 at {address} within {seconds} s ({e}); see '
-          'that it runs and can be reached'
-        ) from e
-      time.sleep(0.2)
-
-
-def _seconds(variables: Mapping[str, str]) -> int:
-  text = variables.get('SCMDM_TIMEOUT', '100')
+def _seconds(variables: Mapping[str, str], name: str, default: str) -> int:
+  text = variables.get(name, default)
   if not text.isdecimal() or int(text) < 1:
-    raise BadInput(f'SCMDM_TIMEOUT: found {text!r}; wanted whole seconds above 0')
+    raise BadInput(f'{name}: found {text!r}; wanted whole seconds above 0')
   return int(text)

@@ -14,7 +14,10 @@ from collections.abc import Iterator
 
 from scmdm_jax.errors import Stopped
 
+INTERRUPTED = 128 + signal.SIGINT  # The exit code.
+
 _asked = threading.Event()
+_told = threading.Event()  # Whether the line of an interrupt was printed.
 
 
 def requested() -> bool:
@@ -72,9 +75,48 @@ def unwinding() -> Iterator[None]:
     signal.signal(signal.SIGTERM, handler)
 
 
+def say_interrupted() -> None:
+  """Prints what an interrupted program says, once."""
+  if not _told.is_set():
+    _told.set()
+    os.write(2, b'error: interrupted; the same command resumes\n')
+
+
+def end_on_interrupt() -> None:
+  """SIGINT ends the program at once from now on, with its line."""
+  signal.signal(signal.SIGINT, _end_interrupted)
+
+
+def unwind_on_interrupt() -> None:
+  """The next SIGINT raises KeyboardInterrupt; whichever follows ends the program."""
+
+  def unwind(number: int, frame: object) -> None:
+    end_on_interrupt()
+    raise KeyboardInterrupt
+
+  signal.signal(signal.SIGINT, unwind)
+
+
+def ignore_interrupts() -> None:
+  """Neither SIGINT nor SIGTERM disturbs a program that has come to its end."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+
+
+def _end_interrupted(number: int, frame: object) -> None:
+  say_interrupted()
+  os._exit(INTERRUPTED)
+
+
 def _wait(receiver: int) -> None:
+  interrupts = 0
   while numbers := os.read(receiver, 64):
     for number in numbers:
+      if number == signal.SIGINT:
+        # The second one may find the main thread deep in compiled code.
+        interrupts += 1
+        if interrupts > 1 and signal.getsignal(signal.SIGINT) is _end_interrupted:
+          _end_interrupted(number, None)
       if number != signal.SIGTERM:
         continue
       if _asked.is_set():

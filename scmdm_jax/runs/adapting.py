@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import store, training_store
+from scmdm_jax.checkpoints import steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -26,7 +27,7 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import opening
+from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
 from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
@@ -230,6 +231,7 @@ def fit(
   description: ModelDescription,
   state: TrainState,
   rows: Rows,
+  tokenizer: Tokenizer,
   workdir: pathlib.Path,
   name: str = 'train',
 ) -> Params:
@@ -240,6 +242,7 @@ def fit(
     description: what is trained.
     state: at step 0, of `fresh_state` on the run's mesh; donated.
     rows: what it is trained on.
+    tokenizer: that made them.
     workdir: where checkpoints and metrics go.
     name: of the run, for whom it is shown to.
 
@@ -263,10 +266,16 @@ def fit(
   )
   with (
     training_store.TrainingStore(
-      workdir / 'checkpoints', settings.train.keep, settings.verify_below
+      workdir / 'checkpoints',
+      options.keep,
+      settings.verify_below,
+      provenance.of_run(rows, tokenizer),
+      options.accept_changes,
     ) as checkpoints,
     contextlib.ExitStack() as stack,
   ):
+    saves = -(-options.num_steps // options.save_every)
+    steps.require_room(checkpoints.directory, state, options.keep, saves)
     trace = None
     if window := settings.profile.window:
       trace = Trace(workdir / 'profile', *window)
@@ -276,7 +285,6 @@ def fit(
       journal.say()
       writer = MetricWriter(
         workdir,
-        first_step=checkpoints.latest_step() or 0,
         num_steps=settings.train.num_steps,
         name=name,
       )
@@ -312,7 +320,10 @@ def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:
 def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
   """How a trained model came about, for its checkpoint and model card."""
   method, options = settings.method, settings.train
+  # What lay beside the base still holds unless its tokens mean something else now.
+  own = settings.data.tokenizer == CHECKPOINT_TOKENIZER
   return {
+    'carried': base.get('carried', {}) if own else {},
     'base': settings.checkpoint,
     'base_license': base.get('license', ''),
     'imported_from': base.get('imported_from', ''),

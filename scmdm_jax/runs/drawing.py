@@ -16,7 +16,7 @@ from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
-from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Domain
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -188,7 +188,7 @@ def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
 
 
 def _records(
-  drawn: Drawn, tokenizer: Tokenizer, domain: registry.Domain
+  drawn: Drawn, tokenizer: Tokenizer, domain: Domain[Any]
 ) -> list[dict[str, Any]]:
   records = []
   for i, tokens in enumerate(drawn.tokens):
@@ -202,7 +202,7 @@ def _records(
 
 
 def write_samples(
-  directory: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer, domain: registry.Domain
+  directory: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer, domain: Domain[Any]
 ) -> None:
   """`samples.jsonl`, and what the domain writes beside it.
 

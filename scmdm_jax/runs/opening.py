@@ -16,16 +16,17 @@ from scmdm_jax.checkpoints import digests, disk, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
-from scmdm_jax.domains import prepared
-from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import converting
+from scmdm_jax.settings import resolve
 from scmdm_jax.settings.building import grid_of_rows
-from scmdm_jax.settings.options import CHECKPOINT_TOKENIZER, TRAINED_TOKENIZER, Settings
+from scmdm_jax.settings.options import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,16 +150,15 @@ def open_run(settings: Settings, workdir: pathlib.Path) -> Opened:
 def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenizer:
   """The tokenizer of a run: built in, read from files, or the checkpoint's own."""
   choice = settings.data.tokenizer
-  if built_in.is_built_in(choice):
-    return built_in.get_tokenizer(choice)
-  if choice.startswith(TRAINED_TOKENIZER):
-    size = int(choice.removeprefix(TRAINED_TOKENIZER))
-    choice = str(prepared.trained_tokenizer(settings.data, size))
+  if registry.is_built_in(choice):
+    return registry.get_tokenizer(choice)
+  if made := registry.of(settings.data).made_tokenizer(settings.data):
+    choice = str(made)
   own = choice == CHECKPOINT_TOKENIZER
   if own and stored is None:
     raise BadInput(
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
-      f'{", ".join(built_in.NAMES)}, or the path of a tokenizer'
+      f'{", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
     )
   files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
   if stored is None:
@@ -169,7 +169,7 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
     if tokenizer is None:
       raise BadInput(
         f'data.tokenizer: {settings.checkpoint} brings no tokenizer along; wanted one '
-        f'of {", ".join(built_in.NAMES)}, or the path of a tokenizer'
+        f'of {", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
       )
     return tokenizer
   return tokenizers.from_files(
@@ -179,6 +179,26 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
     where=choice,
     framed=stored.description.framing == 'start_end',
   )
+
+
+def completed(settings: Settings, workdir: pathlib.Path) -> Settings:
+  """The settings with a `data.length`: the checkpoint's, or that of the data.
+
+  Raises:
+    BadInput: other options do not fit it, or as the data and the checkpoint do.
+  """
+  if settings.data.length:
+    return settings
+  if settings.checkpoint:
+    path = _imported(settings.checkpoint, workdir, 'checkpoint')
+    model = store.open_model(path, verify_below=0)
+    length = model.description.architecture.length
+  else:
+    longest = registry.of(settings.data).length
+    assert longest is not None  # Settings are checked.
+    length = longest(settings.data)
+  data = dataclasses.replace(settings.data, length=length)
+  return resolve.resolve(dataclasses.asdict(dataclasses.replace(settings, data=data)))
 
 
 def own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
@@ -192,8 +212,8 @@ def own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
       where=str(model.directory / store.TOKENIZER),
       framed=description.framing == 'start_end',
     )
-  if built_in.is_built_in(description.tokenizer):
-    return built_in.get_tokenizer(description.tokenizer)
+  if registry.is_built_in(description.tokenizer):
+    return registry.get_tokenizer(description.tokenizer)
   return None
 
 
@@ -278,9 +298,9 @@ def fitted(
   grid = getattr(description.architecture, 'grid', ())
   if grid and grid != grid_of_rows(settings.data):
     raise BadInput(
-      f'{where}: its images have {" x ".join(map(str, grid))} values; wanted '
+      f'{where}: its rows have {" x ".join(map(str, grid))} values; wanted '
       f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as data.name = '
-      f'{settings.data.name!r} with side {settings.data.side} has'
+      f'{settings.data.name!r} has with these options of data'
     )
   return padded(description, tokenizer)
 

@@ -163,7 +163,7 @@ def judge_samples(
   """All measures of a set of samples, by name.
 
   Args:
-    measure: those of the domain; see `registry.Domain.judging`.
+    measure: those of the domain; see `protocol.Domain.measuring`.
     drawn: the samples.
     tokenizer: of the run.
   """

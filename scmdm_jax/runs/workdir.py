@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -22,12 +23,19 @@ from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.regular_files import open_regular, read_regular
-from scmdm_jax.runs import compilation_cache
+from scmdm_jax.runs import compilation_cache, provenance
 from scmdm_jax.settings.options import Settings
 
 # Options that change nothing in what a run makes, but for the order of sums and, at a
 # rate between 0 and 1, for which examples are conditioned: it may move.
 _FREE = ('workdir', 'compilation_cache', 'profile.', 'mesh.')
+# Options about faults alone.
+_FREE += (
+  'train.fall_back',
+  'train.step_timeout',
+  'train.skip_limit',
+  'train.accept_changes',
+)
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 
@@ -68,6 +76,7 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
 def identity(path: str, settings: Settings) -> dict[str, Any]:
   """What must be the same in all processes of a run, by name."""
   software = {f'version of {name}': found for name, found in versions().items()}
+  software['digest of the code'] = provenance.code_digest()
   return {**_flat(dataclasses.asdict(settings)), '--workdir': path, **software}
 
 
@@ -152,6 +161,9 @@ def _write_config(path: pathlib.Path, config: dict[str, Any]) -> None:
       if name.startswith(_FREE):
         continue
       if name in found and found[name] != value:
+        if 'options' in wanted['train']['accept_changes']:
+          logging.warning('%s was %r, now it is %r', name, found[name], value)
+          continue
         more = name == 'train.num_steps' and (path.parent / 'model').is_dir()
         raise BadInput(
           f'{name}: found {value!r}, but {path} says {found[name]!r}; resume with the '
@@ -204,6 +216,7 @@ def metadata() -> dict[str, Any]:
   return {
     'command': command(),
     'git_sha': git_sha(),
+    'code': provenance.code_digest(),
     'hardware': hardware(),
     'versions': versions(),
   }

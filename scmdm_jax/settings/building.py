@@ -10,17 +10,18 @@ from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
 from scmdm_jax.diffusion.strategies import Joint, parse
-from scmdm_jax.domains.images.rows import SHAPES, grid_of
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   SampleSettings,
   Settings,
   TrainSettings,
 )
+from scmdm_jax.training.guards import GuardConfig
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
@@ -28,8 +29,8 @@ T = TypeVar('T')
 
 
 def grid_of_rows(data: DataSettings) -> tuple[int, ...]:
-  """Channels, height and width of the image in a row; () where there is none."""
-  return grid_of(data.name, data.side) if data.name in SHAPES else ()
+  """Channels, height and width of the picture in a row; () where there is none."""
+  return registry.of(data).grid(data)
 
 
 def reported(name: str, build: Callable[[], T]) -> T:
@@ -107,7 +108,9 @@ def loop_of(train: TrainSettings) -> LoopConfig:
   Raises:
     BadInput: see `LoopConfig`.
   """
-  return reported('train', lambda: _shared(LoopConfig, train))
+  return reported(
+    'train', lambda: _shared(LoopConfig, train, guard=_shared(GuardConfig, train))
+  )
 
 
 def new_model(

@@ -57,6 +57,9 @@ class MethodSettings:
   )
 
 
+CHANGES = ('data', 'tokenizer', 'code', 'options')
+
+
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
   """One training run: AdamW, warm-up, cosine decay, parameter average."""
@@ -91,6 +94,32 @@ class TrainSettings:
   save_every: int = above(500, 0, 'Steps between checkpoints.')
   keep: int = above(2, 0, 'Newest checkpoints that are kept.')
   log_every: int = above(50, 0, 'Steps between lines of metrics.jsonl.')
+  fall_back: bool = plain(
+    True, 'Go on from an earlier checkpoint where the newest one is damaged.'
+  )
+  accept_changes: tuple = option(
+    (),
+    f'a tuple of some of {", ".join(CHANGES)}',
+    lambda xs: set(xs) <= set(CHANGES),
+    'What may differ from what the workdir was made with.',
+  )
+  skip_limit: int = at_least(
+    10,
+    0,
+    (
+      'Steps in a row that may be skipped since loss or gradient was not finite '
+      'or a spike; one more ends the run.'
+    ),
+  )
+  spike_window: int = at_least(
+    0, 0, 'Sound steps that a spike is judged by; 0: none is.'
+  )
+  spike_sigma: float = above(
+    6.0, 0, 'A spike is so many standard deviations above their mean.'
+  )
+  step_timeout: int = at_least(
+    1800, 0, 'Seconds without a step until all stacks are dumped; 0: never.'
+  )
   dtype: str = one_of(
     'float32',
     DTYPES,

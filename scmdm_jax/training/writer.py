@@ -1,5 +1,6 @@
 """Metrics to JSON lines and TensorBoard, and a progress bar on a terminal."""
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -62,26 +63,37 @@ class MetricWriter:
   step never appears twice.
   """
 
-  def __init__(
-    self, directory: pathlib.Path, *, first_step: int, num_steps: int, name: str
-  ):
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / 'metrics.jsonl'
+  def __init__(self, directory: pathlib.Path, *, num_steps: int, name: str):
+    self._directory = directory
+    self._num_steps = num_steps
+    self._name = name
+    self._open = contextlib.ExitStack()
+
+  def begin(self, first_step: int) -> None:
+    """Opens the files, where what was written after `first_step` is dropped.
+
+    Raises:
+      DamagedData: `metrics.jsonl` is no regular file, or cannot be read.
+    """
+    path = self._directory / 'metrics.jsonl'
+    self._directory.mkdir(parents=True, exist_ok=True)
     _keep_until(path, first_step)
-    self._file = open_regular(path, 'a', buffering=1)
+    self._file = self._open.enter_context(open_regular(path, 'a', buffering=1))
     self._tensorboard = SummaryWriter(
-      str(directory / 'tensorboard'), purge_step=first_step + 1
+      str(self._directory / 'tensorboard'), purge_step=first_step + 1
     )
+    self._open.callback(self._tensorboard.close)
     self._started = time.time()
     self._first = first_step
     # On a terminal only: in a log file a bar is noise.
     self._bar = tqdm.tqdm(
-      total=num_steps,
+      total=self._num_steps,
       initial=first_step,
-      desc=name,
+      desc=self._name,
       unit='step',
       disable=not sys.stderr.isatty(),
     )
+    self._open.callback(self._bar.close)
 
   def progress(self, step: int, metrics: dict[str, float]) -> None:
     """Moves the bar to `step`."""
@@ -99,6 +111,4 @@ class MetricWriter:
 
   def close(self) -> None:
     """Flushes and closes everything."""
-    self._bar.close()
-    self._file.close()
-    self._tensorboard.close()
+    self._open.close()

@@ -21,20 +21,19 @@ from scmdm_jax.benchmarks.measuring import (
   sweep,
 )
 from scmdm_jax.benchmarks.table import table
-from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Measure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import workdir
+from scmdm_jax.runs import measuring
 from scmdm_jax.runs.drawing import draw, starting_rows
 from scmdm_jax.runs.opening import Model, load_masked, open_run
+from scmdm_jax.runs.workdir import metadata
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import Settings
 
 
-def _quality(
-  settings: Settings, model: Model, measure: registry.Measure
-) -> dict[str, Any]:
+def _quality(settings: Settings, model: Model, measure: Measure) -> dict[str, Any]:
   """Measures of what the timed samplers draw, and entropy beside them.
 
   `sample.num_samples` of each, by the key of `--mode=evaluate`.
@@ -71,7 +70,7 @@ def _measured(settings: Settings, model: Model | None) -> dict[str, Any]:
       f'none, its length is that of its grid {grid}'
     )
   results: dict[str, Any] = {
-    **workdir.metadata(),
+    **metadata(),
     'config': dataclasses.asdict(settings),
     'shape': {'batch': bench.batch, 'length': bench.length, 'steps': bench.num_steps},
     'parameters': int(sum(x.size for x in jax.tree.leaves(bench.params))),
@@ -89,7 +88,7 @@ def _measured(settings: Settings, model: Model | None) -> dict[str, Any]:
   return results
 
 
-def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Measures, prints the table, writes `benchmark.json` and the chart."""
   # A drawing library is an extra, and slow to import: only this mode pays.
   try:
@@ -101,9 +100,9 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     ) from e
   model, measure = None, None
   if settings.checkpoint or settings.judge:
-    model = load_masked(settings, open_run(settings, directory))
+    model = load_masked(settings, open_run(settings, workdir))
   if settings.judge and model is not None:
-    measure = registry.of(settings.data).judging(settings, directory, model.tokenizer)
+    measure = measuring.measure_of(settings, workdir, model.tokenizer)
   results = _measured(settings, model)
   if model is not None and measure is not None:
     results['quality'] = _quality(settings, model, measure)
@@ -111,13 +110,13 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
   # Kilobytes on Linux; of the whole process, what was measured last included.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
   results['peak_resident_bytes'] = peak
-  files.write_json(directory / 'benchmark.json', results)
-  files.write_text(directory / 'benchmark.svg', chart(results))
+  files.write_json(workdir / 'benchmark.json', results)
+  files.write_text(workdir / 'benchmark.svg', chart(results))
   print(table(results))
   samplers = results['samplers']
   return {
     'mode': 'benchmark',
-    'results': str(directory / 'benchmark.json'),
+    'results': str(workdir / 'benchmark.json'),
     'quiet': samplers['quiet'],
     'ratios': {n: r['ratio']['median'] for n, r in samplers['rows'].items()},
     'self_conditioning_overhead': samplers['self_conditioning_overhead']['median'],

@@ -19,7 +19,7 @@ import numpy as np
 
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs import drawing, opening, workdir
+from scmdm_jax.runs import drawing, measuring, opening
 from scmdm_jax.runs.arms import (
   BASE,
   CONTROL,
@@ -31,6 +31,7 @@ from scmdm_jax.runs.arms import (
   say,
   trajectory,
 )
+from scmdm_jax.runs.workdir import metadata
 from scmdm_jax.settings.options import Settings
 
 
@@ -60,7 +61,7 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
     settings=settings,
     base=base,
     domain=domain,
-    measure_samples=domain.judging(settings, directory, tokenizer),
+    measure_samples=measuring.measure_of(settings, directory, tokenizer),
     train_rows=domain.read_rows(settings.data, tokenizer, 'train'),
     test_rows=domain.read_rows(settings.data, tokenizer, 'test'),
   )
@@ -80,7 +81,7 @@ def _results(bench: Bench, arms: list[Arm], runs: list[dict]) -> dict[str, Any]:
     'domain': bench.domain.name,
     'tokenizer': bench.base.tokenizer.name,
     'title': 'Self-conditioning adaptation against its controls',
-    **workdir.metadata(),
+    **metadata(),
     'config': dataclasses.asdict(settings),
     'base': {
       'path': settings.checkpoint,
@@ -101,7 +102,7 @@ def _results(bench: Bench, arms: list[Arm], runs: list[dict]) -> dict[str, Any]:
   }
 
 
-def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
+def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Adapts, judges, reports; returns the main figures."""
   # Drawing libraries are an extra, and slow to import: only this mode pays.
   try:
@@ -114,11 +115,11 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     ) from e
 
   started = time.time()
-  bench = _bench(settings, directory)
+  bench = _bench(settings, workdir)
   arms = plan_arms(settings, bench.base)
   everything = [Arm(BASE, 0.0, 0, 0.0), *arms]
   runs = [
-    run_arm(bench, arm, seed, directory / 'arms' / arm.directory / f'seed_{seed}')
+    run_arm(bench, arm, seed, workdir / 'arms' / arm.directory / f'seed_{seed}')
     for seed in settings.compare.seeds
     for arm in everything
   ]
@@ -127,12 +128,12 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     say('timing the step and the sampler')
     cost = measure_cost(bench, arms[-1].rate, settings.compare.benchmark_pairs)
   first = settings.compare.seeds[0]
-  last = directory / 'arms' / arms[-1].directory / f'seed_{first}'
+  last = workdir / 'arms' / arms[-1].directory / f'seed_{first}'
   results = _results(bench, everything, runs) | {
     'cost': cost,
     'trajectory': trajectory(bench, arms[-1], last, first),
   }
-  page = write_report(directory / 'report', results)
+  page = write_report(workdir / 'report', results)
   report = json.loads((page.parent / 'report.json').read_text())
   print(text_table(report['summary'], CONTROL, report['matched_entropy_summary']))
   return {

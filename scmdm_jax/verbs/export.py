@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.checkpoints import (
+  carried,
   disk,
   layouts,
   model_card,
@@ -19,6 +20,14 @@ from scmdm_jax.checkpoints import (
 )
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs.results import renamed
+from scmdm_jax.settings.options import Settings
+
+
+def run(settings: Settings, workdir: str, source: str) -> dict[str, Any]:
+  """Exports `source` to the new directory `workdir`; see `export_model`."""
+  if not workdir:
+    raise BadInput('--workdir: not given; --mode=export wants --source and --workdir')
+  return export_model(source, workdir, settings.verify_below)
 
 
 def export_model(
@@ -57,13 +66,16 @@ def export_model(
       return buffers[name]
     return entries[name].to_file(model.read(entries[name].path))
 
+  kept = model.extra.get('carried', {})
   card = model_card.card(model.description, model.extra, _measured(model.directory))
   size = safetensors_writer.write(
     path,
-    model_config.config_from_description(model.description, _main_dtype(model)),
+    carried.merged(
+      model_config.config_from_description(model.description, _main_dtype(model)), kept
+    ),
     tensors,
     read,
-    extra_files={**model.tokenizer_files, 'README.md': card},
+    extra_files={**kept.get('files', {}), **model.tokenizer_files, 'README.md': card},
   )
   parameters = [entry.shape for entry in entries.values()]
   return {

@@ -14,10 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import steps, store
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import classifiers, opening
+from scmdm_jax.runs import judges, opening
 from scmdm_jax.runs.adapting import fit, fresh_state, save, starting_point
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings
@@ -26,6 +26,7 @@ from scmdm_jax.settings.options import Settings
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Trains, leaves the averaged model in `workdir/model`, returns the main figures."""
   started = time.time()
+  steps.require_writable(workdir / 'checkpoints')
   opened = opening.open_run(settings, workdir)
   domain = registry.of(settings.data)
   rows = domain.read_rows(settings.data, opened.tokenizer, 'train')
@@ -33,11 +34,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   mesh = opening.mesh_of(settings)
   start = starting_point(settings, opened, key, mesh)
   state = fresh_state(start.params, optimizer_of(settings.train), mesh, donate=True)
-  trained = fit(settings, start.description, state, rows, workdir)
+  trained = fit(settings, start.description, state, rows, opened.tokenizer, workdir)
   save(workdir, dataclasses.replace(start, params=trained), settings)
   figures = {}
   if start.description.objective == 'classify':
-    figures = classifiers.heldout_figures(
+    figures = judges.heldout_figures(
       multihost.gathered(trained),
       start.description,
       domain.read_rows(settings.data, opened.tokenizer, 'test'),

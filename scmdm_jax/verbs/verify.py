@@ -4,6 +4,7 @@ Without a reference, every file is compared with its digest. With one, the model
 logits are compared with logits that were made elsewhere.
 """
 
+import math
 import os
 import pathlib
 import tempfile
@@ -13,14 +14,34 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scmdm_jax.checkpoints import digests, store, training_store
+from scmdm_jax.checkpoints import digests, steps, store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.runs import converting, opening
+from scmdm_jax.settings.options import Settings
 
 TOLERANCE = 1e-3
 _EVERYTHING = 1 << 62  # Bytes: nothing is too large to be compared.
 _BATCH = 8
+
+
+def run(
+  settings: Settings, workdir: str, source: str, reference: str, tolerance: str
+) -> dict[str, Any]:
+  """Verifies the files of `source`, or its logits where a reference is given."""
+  del settings, workdir  # Every byte is read, and nothing written.
+  if not reference:
+    if tolerance:
+      raise BadInput('--tolerance: given without --reference, whose logits it is for')
+    return verify(source)
+  try:
+    largest = float(tolerance or TOLERANCE)
+  except ValueError:
+    largest = -1.0
+  if not 0 <= largest < math.inf:
+    raise BadInput(f'--tolerance: found {tolerance!r}; wanted a number from 0')
+  return compare(source, reference, largest)
 
 
 def verify(source: str) -> dict[str, Any]:
@@ -31,33 +52,64 @@ def verify(source: str) -> dict[str, Any]:
       weights of another format, whose structure alone can be checked.
 
   Returns:
-    Main figures: what was verified, files, bytes.
+    Main figures: which parts are `verified`; `unverified`, complete but without
+    digests; `incomplete`, older than a complete one, as a kill leaves them that comes
+    while they are deleted; `ok` if all are verified; files and bytes.
 
   Raises:
     BadInput: none of these.
-    DamagedData: files are missing, foreign, truncated or altered; all are named.
+    DamagedData: files are missing, foreign, truncated or altered; all parts are named.
   """
   path = pathlib.Path(os.path.expanduser(source)).absolute()
   if converting.is_foreign(path):
     figures = converting.check(str(path))
     return {'ok': True, 'path': str(path), 'digests': False, **figures}
-  steps = sorted((path / 'checkpoints').glob(f'*{training_store.DIGESTS}'))
-  parts: list[tuple[pathlib.Path, pathlib.Path]] = [
-    (file.with_name(file.name.removesuffix(training_store.DIGESTS)), file)
-    for file in steps
-  ]
-  if not steps or (path / store.MODEL_SUBDIRECTORY).exists():
+  whole, unverified, incomplete = _steps(path / 'checkpoints')
+  parts = [(where, steps.manifest_of(where)) for where in whole]
+  if not (whole or unverified) or (path / store.MODEL_SUBDIRECTORY).exists():
     model = store.find_model(path)
     parts.append((model, model / digests.MANIFEST))
-  found = [digests.check(where, manifest, _EVERYTHING) for where, manifest in parts]
+  verified, damage, found = [], [], []
+  for where, manifest in parts:
+    try:
+      found.append(digests.check(where, manifest, _EVERYTHING))
+      verified.append(str(where))
+    except DamagedData as e:
+      damage.append(str(e))
+  lists = {
+    'verified': verified,
+    'unverified': list(map(str, unverified)),
+    'incomplete': list(map(str, incomplete)),
+  }
+  if damage:
+    rest = [f'{name}: {", ".join(where)}' for name, where in lists.items() if where]
+    raise DamagedData('; '.join([*damage, *rest]))
   return {
-    'ok': True,
+    'ok': not (unverified or incomplete),
     'path': str(path),
     'digests': True,
-    'verified': [str(where) for where, _ in parts],
+    **lists,
     'files': sum(figures['files'] for figures in found),
     'bytes': sum(figures['bytes'] for figures in found),
   }
+
+
+def _steps(directory: pathlib.Path) -> tuple[list[pathlib.Path], ...]:
+  """Steps with digests, complete ones without, and what older ones a kill has left.
+
+  A manifest whose step is gone says nothing: a kill came between the two.
+  """
+  whole, unverified, incomplete = [], [], []
+  complete = steps.complete_steps(directory) if directory.is_dir() else []
+  for path in steps.step_directories(directory):
+    step = int(path.name)
+    if step not in complete and step < max(complete, default=0):
+      incomplete.append(path)
+    elif steps.manifest_of(path).exists():
+      whole.append(path)
+    else:
+      unverified.append(path)
+  return whole, unverified, incomplete
 
 
 def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
@@ -87,28 +139,7 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
   if description.objective == 'classify':
     raise BadInput(f'--source {source}: a classifier; wanted a model of tokens')
   ids, wanted = arrays['input_ids'], arrays['logits']
-  vocab_size = description.architecture.vocab_size
-  shape = (*ids.shape, vocab_size)
-  if wanted.shape != shape:
-    raise BadInput(
-      f'{reference}: logits are {list(wanted.shape)}; wanted {list(shape)}, by its '
-      'input_ids and the vocabulary of the model'
-    )
-  if ids.min() < 0 or ids.max() >= vocab_size:
-    raise BadInput(f'{reference}: input_ids leave the vocabulary [0, {vocab_size})')
-  if ids.shape[1] > description.architecture.length:
-    raise BadInput(
-      f'{reference}: {ids.shape[1]} tokens; the model takes up to '
-      f'{description.architecture.length}'
-    )
-  defined = np.ones(vocab_size, bool)
-  for start, stop in description.undefined_ids:
-    defined[start:stop] = False
-  if not np.isfinite(wanted[..., defined]).all():
-    raise BadInput(
-      f'{reference}: logits have NaN or infinity; wanted finite ones, but for ids that '
-      'no token has'
-    )
+  defined = _check_fits(ids, wanted, description, reference)
   sigma = arrays.get('sigma', np.zeros(len(ids), np.float32))
 
   @jax.jit
@@ -140,6 +171,35 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
     'kl_per_token': divergence / ids.size,
     'tolerance': tolerance,
   }
+
+
+def _check_fits(
+  ids: np.ndarray, wanted: np.ndarray, description: ModelDescription, reference: str
+) -> np.ndarray:
+  """Refuses arrays that are not of the model; which ids a token has, bool [V]."""
+  vocab_size = description.architecture.vocab_size
+  shape = (*ids.shape, vocab_size)
+  if wanted.shape != shape:
+    raise BadInput(
+      f'{reference}: logits are {list(wanted.shape)}; wanted {list(shape)}, by its '
+      'input_ids and the vocabulary of the model'
+    )
+  if ids.min() < 0 or ids.max() >= vocab_size:
+    raise BadInput(f'{reference}: input_ids leave the vocabulary [0, {vocab_size})')
+  if ids.shape[1] > description.architecture.length:
+    raise BadInput(
+      f'{reference}: {ids.shape[1]} tokens; the model takes up to '
+      f'{description.architecture.length}'
+    )
+  defined = np.ones(vocab_size, bool)
+  for start, stop in description.undefined_ids:
+    defined[start:stop] = False
+  if not np.isfinite(wanted[..., defined]).all():
+    raise BadInput(
+      f'{reference}: logits have NaN or infinity; wanted finite ones, but for ids that '
+      'no token has'
+    )
+  return defined
 
 
 def _divergence(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:

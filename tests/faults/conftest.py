@@ -8,6 +8,7 @@ import pytest
 from scmdm_jax.main import main
 from tests import tiny_run
 from tests.compiling import quick_jit
+from tests.faults import starting
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -43,3 +44,20 @@ def trained(tmp_path_factory):
     options = [f'--config={config}', f'--workdir={directory / "run"}']
     assert main(['main.py', *options]) == 0
   return config, directory / 'run'
+
+
+@pytest.fixture
+def start(tmp_path_factory):
+  """Starts the program; whatever still runs at the end of the test is killed."""
+  cache = tmp_path_factory.getbasetemp() / 'cache'
+  cache.mkdir(exist_ok=True)
+  processes = []
+
+  def run(*arguments, **variables):
+    processes.append(starting.start(cache, *arguments, **variables))
+    return processes[-1]
+
+  yield run
+  for process in processes:
+    process.kill()
+    process.communicate()

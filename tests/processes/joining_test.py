@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, PeerLost
 from scmdm_jax.processes import joining
 
 THREE = {
@@ -101,5 +101,7 @@ def test_coordinator_that_does_not_answer_is_named(taken):
   with socket.create_server(('', 0)) as server:
     free = server.getsockname()[1]
   place = {**THREE, 'SCMDM_COORDINATOR': f'127.0.0.1:{free}', 'SCMDM_TIMEOUT': '1'}
-  with pytest.raises(BadInput, match=f'no process 0 at 127.0.0.1:{free} within 1 s'):
+  with pytest.raises(
+    PeerLost, match=f'process 0: not there at 127.0.0.1:{free} within 1'
+  ):
     joining.initialize(place)

@@ -7,7 +7,7 @@ import pytest
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.domains import registry
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -15,8 +15,8 @@ from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, opening
+from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   ModelSettings,
   Settings,
@@ -50,7 +50,7 @@ def judge_of(vocab_size, tokenizer=''):
 
 
 def settings(tokenizer='checkpoint', checkpoint='', **changes):
-  data = DataSettings(tokenizer=tokenizer, length=16)
+  data = registry.data_settings()(tokenizer=tokenizer, length=16)
   return Settings(data=data, checkpoint=checkpoint, **changes)
 
 
@@ -129,7 +129,7 @@ def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
   assert (scores[:, :COUNT] > -1e29).all()
   drawn = drawing.draw(
     model,
-    drawing.schedule_of(options.method),
+    schedule_of(options.method),
     dataclasses.replace(options.sample, num_steps=2),
     jax.random.key(0),
     drawing.starting_rows(options, tokenizer, 64),

@@ -37,7 +37,7 @@ def test_config_and_metadata_are_written(tmp_path):
   assert metadata['command'].startswith('python -m scmdm_jax.main')
   assert metadata['versions']['jax']
   assert metadata['versions']['python'] == '.'.join(map(str, sys.version_info[:3]))
-  made = {'command', 'git_sha', 'hardware', 'versions'}
+  made = {'command', 'code', 'git_sha', 'hardware', 'versions'}
   assert metadata.keys() == made | {'compilation_cache'}
   assert sorted(os.listdir(path)) == ['.lock', 'config.json', 'metadata.json']
 
@@ -75,7 +75,7 @@ def test_what_cannot_be_written_is_refused(tmp_path):
   # Not even root can create directories there.
   if pathlib.Path('/proc/self').exists():
     assert 'cannot be written' in refusal('/proc/run')
-  (tmp_path / 'config.tmp').mkdir()
+  (tmp_path / '.lock').mkdir()
   assert f'--workdir {tmp_path}: cannot be written' in refusal(tmp_path)
 
 

@@ -10,7 +10,9 @@ METRICS = {'loss': 2.0, 'grad_norm': 0.5}
 
 
 def open_writer(directory, first_step=0):
-  return MetricWriter(directory, first_step=first_step, num_steps=10, name='tiny')
+  writer = MetricWriter(directory, num_steps=10, name='tiny')
+  writer.begin(first_step)
+  return writer
 
 
 def write(directory, steps, first_step=0):

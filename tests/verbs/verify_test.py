@@ -46,6 +46,8 @@ def test_what_was_written_passes(model, program):
     'path': str(model),
     'digests': True,
     'verified': [str(model)],
+    'unverified': [],
+    'incomplete': [],
     'files': len(files),
     'bytes': sum(p.stat().st_size for p in files),
   }
@@ -79,7 +81,7 @@ def test_a_training_run_is_verified_with_its_steps(tmp_path, program):
   message = program.refusal('--mode=verify', f'--source={run}', code=3)
   assert message.startswith(f'{step}: not what was written: altered state/')
   # A resumed run reads that step, and will not.
-  again = [f'--config={config}', f'--workdir={run}']
+  again = [f'--config={config}', f'--workdir={run}', '--config.train.fall_back=False']
   assert program.refusal(*again, code=3).startswith(f'{step}: not what was written')
   # The limit is an option, and so is the skip.
   (run / 'config.json').unlink()

