@@ -114,9 +114,6 @@ def with_own_head(description: ModelDescription, source: Any) -> ModelDescriptio
   Args:
     description: what `config.json` says.
     source: an opened source; its head and its embeddings are read if it has both.
-
-  Raises:
-    BadInput: the head differs, and this family has no head of its own.
   """
   record, arch = description.record, description.architecture
   plain = {name.removeprefix(record.prefix): name for name in source.tensors}
@@ -131,11 +128,6 @@ def with_own_head(description: ModelDescription, source: Any) -> ModelDescriptio
   values = (source.read(name).astype(np.float32) for name in (table, head))
   if np.array_equal(*values, equal_nan=True):
     return description
-  if not hasattr(arch, 'tied'):
-    raise BadInput(
-      f'{source.where}: {head} is unlike {table}; only a head that is the table of '
-      'embeddings is computed; wanted a file with a copy of it or without'
-    )
   sizes: Any = arch
   untied = dataclasses.replace(sizes, tied=False)
   return dataclasses.replace(description, architecture=untied)

@@ -7,6 +7,7 @@ file outside the given directory is read.
 import dataclasses
 import os.path
 import pathlib
+import re
 from typing import Any
 
 import ml_dtypes
@@ -36,6 +37,7 @@ DTYPES = {
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
 
+_SHARD = re.compile(r'model-[0-9]+-of-[0-9]+\.safetensors')
 _PICKLES = frozenset({'.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'})
 
 
@@ -196,6 +198,12 @@ def _weight_files(
     ):
       raise DamagedData(f'{index}: weight_map is not an object of file names')
     files = sorted({inside(directory, name) for name in weight_map.values()})
+    if WEIGHTS in names and directory / WEIGHTS not in files:
+      raise BadInput(
+        f'{directory}: holds {WEIGHTS} and an {INDEX} of other files, '
+        f'{_some([file.name for file in files])}; remove what is outdated, or give '
+        f'--source={directory / WEIGHTS}'
+      )
     for file in files:
       _refuse_pickle(file)
     missing = [file.name for file in files if not os.path.isfile(file)]
@@ -206,8 +214,8 @@ def _weight_files(
       )
     return files, weight_map
   weights = [name for name in names if name.endswith('.safetensors')]
-  if WEIGHTS in weights:
-    weights = [WEIGHTS]
+  if WEIGHTS in weights and not any(map(_SHARD.fullmatch, weights)):
+    weights = [WEIGHTS]  # Others beside it are adapters and the like.
   if len(weights) > 1:
     raise BadInput(
       f'{directory}: {_some(weights)} and no {INDEX}; give one file, or the index'

@@ -1,4 +1,4 @@
-"""GPT-2: pre-norm blocks, learned positions, one table for input and output.
+"""GPT-2: pre-norm blocks, learned positions, mostly one table for input and output.
 
 Parameter names follow the Hugging Face layout. Compute follows the dtype of the
 embeddings; norm statistics, softmax and logits are float32. Legend: `B` batch,
@@ -27,7 +27,7 @@ from scmdm_jax.models.family import (
 
 @dataclasses.dataclass(frozen=True)
 class GPT2Config:
-  """Sizes of GPT-2: causal, learned positions, tied embeddings."""
+  """Sizes of GPT-2: causal, learned positions."""
 
   vocab_size: int
   length: int
@@ -36,6 +36,7 @@ class GPT2Config:
   num_heads: int
   mlp_dim: int
   norm_eps: float = 1e-5
+  tied: bool = True  # The embedding table is the vocabulary product, too.
 
   def __post_init__(self):
     check_sizes(self)
@@ -116,6 +117,8 @@ class GPT2(nn.Module):
     block = self.execution.with_remat(Block)
     self.h = [block(cfg, self.execution) for _ in range(cfg.num_blocks)]
     self.ln_f = _layer_norm(cfg)
+    if not cfg.tied:
+      self.vocab_head = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Tokens int32 [B, L] -> embeddings [B, L, D], without positions."""
@@ -142,8 +145,9 @@ class GPT2(nn.Module):
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Hidden states [..., D] -> scores float32 [..., V]."""
+    table = (self.wte if self.config.tied else self.vocab_head).embedding
     return jnp.einsum(
-      '...d,vd->...v', hidden, self.wte.embedding, preferred_element_type=jnp.float32
+      '...d,vd->...v', hidden, table, preferred_element_type=jnp.float32
     )
 
   def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -184,6 +188,7 @@ FAMILY = Family(
     'h_*/mlp/c_fc': Row('h.*.mlp.c_fc', P('fsdp', 'tensor'), P('tensor')),
     'h_*/mlp/c_proj': Row('h.*.mlp.c_proj', P('tensor', 'fsdp')),
     'ln_f': Row('ln_f'),
+    'vocab_head': Row('lm_head', P(None, 'fsdp')),
   },
   model_types=(ModelType('gpt2', 'GPT2LMHeadModel'),),
   fields=(
@@ -194,6 +199,7 @@ FAMILY = Family(
     Field('n_head', 'num_heads', int),
     Field('n_inner', 'mlp_dim', int, Same('n_embd', 4)),
     Field('layer_norm_epsilon', 'norm_eps', float, 1e-5),
+    Field('tie_word_embeddings', 'tied', bool, True),
   ),
   fixed={
     'activation_function': 'gelu_new',
@@ -201,9 +207,9 @@ FAMILY = Family(
     'scale_attn_by_inverse_layer_idx': False,
     'reorder_and_upcast_attn': False,
     'add_cross_attention': False,
-    'tie_word_embeddings': True,
   },
   table='wte',
+  head='vocab_head',
   head_copy='lm_head.weight',
   transposed=False,  # Conv1D.
   prefix='transformer.',  # Of files that hold more than the bare model.
