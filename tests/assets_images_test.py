@@ -19,8 +19,8 @@ from scmdm_jax.domains.images import measures
 from scmdm_jax.domains.images.rows import to_rows
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.runs.classifiers import judge_of
 from scmdm_jax.runs.converting import import_model
+from scmdm_jax.runs.judges import class_judge
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
 SAMPLE = pathlib.Path(__file__).parent / 'fashion_sample.png'
@@ -28,7 +28,7 @@ SAMPLE = pathlib.Path(__file__).parent / 'fashion_sample.png'
 
 @pytest.fixture(scope='module')
 def rows():
-  """200 real measures, int32 [200, 197], each class in turn."""
+  """200 real images, int32 [200, 197], each class in turn."""
   with Image.open(SAMPLE) as sheet:
     pixels = np.asarray(sheet).reshape(20, 14, 10, 14).transpose(0, 2, 1, 3)
   labels = np.arange(200) % 10
@@ -47,7 +47,7 @@ def shuffled(rows):
 def test_classifier_tells_real_images_from_shuffled_ones(rows, tmp_path):
   import_model(str(ASSETS / 'fashion_classifier'), str(tmp_path / 'judge'))
   description, params = store.load_model(tmp_path / 'judge')
-  judge = judge_of(params, description, 100)
+  judge = class_judge(params, description, 100)
   labels, noise = rows[:, 0] - 16, shuffled(rows)
   # 0.88 of 10,000 test images (see the card); 200 of them have an error of 0.02.
   assert measures.class_accuracy(judge.logits(rows), labels) > 0.8

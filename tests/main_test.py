@@ -209,7 +209,8 @@ def test_a_damaged_checkpoint_is_told_in_one_line(trained, tmp_path):
   newest = tmp_path / 'run' / 'checkpoints' / '6'
   for file in newest.rglob('d/*'):
     file.write_bytes(file.read_bytes()[:-10])
-  result = as_a_program(f'--config={config}', f'--workdir={tmp_path / "run"}')
+  options = [f'--config={config}', f'--workdir={tmp_path / "run"}']
+  result = as_a_program(*options, '--config.train.fall_back=False')
   assert (result.returncode, result.stdout) == (3, '')
   assert result.stderr.count('\n') == 1, result.stderr
   assert result.stderr.startswith(f'error: {newest}: ')

@@ -18,7 +18,7 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.checkpoints.model_config import description_from_config
 from scmdm_jax.domains.genomes.builder import SETS
 from scmdm_jax.domains.genomes.files import read_fasta
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.runs import adapting
 from scmdm_jax.verbs.export import export_model
 from tests import tiny_run

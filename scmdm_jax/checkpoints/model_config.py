@@ -2,9 +2,9 @@
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
 project has none, `mlp_ratio`, `causal`, `grid`, `window`, `tokenizer`,
-`self_conditioning`, `framing`) have defaults that make other projects' files mean what
-they mean there. A field that is null counts as absent. What changes the numbers and is
-not computed here is refused by name.
+`self_conditioning`, `framing`, `undefined_ids`) have defaults that make other projects'
+files mean what they mean there. A field that is null counts as absent. What changes the
+numbers and is not computed here is refused by name.
 """
 
 import dataclasses
@@ -91,9 +91,9 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       family=family.name,
       noise=kind.noise,
       framing=_value(config, 'framing', str, '', path),
-      undefined_ids=(padding,) if padding[0] != padding[1] else (),
+      undefined_ids=_undefined(config, padding, path),
     )
-  except ValueError as e:
+  except (ValueError, TypeError) as e:
     raise BadInput(f'{path}: {e}') from e
 
 
@@ -102,7 +102,7 @@ def config_from_description(
 ) -> dict[str, Any]:
   """Inverse of `description_from_config`, with the fields other projects expect.
 
-  Fingerprint and undefined ids have no field: they follow from the tokenizer's files.
+  The fingerprint has no field: it follows from the tokenizer's files.
 
   Args:
     description: the model.
@@ -133,7 +133,11 @@ def config_from_description(
   }
   if description.framing:
     config['framing'] = description.framing
-  wanted = dataclasses.replace(description, fingerprint='', undefined_ids=())
+  if ranges := description.undefined_ids:
+    config['undefined_ids'] = [list(ids) for ids in ranges]
+    if 'embedding_size' in config and ranges[-1][1] == arch.vocab_size:
+      config['vocab_size'] = ranges[-1][0]
+  wanted = dataclasses.replace(description, fingerprint='')
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(
       f'the {description.family} layout cannot say what this model is: '
@@ -184,6 +188,17 @@ def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
   if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
     del rope['factor']
   return rope
+
+
+def _undefined(
+  config: dict[str, Any], padding: tuple[int, int], path: str
+) -> tuple[tuple[int, int], ...]:
+  """Ranges of ids without a token: as written, or the rows of a longer table."""
+  written = _value(config, 'undefined_ids', list, [], path)
+  if not all(isinstance(ids, list) and len(ids) == 2 for ids in written):
+    raise BadInput(f'{path}: undefined_ids is {written!r:.200}; wanted pairs of ids')
+  default = (padding,) if padding[0] != padding[1] else ()
+  return tuple((start, stop) for start, stop in written) or default
 
 
 def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]:

@@ -28,3 +28,19 @@ def macro_f1(wanted: np.ndarray, found: np.ndarray, num_classes: int) -> float:
     marked = np.sum(wanted == label) + np.sum(found == label)
     scores.append(2 * hits / marked if marked else 0.0)
   return float(np.mean(scores))
+
+
+def rank_auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+  """Area under the ROC curve, exactly: P(positive > negative) + P(equal) / 2.
+
+  Args:
+    positive: scores `[N]` of what should score high.
+    negative: scores `[M]` of what should not.
+  """
+  both = np.concatenate([positive, negative])
+  values, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+  del values
+  last = np.cumsum(counts)
+  ranks = (last - (counts - 1) / 2)[inverse]  # Equal scores share their mean rank.
+  n, m = len(positive), len(negative)
+  return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

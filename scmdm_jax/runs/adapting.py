@@ -17,6 +17,7 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -319,7 +320,10 @@ def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:
 def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
   """How a trained model came about, for its checkpoint and model card."""
   method, options = settings.method, settings.train
+  # What lay beside the base still holds unless its tokens mean something else now.
+  own = settings.data.tokenizer == CHECKPOINT_TOKENIZER
   return {
+    'carried': base.get('carried', {}) if own else {},
     'base': settings.checkpoint,
     'base_license': base.get('license', ''),
     'imported_from': base.get('imported_from', ''),

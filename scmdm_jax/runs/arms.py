@@ -18,7 +18,7 @@ from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
-from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, scoring, timing
 from scmdm_jax.runs.opening import Model, mesh_of
@@ -108,8 +108,8 @@ class Bench:
 
   settings: Settings
   base: Model
-  domain: registry.Domain
-  measure_samples: registry.Measure
+  domain: Domain[Any]
+  measure_samples: Measure
   train_rows: Rows
   test_rows: Rows
 

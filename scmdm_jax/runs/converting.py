@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.checkpoints import (
+  carried,
   disk,
   layouts,
   model_card,
@@ -20,7 +21,8 @@ from scmdm_jax.checkpoints import (
 )
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
-from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.domains import registry
+from scmdm_jax.errors import DamagedData
 from scmdm_jax.models.description import ModelDescription
 
 
@@ -39,17 +41,24 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   Raises:
     BadInput: not such a source (all tensors that do not fit are listed at once), a
       tokenizer that does not fit it, or `workdir` is not empty.
-    DamagedData: a file of the source is truncated or altered.
+    DamagedData: a file of the source is truncated or altered, or a weight is NaN or
+      infinite.
   """
   path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
   opened, description, files, entries = _checked(source)
-  origin = {'imported_from': source, 'license': _license(opened.where)}
+  origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
+  if opened.where.is_dir():  # A GGUF file has nothing beside it.
+    origin['carried'] = carried.collect(opened.config, opened.where, tuple(files))
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
     writer.add_tokenizer(files)
     for name, entry in entries.items():
       value = entry.from_file(opened.read(name))
+      if not np.isfinite(value).all():
+        raise DamagedData(
+          f'{source}: tensor {name!r} has NaN or infinity; wanted finite weights'
+        )
       parameters, size = parameters + value.size, size + value.nbytes
       writer.add(entry.path, value)
   return {
@@ -90,6 +99,7 @@ def _checked(source: str):
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
   description = layouts.with_own_head(description, opened)
   entries = layouts.check(description, shapes, source)
+  layouts.check_buffers(description, opened, source)
   files = opened.tokenizer_files()
   description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries
@@ -116,8 +126,8 @@ def _with_tokenizer(
     tokenizer = tokenizers.from_files(
       files, mask_id=description.mask_id, vocab_size=vocab_size, where=where
     )
-  elif built_in.is_built_in(description.tokenizer):
-    tokenizer = built_in.get_tokenizer(description.tokenizer)
+  elif registry.is_built_in(description.tokenizer):
+    tokenizer = registry.get_tokenizer(description.tokenizer)
   else:
     return description
   ranges = (*description.undefined_ids, *tokenizer.undefined_ids)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.data import pipeline
-from scmdm_jax.domains.genomes.measures import rank_auroc
+from scmdm_jax.judges.classifier import rank_auroc
 from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.conv import ConvConfig
-from scmdm_jax.runs import classifiers
+from scmdm_jax.runs import judges
 from scmdm_jax.training.losses import class_nll
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
 
@@ -89,7 +89,7 @@ def discriminate(
   batches = pipeline.training_batches(train, batch_size=batch, seed=seed)
   for _ in range(epochs * (len(train) // batch)):
     state, _ = step(state, next(batches), key, jnp.float32(_LEARNING_RATE))
-  judge = classifiers.judge_of(state.ema, description, batch_size=64)
+  judge = judges.class_judge(state.ema, description, batch_size=64)
   scores = judge.logits(test)
   margin = scores[:, 1] - scores[:, 0]
   return rank_auroc(margin[positive], margin[~positive])

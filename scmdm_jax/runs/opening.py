@@ -16,8 +16,8 @@ from scmdm_jax.checkpoints import digests, disk, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
-from scmdm_jax.domains import prepared
-from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import mesh as meshes
@@ -26,12 +26,7 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import converting
 from scmdm_jax.settings import resolve
 from scmdm_jax.settings.building import grid_of_rows
-from scmdm_jax.settings.options import (
-  CHECKPOINT_TOKENIZER,
-  SMILES_TOKENIZER,
-  TRAINED_TOKENIZER,
-  Settings,
-)
+from scmdm_jax.settings.options import Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,31 +150,26 @@ def open_run(settings: Settings, workdir: pathlib.Path) -> Opened:
 def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenizer:
   """The tokenizer of a run: built in, read from files, or the checkpoint's own."""
   choice = settings.data.tokenizer
-  if built_in.is_built_in(choice):
-    return built_in.get_tokenizer(choice)
-  if choice.startswith(TRAINED_TOKENIZER):
-    size = int(choice.removeprefix(TRAINED_TOKENIZER))
-    choice = str(prepared.trained_tokenizer(settings.data, size))
-  if choice == SMILES_TOKENIZER:
-    make = _domain(settings).tokenizer
-    assert make is not None  # Other data are refused with it.
-    choice = str(make(settings.data))
+  if registry.is_built_in(choice):
+    return registry.get_tokenizer(choice)
+  if made := registry.of(settings.data).made_tokenizer(settings.data):
+    choice = str(made)
   own = choice == CHECKPOINT_TOKENIZER
   if own and stored is None:
     raise BadInput(
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
-      f'{", ".join(built_in.NAMES)}, or the path of a tokenizer'
+      f'{", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
     )
   files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
   if stored is None:
     causal = settings.method.objective == 'causal'
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)
   if own:
-    tokenizer = _own_tokenizer(stored)
+    tokenizer = own_tokenizer(stored)
     if tokenizer is None:
       raise BadInput(
         f'data.tokenizer: {settings.checkpoint} brings no tokenizer along; wanted one '
-        f'of {", ".join(built_in.NAMES)}, or the path of a tokenizer'
+        f'of {", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
       )
     return tokenizer
   return tokenizers.from_files(
@@ -204,19 +194,14 @@ def completed(settings: Settings, workdir: pathlib.Path) -> Settings:
     model = store.open_model(path, verify_below=0)
     length = model.description.architecture.length
   else:
-    length = _domain(settings).length(settings.data)
+    longest = registry.of(settings.data).length
+    assert longest is not None  # Settings are checked.
+    length = longest(settings.data)
   data = dataclasses.replace(settings.data, length=length)
   return resolve.resolve(dataclasses.asdict(dataclasses.replace(settings, data=data)))
 
 
-def _domain(settings: Settings) -> Any:
-  # Domains open judges, and so import this module.
-  from scmdm_jax.domains import registry
-
-  return registry.of(settings.data)
-
-
-def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
+def own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
   """What a checkpoint brings along, or the built-in tokenizer that it names."""
   description = model.description
   if model.tokenizer_files:
@@ -227,8 +212,8 @@ def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
       where=str(model.directory / store.TOKENIZER),
       framed=description.framing == 'start_end',
     )
-  if built_in.is_built_in(description.tokenizer):
-    return built_in.get_tokenizer(description.tokenizer)
+  if registry.is_built_in(description.tokenizer):
+    return registry.get_tokenizer(description.tokenizer)
   return None
 
 
@@ -276,9 +261,9 @@ def load_judge(
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
   if description.objective == 'causal' and not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
-  own = _own_tokenizer(stored) or tokenizer
+  own = own_tokenizer(stored) or tokenizer
   _check_tokenizer(description, own, where)
-  return Model(_padded(description, own), load(stored), own, stored.extra)
+  return Model(padded(description, own), load(stored), own, stored.extra)
 
 
 def load_causal_judge(
@@ -313,11 +298,11 @@ def fitted(
   grid = getattr(description.architecture, 'grid', ())
   if grid and grid != grid_of_rows(settings.data):
     raise BadInput(
-      f'{where}: its images have {" x ".join(map(str, grid))} values; wanted '
+      f'{where}: its rows have {" x ".join(map(str, grid))} values; wanted '
       f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as data.name = '
-      f'{settings.data.name!r} with side {settings.data.side} has'
+      f'{settings.data.name!r} has with these options of data'
     )
-  return _padded(description, tokenizer)
+  return padded(description, tokenizer)
 
 
 def _check_tokenizer(
@@ -343,7 +328,7 @@ def _check_tokenizer(
     )
 
 
-def _padded(description: ModelDescription, tokenizer: Tokenizer) -> ModelDescription:
+def padded(description: ModelDescription, tokenizer: Tokenizer) -> ModelDescription:
   """The description with every id undefined that the tokenizer has no token for."""
   size = description.architecture.vocab_size
   ranges = (*description.undefined_ids, *tokenizer.undefined_ids)

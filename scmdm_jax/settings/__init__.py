@@ -1,5 +1,11 @@
 """Options of a run: tables with rules, their check, and the values they stand for."""
 
-from scmdm_jax.settings.options import default_config
+from ml_collections import ConfigDict
 
-__all__ = ['default_config']
+
+def default_config() -> ConfigDict:
+  """All options at their defaults; locked, so a misspelt name is an error."""
+  # The options know the domains, and these the rules beside this file.
+  from scmdm_jax.settings import options
+
+  return options.default_config()

@@ -10,12 +10,12 @@ from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
 from scmdm_jax.diffusion.strategies import Joint, parse
-from scmdm_jax.domains.images.rows import SHAPES, grid_of
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   SampleSettings,
   Settings,
@@ -29,8 +29,8 @@ T = TypeVar('T')
 
 
 def grid_of_rows(data: DataSettings) -> tuple[int, ...]:
-  """Channels, height and width of the image in a row; () where there is none."""
-  return grid_of(data.name, data.side) if data.name in SHAPES else ()
+  """Channels, height and width of the picture in a row; () where there is none."""
+  return registry.of(data).grid(data)
 
 
 def reported(name: str, build: Callable[[], T]) -> T:

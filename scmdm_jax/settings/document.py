@@ -20,24 +20,27 @@ Written by `python -m scmdm_jax.settings.document > docs/options.md`.
 
 def markdown() -> str:
   """Returns the page: a table per group, with name, default, rule and meaning."""
-  groups = [f for f in dataclasses.fields(Settings) if dataclasses.is_dataclass(f.type)]
-  lines = [_HEAD, '## The run', '', *_table(Settings, '')]
-  for field in groups:
-    about = (field.type.__doc__ or '').strip().splitlines()[0]
-    lines += ['', f'## {field.name}', '', about, '']
-    lines += _table(field.type, f'{field.name}.')
+  settings = Settings()
+  lines = [_HEAD, '## The run', '', *_table(settings, '')]
+  for field in dataclasses.fields(settings):
+    group = getattr(settings, field.name)
+    if dataclasses.is_dataclass(group):
+      about = (group.__doc__ or '').strip().splitlines()[0]
+      lines += ['', f'## {field.name}', '', about, '']
+      lines += _table(group, f'{field.name}.')
   return '\n'.join(lines) + '\n'
 
 
-def _table(cls: Any, prefix: str) -> Iterator[str]:
+def _table(group: Any, prefix: str) -> Iterator[str]:
   """Yields the lines of the table of one group."""
   yield '| option | default | wanted | meaning |'
   yield '| --- | --- | --- | --- |'
-  for field in dataclasses.fields(cls):
-    if dataclasses.is_dataclass(field.type):
+  for field in dataclasses.fields(group):
+    value = getattr(group, field.name)
+    if dataclasses.is_dataclass(value):
       continue
     wanted = field.metadata['rule'][0] or _KINDS[field.type]
-    cells = (f'`{prefix}{field.name}`', f'`{field.default!r}`', wanted)
+    cells = (f'`{prefix}{field.name}`', f'`{value!r}`', wanted)
     cells = (*cells, field.metadata['meaning'])
     yield '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
 

@@ -19,28 +19,12 @@ from scmdm_jax.settings.rules import (
 
 @dataclasses.dataclass(frozen=True)
 class EvaluateSettings:
-  """What is measured on a model."""
+  """What is measured on a model; domains add what only they measure."""
 
   num_examples: int = above(1024, 0, 'Held-out examples for the likelihood.')
   batch_size: int = above(64, 0, 'Examples evaluated at a time.')
   repeats: int = above(4, 0, 'Times and masks drawn per example for the NELBO.')
   judge_length: int = above(1024, 0, '--mode=judge: most tokens it reads at once.')
-  mauve_seeds: int = at_least(
-    0,
-    0,
-    (
-      "Above 0: MAUVE of samples of text with the judge's features, over so "
-      'many starts of k-means, against as many held-out rows.'
-    ),
-  )
-  discriminator_epochs: int = at_least(
-    5,
-    0,
-    (
-      'Genomes: epochs of a network trained to distinguish samples from '
-      'real stretches, as published 5; 0: none.'
-    ),
-  )
   carried_steps: tuple = each(
     (32,),
     int,

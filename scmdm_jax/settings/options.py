@@ -9,7 +9,8 @@ import dataclasses
 
 from ml_collections import ConfigDict
 
-from scmdm_jax.domains.images.rows import SHAPES
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.models import families
 from scmdm_jax.settings.measure_options import (
   BenchmarkSettings,
@@ -31,32 +32,7 @@ from scmdm_jax.settings.rules import (
   one_of,
   option,
   plain,
-  within,
 )
-
-# As data.tokenizer: the checkpoint's own, or one made of the training texts.
-CHECKPOINT_TOKENIZER = 'checkpoint'
-TRAINED_TOKENIZER = 'sentencepiece:'
-SMILES_TOKENIZER = 'smiles'  # Made of the molecules.
-
-# Data set -> the domain that reads and judges it (domains).
-DATASETS = {
-  'qm9': 'molecules',
-  'molecules': 'molecules',
-  'text': 'text',
-  'openwebtext': 'text',
-  'lm1b': 'text',
-  'text8': 'text',
-  'wikitext': 'text',
-  'ptb': 'text',
-  'lambada': 'text',
-  'ag_news': 'text',
-  'pubmed': 'text',
-  'arxiv': 'text',
-  **dict.fromkeys(SHAPES, 'images'),
-  'genomes': 'genomes',
-  'ten_species': 'genomes',
-}
 
 MODES = (
   'train',
@@ -80,72 +56,6 @@ class MeshSettings:
   fsdp: int = axis(1, 'Splits the examples and the parameters.')
   tensor: int = axis(1, 'Splits widths and vocabulary.')
   sequence: int = axis(1, 'Splits the positions of every example.')
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-  """Which data set, and where it lies."""
-
-  name: str = one_of(
-    'qm9',
-    tuple(DATASETS),
-    (
-      "'text': documents of one's own; behind it published sets, from files "
-      'downloaded elsewhere (domains/text/builder says which).'
-    ),
-  )
-  directory: str = plain('', "Prepared data; '' is ~/.cache/scmdm_jax.")
-  source: str = plain(
-    '',
-    (
-      'Molecules: a file of SMILES or a folder (.csv .parquet .smi ...); QM9: a '
-      'file instead of the qm9pack package. Text: a file or a folder (.txt .html '
-      '.jsonl .csv .parquet ...); a document is a file, a line or a row. Images: '
-      'the folder of the published files '
-      '(domains/images/builder says which). Genomes: a folder with a folder '
-      'or a FASTA file per species, or parquet files.'
-    ),
-  )
-  tokenizer: str = option(
-    'smiles_qm9',
-    'a name or a path',
-    lambda x: x != '',
-    (
-      "smiles_qm9, dna or text8; 'smiles': one made of the molecules; for "
-      'images pixels:16, that many levels of a value, of 2 to '
-      '256 (as published), and 10 classes, or pixels:16:9 '
-      '(emoji); for genomes species:9, that many classes; the path of a '
-      "tokenizer, a file or a directory; 'checkpoint': the one that the "
-      "checkpoint brings along; or 'sentencepiece:1024': that many pieces, "
-      'learnt from the training texts.'
-    ),
-  )
-  length: int = at_least(
-    32,
-    0,
-    (
-      "Tokens per example, padding included; 0: the checkpoint's, or else as "
-      'many as the longest molecule takes.'
-    ),
-  )
-  unknown: float = within(
-    0.01, 0, 1, 'Largest share of tokens that the tokenizer may not know.'
-  )
-  frame: bool = plain(
-    True, "Packed text: rows begin with bos and end with eos, as MDLM's."
-  )
-  side: int = at_least(
-    0, 0, 'Images: height and width, averaged down to; 0: as they are.'
-  )
-  flip: bool = plain(
-    False, 'Images: every epoch has each training image mirrored, too.'
-  )
-  chunk_limit: int = at_least(
-    0, 0, ('Genomes: most stretches of a species, drawn once, of both splits; 0: all.')
-  )
-  reverse_complement: bool = plain(
-    False, ('Genomes: every epoch has each training stretch on its other strand, too.')
-  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,12 +124,17 @@ class Settings:
   )
   profile: ProfileSettings = dataclasses.field(default=ProfileSettings())
   mesh: MeshSettings = dataclasses.field(default=MeshSettings())
-  data: DataSettings = dataclasses.field(default=DataSettings())
+  # Of classes that have the options of every domain, too.
+  data: DataSettings = dataclasses.field(
+    default_factory=lambda: registry.data_settings()()
+  )
   model: ModelSettings = dataclasses.field(default=ModelSettings())
   method: MethodSettings = dataclasses.field(default=MethodSettings())
   train: TrainSettings = dataclasses.field(default=TrainSettings())
   sample: SampleSettings = dataclasses.field(default=SampleSettings())
-  evaluate: EvaluateSettings = dataclasses.field(default=EvaluateSettings())
+  evaluate: EvaluateSettings = dataclasses.field(
+    default_factory=lambda: registry.with_own_evaluation(EvaluateSettings)()
+  )
   compare: CompareSettings = dataclasses.field(default=CompareSettings())
   benchmark: BenchmarkSettings = dataclasses.field(default=BenchmarkSettings())
   plan: PlanSettings = dataclasses.field(default=PlanSettings())

@@ -8,30 +8,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from scmdm_jax.diffusion.strategies import FirstHitting, Joint
-from scmdm_jax.domains.genomes import tokenizer as species
-from scmdm_jax.domains.images import tokenizer as pixels
-from scmdm_jax.domains.images.rows import SHAPES
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
 from scmdm_jax.settings.building import (
-  grid_of_rows,
   loop_of,
   optimizer_of,
   reported,
   sampler_of,
   schedule_of,
 )
-from scmdm_jax.settings.options import (
-  CHECKPOINT_TOKENIZER,
-  DATASETS,
-  SMILES_TOKENIZER,
-  TRAINED_TOKENIZER,
-  DataSettings,
-  Settings,
-)
+from scmdm_jax.settings.options import Settings
 from scmdm_jax.settings.rules import is_kind
-
-_WITHOUT_CLASSES = ('molecules', 'text')
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
@@ -45,19 +33,21 @@ def _build(cls: type, values: Any, path: str) -> Any:
       near = difflib.get_close_matches(name, fields, n=1)
       hint = f'; did you mean {prefix}{near[0]}?' if near else ''
       raise BadInput(f'{prefix}{name}: no such option{hint}')
-  built = {}
+  built, default = {}, cls()
   for name, field in fields.items():
     if name not in values:
       continue
-    built[name] = _check(field, values[name], f'{prefix}{name}')
+    group = getattr(default, name)
+    if dataclasses.is_dataclass(group):
+      built[name] = _build(type(group), values[name], f'{prefix}{name}')
+    else:
+      built[name] = _check(field, values[name], f'{prefix}{name}')
   return cls(**built)
 
 
 def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
   """Returns `value` of `field` if it has the type and obeys the rule."""
   kind: Any = field.type
-  if dataclasses.is_dataclass(field.type):
-    return _build(kind, value, path)
   if kind is tuple and isinstance(value, list):
     value = tuple(value)
   if not is_kind(value, kind):
@@ -86,8 +76,7 @@ def resolve(config: ConfigDict | dict) -> Settings:
   settings = _build(Settings, config, '')
   _check_train(settings)
   _check_method(settings)
-  _check_data(settings.data)
-  _check_mauve(settings)
+  _check_domain(settings)
   _check_sample(settings)
   for name in settings.benchmark.strategies:
     sample = dataclasses.replace(settings.sample, strategy=name)
@@ -139,7 +128,7 @@ def _check_method(settings: Settings) -> None:
       f'method.objective: found {method.objective!r} with --mode={settings.mode}, '
       "which is of diffusion models; wanted 'masked'"
     )
-  if method.class_shown and DATASETS[settings.data.name] in _WITHOUT_CLASSES:
+  if method.class_shown and not registry.of(settings.data).has_classes:
     raise BadInput(
       f'method.class_shown: found {method.class_shown:g} with data.name = '
       f'{settings.data.name!r}; wanted 0, or data with classes'
@@ -152,90 +141,34 @@ def _check_method(settings: Settings) -> None:
     )
 
 
-def _check_data(data: DataSettings) -> None:
-  """Refuses a tokenizer that is not one for the data, and rows of another length."""
-  choice = data.tokenizer
-  if not data.length and DATASETS[data.name] != 'molecules':
+def _check_domain(settings: Settings) -> None:
+  """Refuses what the domain of the data refuses, and what only other domains have."""
+  data = settings.data
+  domain = registry.of(data)
+  if not data.length and domain.length is None:
     raise BadInput(
       f'data.length: found 0 with data.name = {data.name!r}; wanted a number above 0, '
-      'or molecules'
+      'or data whose examples have a length of their own'
     )
-  _check_genomes(data)
-  if data.name in SHAPES:
-    grid = grid_of_rows(data)
-    if data.length != 1 + math.prod(grid):
+  domain.check_settings(data, settings.evaluate, settings.judge)
+  for other in registry.domains():
+    if other is domain:
+      continue
+    sets = f'{other.name}: {", ".join(other.data_sets)}'
+    for path, field in registry.own_options(other).items():
+      group, name = path.split('.')
+      value = getattr(getattr(settings, group), name)
+      if value and value != field.default:  # What is off asks for nothing.
+        raise BadInput(
+          f'{path}: found {value!r} with data.name = {data.name!r}; wanted '
+          f'{field.default!r}, or {sets}'
+        )
+    foreign = any(k.is_name(data.tokenizer) and not k.shared for k in other.tokenizers)
+    if foreign:
       raise BadInput(
-        f'data.length: found {data.length}; wanted {1 + math.prod(grid)}, a class and '
-        f'{" x ".join(map(str, grid))} values'
+        f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
+        f'wanted it for {sets} only'
       )
-    if choice != CHECKPOINT_TOKENIZER and not pixels.is_name(choice):
-      raise BadInput(
-        f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
-        "'pixels:LEVELS' with 2 to 256 levels, as in pixels:16, or with a number of "
-        'classes other than 10 behind them, as in pixels:16:9'
-      )
-    return
-  if data.side or data.flip:
-    raise BadInput(
-      f'data: found side {data.side}, flip {data.flip} with name = {data.name!r}; '
-      f'wanted 0 and False, or images: {", ".join(SHAPES)}'
-    )
-  if pixels.is_name(choice):
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
-      f'images only: {", ".join(SHAPES)}'
-    )
-  if DATASETS[data.name] == 'genomes':
-    return
-  molecules = DATASETS[data.name] == 'molecules'
-  if choice == SMILES_TOKENIZER and not molecules:
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted it for '
-      'molecules only'
-    )
-  if not molecules and choice == 'smiles_qm9':
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted one '
-      "for text: 'sentencepiece:1024', 'checkpoint', or the path of a tokenizer"
-    )
-  if not choice.startswith(TRAINED_TOKENIZER):
-    return
-  size = choice.removeprefix(TRAINED_TOKENIZER)
-  if molecules or not (size.isdecimal() and 300 <= int(size) <= 1_000_000):
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted text '
-      'and a number of pieces from 300, as in sentencepiece:1024'
-    )
-
-
-def _check_mauve(settings: Settings) -> None:
-  """Refuses MAUVE of what is not text, or without anybody to read it."""
-  seeds, domain = settings.evaluate.mauve_seeds, DATASETS[settings.data.name]
-  if seeds and (domain != 'text' or not settings.judge):
-    raise BadInput(
-      f'evaluate.mauve_seeds: found {seeds} with data.name = {settings.data.name!r} '
-      f'and judge = {settings.judge!r}; wanted text and a judge that reads it, or 0'
-    )
-
-
-def _check_genomes(data: DataSettings) -> None:
-  """Refuses bases without classes, and what only genomes have elsewhere."""
-  genomes, choice = DATASETS[data.name] == 'genomes', data.tokenizer
-  if genomes and not (choice == CHECKPOINT_TOKENIZER or species.is_name(choice)):
-    raise BadInput(
-      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
-      "'species:COUNT' with 2 to 1000 species, as in species:9"
-    )
-  if genomes and data.length < 2:
-    raise BadInput(f'data.length: found {data.length}; wanted a class and bases')
-  if not genomes and (
-    data.chunk_limit or data.reverse_complement or species.is_name(choice)
-  ):
-    raise BadInput(
-      f'data: found chunk_limit {data.chunk_limit}, reverse_complement '
-      f'{data.reverse_complement}, tokenizer {choice!r} with data.name = '
-      f'{data.name!r}; wanted 0, False and another tokenizer, or genomes'
-    )
 
 
 def _check_compare(settings: Settings) -> None:

@@ -21,10 +21,11 @@ from scmdm_jax.benchmarks.measuring import (
   sweep,
 )
 from scmdm_jax.benchmarks.table import table
-from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Measure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import measuring
 from scmdm_jax.runs.drawing import draw, starting_rows
 from scmdm_jax.runs.opening import Model, load_masked, open_run
 from scmdm_jax.runs.workdir import metadata
@@ -32,9 +33,7 @@ from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import Settings
 
 
-def _quality(
-  settings: Settings, model: Model, measure: registry.Measure
-) -> dict[str, Any]:
+def _quality(settings: Settings, model: Model, measure: Measure) -> dict[str, Any]:
   """Measures of what the timed samplers draw, and entropy beside them.
 
   `sample.num_samples` of each, by the key of `--mode=evaluate`.
@@ -103,7 +102,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   if settings.checkpoint or settings.judge:
     model = load_masked(settings, open_run(settings, workdir))
   if settings.judge and model is not None:
-    measure = registry.of(settings.data).judging(settings, workdir, model.tokenizer)
+    measure = measuring.measure_of(settings, workdir, model.tokenizer)
   results = _measured(settings, model)
   if model is not None and measure is not None:
     results['quality'] = _quality(settings, model, measure)

@@ -19,7 +19,7 @@ import numpy as np
 
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs import drawing, opening
+from scmdm_jax.runs import drawing, measuring, opening
 from scmdm_jax.runs.arms import (
   BASE,
   CONTROL,
@@ -61,7 +61,7 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
     settings=settings,
     base=base,
     domain=domain,
-    measure_samples=domain.judging(settings, directory, tokenizer),
+    measure_samples=measuring.measure_of(settings, directory, tokenizer),
     train_rows=domain.read_rows(settings.data, tokenizer, 'train'),
     test_rows=domain.read_rows(settings.data, tokenizer, 'test'),
   )

@@ -14,6 +14,7 @@ from scmdm_jax.data import journal
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
+from scmdm_jax.runs import measuring
 from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
 from scmdm_jax.runs.opening import load_masked, mesh_of, open_run
 from scmdm_jax.runs.scoring import judge_samples, likelihood
@@ -26,11 +27,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   opened = open_run(settings, workdir)
   tokenizer = opened.tokenizer
   domain = registry.of(settings.data)
-  domain.check(settings.data, workdir, tokenizer)
+  domain.check_run(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh)
-  measure = domain.judging(settings, workdir, tokenizer)
+  measure = measuring.measure_of(settings, workdir, tokenizer)
   rows = domain.read_rows(settings.data, tokenizer, 'test')
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
   figures: dict[str, Any] = {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.checkpoints import (
+  carried,
   disk,
   layouts,
   model_card,
@@ -65,13 +66,16 @@ def export_model(
       return buffers[name]
     return entries[name].to_file(model.read(entries[name].path))
 
+  kept = model.extra.get('carried', {})
   card = model_card.card(model.description, model.extra, _measured(model.directory))
   size = safetensors_writer.write(
     path,
-    model_config.config_from_description(model.description, _main_dtype(model)),
+    carried.merged(
+      model_config.config_from_description(model.description, _main_dtype(model)), kept
+    ),
     tensors,
     read,
-    extra_files={**model.tokenizer_files, 'README.md': card},
+    extra_files={**kept.get('files', {}), **model.tokenizer_files, 'README.md': card},
   )
   parameters = [entry.shape for entry in entries.values()]
   return {

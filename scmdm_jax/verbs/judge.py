@@ -9,7 +9,7 @@ that overlap by half, instead of being cut off.
 
 The `samples.jsonl` of a run of text says in `parts` where its documents end. Such lines
 are read as `--mode=evaluate` reads the same samples, by the protocol of
-domains/text/measures, and the figure is the same.
+judges/reading, and the figure is the same.
 """
 
 import contextlib
@@ -25,9 +25,11 @@ from scmdm_jax import files
 from scmdm_jax.data import documents, reading, tables
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
-from scmdm_jax.runs.opening import Model, load_causal_judge, open_run
-from scmdm_jax.runs.perplexity import reread, scorer, start_of, text_perplexity
-from scmdm_jax.runs.windows import Score, score
+from scmdm_jax.judges.protocol import CausalJudge, start_of
+from scmdm_jax.judges.reading import reread_all, text_perplexity
+from scmdm_jax.judges.windows import Score
+from scmdm_jax.runs.judges import load_causal
+from scmdm_jax.runs.opening import open_run
 from scmdm_jax.settings.options import Settings
 
 # A text, or the parts of a sample: texts before, between and behind its marks.
@@ -83,7 +85,7 @@ def _parts(parts: Any, text: str, place: str) -> list[str]:
 
 
 def judge_texts(
-  judge: Model, texts: Sequence[Text], *, length: int, batch_size: int
+  judge: CausalJudge, texts: Sequence[Text], length: int
 ) -> dict[str, Any]:
   """Perplexity of `texts`, and the entropy beside it.
 
@@ -91,7 +93,6 @@ def judge_texts(
     judge: a causal model and its tokenizer.
     texts: at least one with a token.
     length: most tokens it reads at once; capped by what it can.
-    batch_size: windows at a time.
 
   Returns:
     Numbers of texts and of scored tokens, mean -log p (nats), perplexity, and the
@@ -104,22 +105,16 @@ def judge_texts(
     for text in texts
     if isinstance(text, str)
   ]
-  length = min(length, judge.description.architecture.length)
-  plain = score(
-    scorer(judge),
-    rows,
-    length=length,
-    stride=max(length // 2, 1),
-    batch_size=batch_size,
-  )
+  length = min(length, judge.length)
+  plain = judge.score(rows, length=length, stride=max(length // 2, 1))
   samples = [text for text in texts if not isinstance(text, str)]
-  marked = text_perplexity(judge, samples, batch_size)
+  marked = text_perplexity(judge, samples)
   judged = Score(plain.nll + marked.nll, plain.tokens + marked.tokens)
   if not judged.tokens:
     raise BadInput('--source: no text in it; wanted at least one token')
   # A text of no tokens has no entropy, as it has no share in the perplexity.
   written = [row[len(given) :] for row in rows]
-  for row in reread(judge, samples):
+  for row in reread_all(judge, samples):
     written.append(row[~np.isin(row, tokenizer.invisible_ids)])
   written = [row for row in written if row.size]
   return {
@@ -137,16 +132,13 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
   texts = read_texts(pathlib.Path(os.path.expanduser(source)))
-  judge = load_causal_judge(settings, workdir, open_run(settings, workdir).tokenizer)
+  judge = load_causal(settings, workdir, open_run(settings, workdir).tokenizer)
   assert judge is not None
-  options = settings.evaluate
   figures = {
     'mode': 'judge',
     'judge': settings.judge,
     'source': source,
-    **judge_texts(
-      judge, texts, length=options.judge_length, batch_size=options.batch_size
-    ),
+    **judge_texts(judge, texts, settings.evaluate.judge_length),
   }
   files.write_json(workdir / 'judgement.json', figures)
   return figures

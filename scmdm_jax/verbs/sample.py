@@ -21,7 +21,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   opened = open_run(settings, workdir)
   tokenizer = opened.tokenizer
   domain = registry.of(settings.data)
-  domain.check(settings.data, workdir, tokenizer)
+  domain.check_run(settings.data, workdir, tokenizer)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh, settings.sample.dtype)

@@ -17,7 +17,7 @@ import numpy as np
 from scmdm_jax.checkpoints import steps, store
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import classifiers, opening
+from scmdm_jax.runs import judges, opening
 from scmdm_jax.runs.adapting import fit, fresh_state, save, starting_point
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings
@@ -38,7 +38,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   save(workdir, dataclasses.replace(start, params=trained), settings)
   figures = {}
   if start.description.objective == 'classify':
-    figures = classifiers.heldout_figures(
+    figures = judges.heldout_figures(
       multihost.gathered(trained),
       start.description,
       domain.read_rows(settings.data, opened.tokenizer, 'test'),

@@ -161,6 +161,9 @@ OF_OURS = [
   ModelDescription(DIT, 4, '', 'mlp', noise='uniform'),
   ModelDescription(DIT, 4, '', framing='start_end'),
   ModelDescription(LLAMA, None, '', framing='none'),
+  ModelDescription(DIT, 4, '', undefined_ids=((2, 3), (7, 11))),
+  ModelDescription(LLADA, 3, '', family='llada', undefined_ids=((8, 11),)),
+  ModelDescription(dataclasses.replace(GPT2, tied=False), None, ''),
   ModelDescription(dataclasses.replace(LLAMA, causal=False), 7, 'bytes', 'mlp'),
   ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', family='llada'),
 ]
@@ -205,12 +208,12 @@ def test_what_a_layout_cannot_say_is_no_export(description):
     config_from_description(description, 'float32')
 
 
-def test_fingerprint_and_undefined_ids_stay_behind():
+def test_the_fingerprint_stays_behind():
   description = ModelDescription(
     LLADA, 9, '', family='llada', fingerprint='abc', undefined_ids=((10, 11),)
   )
   found = description_from_config(config_from_description(description, 'float32'), 'c')
-  assert found == dataclasses.replace(description, fingerprint='', undefined_ids=())
+  assert found == dataclasses.replace(description, fingerprint='')
 
 
 @pytest.mark.parametrize(
@@ -239,6 +242,15 @@ def test_fingerprint_and_undefined_ids_stay_behind():
     (LLAMA_CONFIG, {'mlp_bias': True}, 'mlp_bias is True'),
     (LLAMA_CONFIG, {'rope_scaling': {'factor': 2}}, 'rope_scaling is'),
     (LLAMA_CONFIG, {'rope_parameters': {'rope_type': 'yarn'}}, "rope_type is 'yarn'"),
+    (LLAMA_CONFIG, {'rope_scaling': {'type': 'longrope', 'factor': 1}}, 'rope_scaling'),
+    (
+      LLAMA_CONFIG,
+      {'rope_scaling': {'type': 'yarn', 'factor': 1, 'mscale': 2}},
+      'rope',
+    ),
+    (MDLM_CONFIG, {'undefined_ids': [[3, 99]]}, 'undefined_ids has [3, 99)'),
+    (MDLM_CONFIG, {'undefined_ids': [3]}, 'undefined_ids is [3]; wanted pairs'),
+    (MDLM_CONFIG, {'undefined_ids': [['a', None]]}, 'invalid literal'),
     (
       LLAMA_CONFIG,
       {'rope_parameters': {'full_attention': {'rope_theta': 1e4}}},
@@ -286,7 +298,6 @@ def test_fingerprint_and_undefined_ids_stay_behind():
     ),
     (GPT2_CONFIG, {'reorder_and_upcast_attn': True}, 'reorder_and_upcast_attn is True'),
     (GPT2_CONFIG, {'add_cross_attention': True}, 'add_cross_attention is True'),
-    (GPT2_CONFIG, {'tie_word_embeddings': False}, 'tie_word_embeddings is False'),
     (GPT2_CONFIG, {'n_head': 3}, 'hidden_dim 16 is not a multiple of num_heads 3'),
   ],
 )

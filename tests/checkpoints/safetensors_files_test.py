@@ -304,6 +304,37 @@ def test_a_tensor_in_two_shards_is_refused(source):
     files.open_source(source)
 
 
+def test_one_file_beside_an_index_of_others_is_refused(source):
+  single = (source / 'model.safetensors').read_bytes()
+  shard(source)
+  files.open_source(source)
+  (source / 'model.safetensors').write_bytes(single)
+  message = (
+    r'holds model\.safetensors and an model\.safetensors\.index\.json of other files, '
+    r'a\.safetensors, b\.safetensors; remove .* --source=.*model\.safetensors$'
+  )
+  with pytest.raises(BadInput, match=message):
+    files.open_source(source)
+  # Also where the shards are gone: which of the two is outdated is not known.
+  (source / 'a.safetensors').unlink()
+  with pytest.raises(BadInput, match=message):
+    files.open_source(source)
+  assert files.open_source(source / 'model.safetensors').tensors.keys() == {'a', 'b'}
+  # An index of the file itself says nothing else.
+  write_index(source, {'a': 'model.safetensors', 'b': 'model.safetensors'})
+  assert files.open_source(source).tensors.keys() == {'a', 'b'}
+
+
+def test_one_file_beside_shards_without_an_index_is_refused(source):
+  extra = source / 'model-00001-of-00002.safetensors'
+  extra.write_bytes((source / 'model.safetensors').read_bytes())
+  with pytest.raises(BadInput, match=r'model-00001-of-00002\.safetensors, model\.saf'):
+    files.open_source(source)
+  # What else lies beside it is no part of the model.
+  extra.rename(source / 'adapter_model.safetensors')
+  assert files.open_source(source).tensors.keys() == {'a', 'b'}
+
+
 def test_several_files_need_an_index(source):
   shard(source)
   (source / 'model.safetensors.index.json').unlink()

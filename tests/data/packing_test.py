@@ -8,7 +8,7 @@ from scmdm_jax.data.packing import PackedRows, packed_rows
 from scmdm_jax.data.pipeline import training_batches
 from scmdm_jax.data.sources import Documents
 from scmdm_jax.data.tokenizers import from_files_for_new_model
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scmdm_jax.judges.classifier import accuracy, macro_f1
+from scmdm_jax.judges.classifier import accuracy, macro_f1, rank_auroc
 
 
 def test_macro_f1_by_hand():
@@ -20,3 +20,12 @@ def test_macro_f1_of_guessing_one_class():
   wanted = np.repeat(np.arange(4), 10)
   assert macro_f1(wanted, np.zeros(40, int), 4) == pytest.approx(2 / 5 / 4)
   assert macro_f1(wanted, wanted, 4) == 1.0
+
+
+def test_auroc_is_the_share_of_pairs():
+  rng = np.random.default_rng(0)
+  positive, negative = rng.integers(2, 9, 30), rng.integers(0, 7, 21)
+  pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+  assert rank_auroc(positive, negative) == pytest.approx(np.mean(pairs))
+  assert rank_auroc(np.array([2, 3]), np.array([0, 1])) == 1
+  assert rank_auroc(np.array([1.0]), np.array([1.0])) == 0.5

@@ -15,6 +15,7 @@ from scmdm_jax.checkpoints import (
 )
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.models import denoiser
 from scmdm_jax.runs import converting
 from scmdm_jax.verbs import export
 from tests.checkpoints import manifests, tiny_gguf
@@ -297,8 +298,255 @@ def test_a_copy_of_the_table_is_left_out(tmp_path, name):
   assert 'lm_head' not in params['backbone']
 
 
-def test_a_head_that_this_family_cannot_have_is_refused(tmp_path):
-  source, _ = tied_source(tmp_path / 'source', 'gpt2', 0.5)
-  with pytest.raises(BadInput, match=r'lm_head\.weight is unlike wte\.weight'):
+# Family -> configuration and tensors that are tied, names of head and table.
+UNTIED = {
+  'llama': (manifests.LLAMA_CONFIG, manifests.SMALL_LLAMA, 'tie_word_embeddings'),
+  'qwen2': (manifests.QWEN2_CONFIG, manifests.SMALL_DREAM, 'tie_word_embeddings'),
+  'dream': (manifests.DREAM_CONFIG, manifests.SMALL_DREAM, 'tie_word_embeddings'),
+  'llada': (manifests.LLADA_CONFIG, manifests.SMALL_LLADA, 'weight_tying'),
+  'gpt2': (manifests.GPT2_CONFIG, manifests.SMALL_GPT2, 'tie_word_embeddings'),
+}
+NAMES = {
+  'llada': ('model.transformer.ff_out.weight', 'model.transformer.wte.weight'),
+  'gpt2': ('lm_head.weight', 'wte.weight'),
+}
+
+
+@pytest.mark.parametrize('family', UNTIED)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_the_logits_are_those_of_a_head_unlike_its_table(tmp_path, family, dtype):
+  config, shapes, flag = UNTIED[family]
+  head, table = NAMES.get(family, ('lm_head.weight', 'model.embed_tokens.weight'))
+  tensors = {
+    name: value.astype(np.dtype(dtype))
+    for name, value in manifests.random_tensors(shapes).items()
+  }
+  rng = np.random.default_rng(0)
+  other = rng.standard_normal(tensors[table].shape).astype(np.dtype(dtype))
+  source = manifests.write_directory(
+    tmp_path / 'source', config | {flag: True}, tensors | {head: other}
+  )
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  description, params = store.load_model(tmp_path / 'model')
+  assert not description.architecture.tied
+  # The logits are those of the head, by hand.
+  hidden = rng.standard_normal((3, description.architecture.hidden_dim))
+  network = denoiser.bind(params, description)
+  np.testing.assert_allclose(
+    network.logits(hidden.astype(np.float32)),
+    hidden @ other.astype(np.float64).T,
+    rtol=1e-4,  # Sums of 16 products in float32.
+    atol=1e-5,
+  )
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  opened = safetensors_files.open_source(tmp_path / 'out')
+  assert opened.config[flag] is False
+  assert opened.read(head).tobytes() == other.tobytes()
+  assert opened.read(table).tobytes() == tensors[table].tobytes()
+
+
+def test_what_is_not_read_comes_back(tmp_path):
+  source, _ = make_source(tmp_path, 'llama')
+  config = json.loads((source / 'config.json').read_text())
+  fields = {
+    'bos_token_id': 1,
+    'eos_token_id': [2, 3],
+    'pad_token_id': None,
+    'auto_map': {'AutoModel': 'modeling_x.X'},
+    'nested': {'a': [1, {'b': None}]},
+    'initializer_range': 0.02,
+  }
+  stale = {'dtype': 'float16', 'transformers_version': '4.1'}
+  (source / 'config.json').write_text(json.dumps(config | fields | stale))
+  texts = {
+    'generation_config.json': '{"eos_token_id": [2, 3], "temperature": 0.6}\n',
+    'chat_template.jinja': '{{ bos_token }}\u65e5\r\n{% for m in messages %}',
+    'LICENSE': 'Do as you like.\n',
+    'modeling_x.py': 'raise SystemExit\n',
+  }
+  for name, text in texts.items():
+    (source / name).write_bytes(text.encode())
+  (source / 'README.md').write_text('---\nlicense: mit\n---\n')
+  (source / 'picture.png').write_bytes(b'\x89PNG\xff')
+  (source / '.hidden').write_text('x')
+  os.symlink('/etc/hostname', source / 'link.txt')
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  back = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert {name: back[name] for name in fields} == fields
+  assert not stale.keys() & back.keys()
+  assert {name: back[name] for name in config} == config
+  for name, text in texts.items():
+    assert (tmp_path / 'out' / name).read_bytes() == text.encode()
+  assert not {'picture.png', '.hidden', 'link.txt'} & set(os.listdir(tmp_path / 'out'))
+  # Once more, the same.
+  converting.import_model(str(tmp_path / 'out'), str(tmp_path / 'again'))
+  export.export_model(str(tmp_path / 'again'), str(tmp_path / 'out2'))
+  assert sorted(os.listdir(tmp_path / 'out2')) == sorted(os.listdir(tmp_path / 'out'))
+  for name in (*texts, 'config.json', 'model.safetensors'):
+    first = (tmp_path / 'out' / name).read_bytes()
+    assert (tmp_path / 'out2' / name).read_bytes() == first
+
+
+@pytest.mark.parametrize('family', ['llada', 'mdlm'])
+def test_a_padded_vocabulary_stays_padded(tmp_path, family):
+  config, shapes = {
+    'llada': (manifests.LLADA_CONFIG, manifests.SMALL_LLADA),
+    'mdlm': (manifests.MDLM_CONFIG, manifests.SMALL_MDLM),
+  }[family]
+  told = {'vocab_size': 8, 'embedding_size': 11, 'mask_token_id': 3}
+  told = told if family == 'llada' else {'undefined_ids': [[4, 10]]}
+  source = manifests.write_directory(
+    tmp_path / 'source', config | told, manifests.random_tensors(shapes)
+  )
+  wanted = ((8, 11),) if family == 'llada' else ((4, 10),)
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  assert store.open_model(tmp_path / 'model').description.undefined_ids == wanted
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  back = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert {name: back[name] for name in told} == told
+  converting.import_model(str(tmp_path / 'out'), str(tmp_path / 'again'))
+  assert store.open_model(tmp_path / 'again').description.undefined_ids == wanted
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_told_at_import(tmp_path, value):
+  config, shapes = CASES['llama']
+  tensors = manifests.random_tensors(shapes)
+  tensors['lm_head.weight'][3, 5] = value
+  source = manifests.write_directory(tmp_path / 'source', config, tensors)
+  with pytest.raises(
+    DamagedData, match=r"tensor 'lm_head\.weight' has NaN or infinity"
+  ):
     converting.import_model(str(source), str(tmp_path / 'model'))
-  assert not (tmp_path / 'model').exists()
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_framing_travels_with_the_weights(tmp_path):
+  config, shapes = CASES['mdlm']
+  source = manifests.write_directory(
+    tmp_path / 'source',
+    config | {'framing': 'start_end'},
+    manifests.random_tensors(shapes),
+  )
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  assert store.open_model(tmp_path / 'model').description.framing == 'start_end'
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  assert (
+    safetensors_files.open_source(tmp_path / 'out').config['framing'] == 'start_end'
+  )
+
+
+def turns(size, base):
+  """`inv_freq` as PyTorch code computes it, in float32."""
+  exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+  return np.float32(1) / np.float32(base) ** exponents
+
+
+def seen(length):
+  """Who sees whom in GPT-2, position by position."""
+  return np.array([[[[j <= i for j in range(length)] for i in range(length)]]])
+
+
+# Configuration, shapes, and a tensor that files hold beside the parameters.
+BESIDE = {
+  'mdlm': (manifests.MDLM_CONFIG, manifests.SMALL_MDLM, INV_FREQ, turns(8, 1e4)),
+  'llama': (
+    manifests.LLAMA_CONFIG,
+    manifests.SMALL_LLAMA,
+    'model.rotary_emb.inv_freq',
+    turns(4, 1e4),
+  ),
+  'qwen2': (
+    manifests.QWEN2_CONFIG,
+    manifests.SMALL_DREAM,
+    'model.layers.1.self_attn.rotary_emb.inv_freq',
+    turns(4, 1e6),
+  ),
+  'gpt2': (manifests.GPT2_CONFIG, manifests.SMALL_GPT2, 'h.1.attn.bias', seen(12)),
+  'gpt2 score': (
+    manifests.GPT2_CONFIG,
+    manifests.SMALL_GPT2,
+    'h.0.attn.masked_bias',
+    np.array(-1e4, np.float32),
+  ),
+}
+
+
+def beside(directory, case, change, dtype=None):
+  config, shapes, name, value = BESIDE[case]
+  value = np.asarray(change(value)).astype(dtype or value.dtype)
+  tensors = manifests.random_tensors(shapes) | {name: value}
+  return manifests.write_directory(directory, config, tensors)
+
+
+@pytest.mark.parametrize('case', BESIDE)
+@pytest.mark.parametrize('dtype', ['float64', 'float32', 'float16', 'bfloat16'])
+def test_what_is_left_out_is_what_follows_from_the_sizes(tmp_path, case, dtype):
+  # Rounded as files of half precision round it.
+  source = beside(tmp_path / 'source', case, lambda value: value, np.dtype(dtype))
+  assert converting.check(str(source))['layout'] == case.split()[0]
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'uint8', 'int64'])
+def test_a_mask_of_whole_numbers_is_the_causal_one(tmp_path, dtype):
+  source = beside(tmp_path / 'right', 'gpt2', lambda value: value, dtype)
+  converting.check(str(source))
+  source = beside(tmp_path / 'wrong', 'gpt2', np.ones_like, dtype)
+  message = r"tensor 'h\.1\.attn\.bias' is (1|True) at \[0, 0, 0, 1\], .* 66 of 144"
+  with pytest.raises(BadInput, match=message):
+    converting.check(str(source))
+
+
+def changed(index, by):
+  def change(value):
+    value = np.array(value)
+    value[index] = by
+    return value
+
+  return change
+
+
+# Another base, turns scaled by two or by a thousandth part, one value of many.
+WRONG = {
+  'mdlm': [lambda _: turns(8, 1.1e4), changed(0, 0), changed(3, np.nan)],
+  'llama': [lambda _: turns(4, 5e5), lambda v: v / 2, lambda v: v * 1.001],
+  'qwen2': [lambda _: turns(4, 1e4), lambda v: v[::-1], changed(1, np.inf)],
+  'gpt2': [np.ones_like, np.logical_not, changed((0, 0, 11, 11), False)],
+  'gpt2 score': [np.zeros_like, np.negative],
+}
+WRONGS = [(case, i) for case, changes in WRONG.items() for i in range(len(changes))]
+
+
+@pytest.mark.parametrize(('case', 'i'), WRONGS)
+def test_what_is_left_out_and_says_otherwise_is_refused(tmp_path, case, i):
+  source = beside(tmp_path / 'source', case, WRONG[case][i])
+  with pytest.raises(BadInput) as caught:
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  message = str(caught.value)
+  assert message.startswith(f'{source}: tensor {BESIDE[case][2]!r} is ')
+  assert '\n' not in message
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_the_message_says_what_follows_from_what(tmp_path):
+  source = beside(tmp_path / 'source', 'mdlm', lambda _: turns(8, 1e6))
+  with pytest.raises(BadInput) as caught:
+    converting.check(str(source))
+  # 1e6^(-1/4) and 1e4^(-1/4).
+  assert str(caught.value) == (
+    f"{source}: tensor 'backbone.rotary_emb.inv_freq' is 0.03162277862429619 at [1], "
+    'where config.json (base 10000 in heads of 8) makes it 0.10000000149011612; 3 of '
+    '4 values differ and one of the two is wrong: correct config.json, or remove the '
+    'tensor'
+  )
+
+
+def test_one_layer_of_many_is_looked_at(tmp_path):
+  config, shapes = manifests.GPT2_CONFIG, manifests.SMALL_GPT2
+  masks = {f'transformer.h.{i}.attn.bias': seen(12) for i in range(2)}
+  masks['transformer.h.1.attn.bias'] = np.swapaxes(seen(12), 2, 3).copy()
+  tensors = manifests.random_tensors({f'transformer.{n}': s for n, s in shapes.items()})
+  source = manifests.write_directory(tmp_path / 'source', config, tensors | masks)
+  with pytest.raises(BadInput, match=r"tensor 'transformer\.h\.1\.attn\.bias' is"):
+    converting.check(str(source))

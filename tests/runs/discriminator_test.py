@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.runs.discriminator import discriminate
 
 TOKENIZER = get_tokenizer('species:3')

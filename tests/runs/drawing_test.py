@@ -8,7 +8,7 @@ import pytest
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -16,7 +16,7 @@ from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import drawing
 from scmdm_jax.runs.opening import Model
-from scmdm_jax.settings.options import DataSettings, SampleSettings, Settings
+from scmdm_jax.settings.options import SampleSettings, Settings
 from tests.compiling import quick_jit
 
 TOKENIZER = get_tokenizer('smiles_qm9')
@@ -133,7 +133,7 @@ def test_every_kind_of_sampler_writes_all_and_keeps_the_prompt(params, options):
 
 def test_written_samples(params, tmp_path):
   drawn = draw(params, trajectory=True)
-  drawing.write_samples(tmp_path, drawn, TOKENIZER, registry.of(DataSettings()))
+  drawing.write_samples(tmp_path, drawn, TOKENIZER, registry.of(Settings().data))
   lines = (tmp_path / 'samples.jsonl').read_text().splitlines()
   records = [json.loads(line) for line in lines]
   assert [r['index'] for r in records] == list(range(5))

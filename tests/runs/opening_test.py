@@ -7,7 +7,7 @@ import pytest
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.domains import registry
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -17,7 +17,6 @@ from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, opening
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   ModelSettings,
   Settings,
@@ -51,7 +50,7 @@ def judge_of(vocab_size, tokenizer=''):
 
 
 def settings(tokenizer='checkpoint', checkpoint='', **changes):
-  data = DataSettings(tokenizer=tokenizer, length=16)
+  data = registry.data_settings()(tokenizer=tokenizer, length=16)
   return Settings(data=data, checkpoint=checkpoint, **changes)
 
 

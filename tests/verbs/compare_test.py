@@ -6,7 +6,7 @@ import pytest
 
 from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig

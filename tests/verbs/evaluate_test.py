@@ -7,7 +7,7 @@ import pytest
 
 from scmdm_jax.data.pipeline import Encoded
 from scmdm_jax.diffusion.schedules import LogLinear
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig

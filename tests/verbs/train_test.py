@@ -231,7 +231,7 @@ def test_a_run_that_diverges_keeps_its_checkpoints(
 
     return train_step
 
-  settings = settings_with(checkpoint=str(base), method__rate=0.0)
+  settings = settings_with(checkpoint=str(base), method__rate=0.0, train__skip_limit=0)
   healthy = adapting.compiled_step
   monkeypatch.setattr(adapting, 'compiled_step', lambda *a: spoiled(healthy(*a)))
   with pytest.raises(DamagedData, match='training stopped at step 5: loss is nan'):

@@ -11,9 +11,11 @@ from scmdm_jax.data.tokenizers.files import (
   definition_file,
   read_bytes,
 )
-from scmdm_jax.data.tokenizers.protocol import Tokenizer
+from scmdm_jax.data.tokenizers.protocol import Tokenizer, quoted
 from scmdm_jax.data.tokenizers.subword import Definition, SubwordTokenizer
 from scmdm_jax.errors import BadInput
+
+_MOST_UNUSED = 1 << 16  # Ids without a token that a new model may have.
 
 __all__ = [
   'CharacterTokenizer',
@@ -98,6 +100,12 @@ def from_files_for_new_model(
   content = _contents(files, where)
   definition = _read(content, where)
   count = max(definition.vocabulary) + 1
+  if count > _MOST_UNUSED + 2 * len(definition.vocabulary):
+    raise BadInput(
+      f'{definition.source}: token {quoted(definition.vocabulary[count - 1])} has id '
+      f'{count - 1}, of only {len(definition.vocabulary)} tokens; wanted ids without '
+      'large gaps for a new model, which has an embedding for each'
+    )
   if causal:
     return subword.fit(definition, content, None, count)
   mask_id = count if definition.mask_id is None else definition.mask_id

@@ -1,4 +1,4 @@
-"""One token per character: nucleotides, and the letters of text8."""
+"""One token per character of a small alphabet."""
 
 import dataclasses
 import hashlib
@@ -145,17 +145,3 @@ class CharacterTokenizer:
     padded = np.full(length, fill, np.int32)
     padded[: len(ids)] = ids
     return padded
-
-
-# Ids as in the published models: HyenaDNA's and Caduceus' characters for UDLM's genomes
-# (yairschiff/ten_species), MDLM's for text8.
-DNA = CharacterTokenizer(
-  'dna',
-  ('[CLS]', '[SEP]', '[BOS]', '[MASK]', '[PAD]', '[RESERVED]', '[UNK]'),
-  'ACGTN',
-)
-TEXT8 = CharacterTokenizer(
-  'text8',
-  ('[CLS]', '[SEP]', '[BOS]', '[EOS]', '[MASK]', '[PAD]', '[RESERVED]', '[UNK]'),
-  'abcdefghijklmnopqrstuvwxyz ',
-)

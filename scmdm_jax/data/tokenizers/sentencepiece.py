@@ -13,6 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from scmdm_jax.data.tokenizers import files as tokenizer_files
 from scmdm_jax.data.tokenizers.files import Files, damaged
+from scmdm_jax.data.tokenizers.protocol import quoted
 from scmdm_jax.data.tokenizers.subword import Definition, Encoder
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -72,8 +73,8 @@ def read(files: Files, where: str) -> Definition:
       continue
     if token not in ids:
       raise BadInput(
-        f'{where}/{name}: {role}_token is {token!r}, which is none of its {len(ids)} '
-        'tokens; wanted one that has an id'
+        f'{where}/{name}: {role}_token is {quoted(token)}, which is none of its '
+        f'{len(ids)} tokens; wanted one that has an id'
       )
     named[role] = ids[token]
   control = {i for i, piece in enumerate(proto.pieces) if piece.type == _CONTROL}
@@ -82,8 +83,8 @@ def read(files: Files, where: str) -> Definition:
   unk = processor.unk_id()
   if unk in framing:
     raise BadInput(
-      f'{where}/{name}: unknown text becomes {vocabulary[unk]!r}, which starts, ends, '
-      'pads or masks a text; wanted a token of its own'
+      f'{where}/{name}: unknown text becomes {quoted(vocabulary[unk])}, which starts, '
+      'ends, pads or masks a text; wanted a token of its own'
     )
   texts = tokenizer_files.special_texts(config, where) - {vocabulary.get(unk)}
   special = framing | control | {ids[text] for text in texts & ids.keys()}
@@ -110,8 +111,8 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
   for i in forbidden:
     if i < len(proto.pieces) and proto.pieces[i].type == _BYTE:
       raise BadInput(
-        f'{source}: {proto.pieces[i].piece!r}, a byte that texts are spelled in, is '
-        'one of its special tokens; wanted a token of its own there'
+        f'{source}: {quoted(proto.pieces[i].piece)}, a byte that texts are spelled in, '
+        'is one of its special tokens; wanted a token of its own there'
       )
     if i < len(proto.pieces) and proto.pieces[i].type != _UNKNOWN:
       proto.pieces[i].type = _CONTROL

@@ -194,8 +194,8 @@ def fit(
   last = max(vocabulary)
   if last >= vocab_size:
     raise BadInput(
-      f'{source}: token {vocabulary[last]!r} has id {last}; the model has {vocab_size} '
-      'ids; wanted the tokenizer of this model'
+      f'{source}: token {quoted(vocabulary[last])} has id {last}; the model has '
+      f'{vocab_size} ids; wanted the tokenizer of this model'
     )
   eos_id = definition.eos_id
   if eos_id is None:
@@ -243,7 +243,7 @@ def _check_mask(definition: Definition, mask_id: int, vocab_size: int) -> None:
       )
   if mask_id in definition.vocabulary and mask_id not in definition.added:
     raise BadInput(
-      f'{where}, which is the ordinary token {definition.vocabulary[mask_id]!r}; '
+      f'{where}, which is the ordinary token {quoted(definition.vocabulary[mask_id])}; '
       'wanted an id of its own'
     )
 
@@ -258,8 +258,11 @@ def _check_ordinary(
   can spell it.
   """
 
-  def back(encoder: Encoder, text: str) -> str:
-    return encoder.join([definition.vocabulary[i] for i in encoder.ids(text)])
+  def back(encoder: Encoder, text: str) -> str | None:
+    try:
+      return encoder.join([definition.vocabulary[i] for i in encoder.ids(text)])
+    except BadInput:  # It knows no such word, and nothing for unknown ones.
+      return None
 
   for i in sorted(forbidden & definition.own):
     token = definition.vocabulary[i]
@@ -275,6 +278,6 @@ def _check_ordinary(
     roles = [r for r in _ROLES if getattr(definition, f'{r}_id') == i]
     what = ' and '.join(f'its {r}_token' for r in roles) or 'one of its special tokens'
     raise BadInput(
-      f'{definition.source}: {token!r} is {what}, and an ordinary token that texts '
-      'would lose; wanted a token of its own there, or null'
+      f'{definition.source}: {quoted(token)} is {what}, and an ordinary token that '
+      'texts would lose; wanted a token of its own there, or null'
     )

@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,39 +10,59 @@ import numpy as np
 from scmdm_jax import files
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains import prepared
+from scmdm_jax.domains.genomes import builder
 from scmdm_jax.domains.genomes import measures as judges
 from scmdm_jax.domains.genomes import rows as genome_rows
-from scmdm_jax.domains.genomes.tokenizer import SpeciesTokenizer
-from scmdm_jax.domains.protocol import Domain, Measure
+from scmdm_jax.domains.genomes import tokenizer as species
+from scmdm_jax.domains.genomes.options import GenomeEvaluation, GenomeSettings
+from scmdm_jax.domains.genomes.tokenizer import DNA, SpeciesTokenizer
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
+from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.classifier import accuracy, macro_f1
-from scmdm_jax.runs import classifiers, discriminator
-from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings.options import DataSettings, Settings
+from scmdm_jax.judges.protocol import ClassJudge
 
 _LINE = 80  # Bases of a line of FASTA.
+FIGURES = {
+  'class_accuracy': Figure('class accuracy', 'higher', quality=True),
+  'js_distance_6': Figure('6-mer JS distance', 'lower', quality=True),
+  'macro_f1': Figure('macro F1', 'higher', quality=True),
+  'js_distance_3': Figure('3-mer JS distance', 'lower'),
+  'gc_error': Figure('GC error', 'lower'),
+  'auroc': Figure('discriminator AUROC', 'lower'),
+  'stray_rate': Figure('stray tokens', 'lower'),
+  'class_accuracy_real': Figure('class accuracy, real'),
+  'js_distance_3_real': Figure('3-mer JS distance, real'),
+  'js_distance_6_real': Figure('6-mer JS distance, real'),
+  'gc_error_real': Figure('GC error, real'),
+  'macro_f1_real': Figure('macro F1, real'),
+  'auroc_real': Figure('discriminator AUROC, real'),
+}
 
 
-def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
+def check_settings(data: GenomeSettings, evaluation: Any, judge: str) -> None:
+  """Refuses bases without classes, and rows without bases."""
+  del evaluation, judge
+  choice = data.tokenizer
+  if not (choice == CHECKPOINT_TOKENIZER or species.is_name(choice)):
+    raise BadInput(
+      f'data.tokenizer: found {choice!r} with data.name = {data.name!r}; wanted '
+      "'species:COUNT' with 2 to 1000 species, as in species:9"
+    )
+  if data.length < 2:
+    raise BadInput(f'data.length: found {data.length}; wanted a class and bases')
+
+
+def read_rows(data: GenomeSettings, tokenizer: Tokenizer, split: str) -> Rows:
   """A class and a stretch per row; the other strand, too, where one trains on it."""
-  return genome_rows.open_rows(
-    options.name,
-    prepared.directory(options),
-    split,
-    options.source,
-    _species(tokenizer, options.name),
-    options.length,
-    options.chunk_limit,
-    options.reverse_complement and split == 'train',
-  )
+  return genome_rows.open_rows(data, _species(tokenizer, data.name), split)
 
 
 def _species(tokenizer: Tokenizer, name: str) -> SpeciesTokenizer:
   if isinstance(tokenizer, SpeciesTokenizer):
     return tokenizer
   raise BadInput(
-    f'data.tokenizer: found {tokenizer.name!r} with prepared.name = {name!r}; wanted '
+    f'data.tokenizer: found {tokenizer.name!r} with data.name = {name!r}; wanted '
     "'species:COUNT', as in species:9"
   )
 
@@ -61,8 +82,7 @@ class Measuring:
     test: Rows,
     tokenizer: SpeciesTokenizer,
     judge: ClassJudge | None,
-    epochs: int,
-    seed: int,
+    discriminate: Callable[[np.ndarray, np.ndarray], float | None],
   ):
     """Reads the held-out stretches.
 
@@ -71,11 +91,10 @@ class Measuring:
       test: rows of the held-out split.
       tokenizer: of both.
       judge: a classifier of species; None leaves its measures None.
-      epochs: of the discriminator; 0 leaves its measure None.
-      seed: of the discriminator.
+      discriminate: (real rows, drawn rows) -> how well a network tells them apart.
     """
     self._train, self._tokenizer, self._judge = train, tokenizer, judge
-    self._epochs, self._seed = epochs, seed
+    self._discriminate = discriminate
     self._test = np.stack([test[i] for i in range(len(test))])
     bases, _ = judges.bases_of(self._test[:, 1:], tokenizer.base_ids)
     self._reference = judges.reference_of(
@@ -133,16 +152,8 @@ class Measuring:
       name: value if math.isfinite(value) else None
       for name, value in judges.weighted_mean(self._by_species(rows, species)).items()
     }
-    found['auroc'] = None
-    if self._epochs:
-      found['auroc'] = discriminator.discriminate(
-        self._real(self._test, tuple(np.bincount(species).tolist())),
-        rows,
-        self._tokenizer.class_ids,
-        self._tokenizer.vocab_size,
-        epochs=self._epochs,
-        seed=self._seed,
-      )
+    real = self._real(self._test, tuple(np.bincount(species).tolist()))
+    found['auroc'] = self._discriminate(real, rows)
     return found
 
   def _classified(self, rows: np.ndarray, species: np.ndarray) -> dict[str, Any]:
@@ -169,15 +180,17 @@ class Measuring:
     return np.stack(chosen)
 
 
-def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
-  """`Measuring.measures`, its stretches and its classifier read."""
+def measuring(
+  data: GenomeSettings, evaluation: GenomeEvaluation, readers: Readers
+) -> Measure:
+  """`Measuring.measures`, its stretches read."""
+  epochs = evaluation.discriminator_epochs
   return Measuring(
-    read_rows(settings.data, tokenizer, 'train'),
-    read_rows(settings.data, tokenizer, 'test'),
-    _species(tokenizer, settings.data.name),
-    classifiers.load_classifier(settings, workdir, tokenizer),
-    settings.evaluate.discriminator_epochs,
-    settings.seed,
+    read_rows(data, readers.tokenizer, 'train'),
+    read_rows(data, readers.tokenizer, 'test'),
+    _species(readers.tokenizer, data.name),
+    readers.classifier,
+    lambda real, drawn: readers.discriminate(real, drawn, epochs) if epochs else None,
   ).measures
 
 
@@ -195,9 +208,20 @@ def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) ->
 
 
 DOMAIN = Domain(
-  'genomes',
-  read_rows,
-  judging,
+  name='genomes',
+  data_sets=tuple(builder.SETS),
+  settings=GenomeSettings,
+  tokenizers=(
+    BuiltIn('species:COUNT', species.is_name, species.species_tokenizer),
+    BuiltIn(DNA.name, lambda name: name == DNA.name, lambda _: DNA, shared=True),
+  ),
+  judge='classifier',
+  read_rows=read_rows,
+  measuring=measuring,
+  figures=FIGURES,
   swept=('js_distance_3', 'js_distance_6', 'macro_f1'),
+  evaluation=GenomeEvaluation,
+  has_classes=True,
+  check_settings=check_settings,
   write=write,
 )

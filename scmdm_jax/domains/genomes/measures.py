@@ -11,7 +11,7 @@ guidance_eval/ten_species_eval.py), per species against the held-out stretches:
   so that they change nothing but the frequencies that are shown. Beside it a distance
   that does see them: all k-mers with an N are one more kind.
 * macro F1 of a species classifier, and the area under the ROC curve of a discriminator
-  of real and drawn sequences (`rank_auroc`).
+  of real and drawn sequences (`classifier.rank_auroc`).
 
 Ours is the error of GC content. Bases are codes 0 to 4 for A, C, G, T and N, uint8
 `[N, L]`; species are numbers `[N]`.
@@ -169,19 +169,3 @@ def weighted_mean(by_species: Sequence[Mapping[str, float]]) -> dict[str, float]
     for name in (by_species[0] if by_species else ())
     if name not in ('species', 'share')
   }
-
-
-def rank_auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-  """Area under the ROC curve, exactly: P(positive > negative) + P(equal) / 2.
-
-  Args:
-    positive: scores `[N]` of what should score high.
-    negative: scores `[M]` of what should not.
-  """
-  both = np.concatenate([positive, negative])
-  values, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
-  del values
-  last = np.cumsum(counts)
-  ranks = (last - (counts - 1) / 2)[inverse]  # Equal scores share their mean rank.
-  n, m = len(positive), len(negative)
-  return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

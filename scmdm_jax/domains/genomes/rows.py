@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax.data import sources
-from scmdm_jax.domains.genomes import builder as genomes_dataset_builder
-from scmdm_jax.domains.genomes.builder import Genomes
+from scmdm_jax.domains.genomes import builder
+from scmdm_jax.domains.genomes.options import GenomeSettings
 from scmdm_jax.domains.genomes.tokenizer import SpeciesTokenizer
 from scmdm_jax.errors import BadInput
 
@@ -50,51 +50,41 @@ class GenomeRows:
     strand, number = divmod(int(index), len(self._order))
     with sources.damage_named(self._directory):
       record = self._records[int(self._order[number])]
-      text = record[genomes_dataset_builder.SEQUENCE]
+      text = record[builder.SEQUENCE]
       # array_record gives None for what lies behind the end of a truncated file.
       if text is None:
         raise ValueError(f'record {number} is missing')
-      species = int(record[genomes_dataset_builder.SPECIES])
+      species = int(record[builder.SPECIES])
     row = self._tokenizer.row(species, text)
     return self._tokenizer.reverse_complement(row) if strand else row
 
 
 def open_rows(
-  name: str,
-  data_dir: str | pathlib.Path,
-  split: str,
-  source: str,
-  tokenizer: SpeciesTokenizer,
-  length: int,
-  chunk_limit: int = 0,
-  reverse_complement: bool = False,
+  data: GenomeSettings, tokenizer: SpeciesTokenizer, split: str
 ) -> GenomeRows:
   """The rows of one split; prepares them if need be.
 
   Args:
-    name: one of `genomes_dataset_builder.SETS`.
-    data_dir: where prepared data sets live.
-    split: 'train' or 'test'.
-    source: see the builder.
+    data: `length` is that of a class and its bases; of the training split
+      `reverse_complement` adds the other strand.
     tokenizer: of the run.
-    length: `L`: a class and L - 1 bases.
-    chunk_limit: most stretches of a species, of both splits; 0: all.
-    reverse_complement: whether the other strand is there, too.
+    split: 'train' or 'test'.
 
   Raises:
     BadInput: an unsuitable source, or not as many species as the tokenizer has classes.
     DamagedData: the source, or what an earlier run prepared, cannot be read.
   """
-  config = genomes_dataset_builder.config_of(name, source, length - 1, chunk_limit)
+  config = builder.config_of(data.name, data.source, data.length - 1, data.chunk_limit)
   classes = len(tokenizer.class_ids)
   if len(config.species) != classes:
     raise BadInput(
       f'data.tokenizer: {tokenizer.name} has {classes} classes; wanted '
       f'species:{len(config.species)}, for {", ".join(config.species)}'
     )
-  builder = sources.prepared(Genomes, config, data_dir)
-  directory = pathlib.Path(builder.data_dir)
+  found = sources.prepared(builder.Genomes, config, data.folder)
+  directory = pathlib.Path(found.data_dir)
   with sources.damage_named(directory):
     # TFDS's decorator hides the method's parameters from type checkers.
-    records = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
-  return GenomeRows(records, directory, tokenizer, reverse_complement)
+    records = found.as_data_source(split)  # pyright: ignore[reportCallIssue]
+  both_strands = data.reverse_complement and split == 'train'
+  return GenomeRows(records, directory, tokenizer, both_strands)

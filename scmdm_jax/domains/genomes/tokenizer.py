@@ -6,10 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from scmdm_jax.data.tokenizers.characters import DNA, CharacterTokenizer
+from scmdm_jax.data.tokenizers.characters import CharacterTokenizer
 from scmdm_jax.data.tokenizers.protocol import check_ids, quoted
 from scmdm_jax.errors import BadInput
 
+# Ids as in the published models: HyenaDNA's and Caduceus' characters for UDLM's genomes
+# (yairschiff/ten_species).
+DNA = CharacterTokenizer(
+  'dna',
+  ('[CLS]', '[SEP]', '[BOS]', '[MASK]', '[PAD]', '[RESERVED]', '[UNK]'),
+  'ACGTN',
+)
 PREFIX = 'species:'
 _CLASS = re.compile(r'<class (\d{1,4})>')
 _COMPLEMENTS = dict(zip('ACGTN', 'TGCAN', strict=True))

@@ -5,8 +5,7 @@ Sources are local files, as a package installs them or as they are downloaded el
 - `fashion_mnist`: 60,000 + 10,000 grey images of 28 x 28 (arXiv 1708.07747; MIT), the
   IDX files of the Debian package or of any copy of it;
 - `cifar10`: 50,000 + 10,000 colour images of 32 x 32 (Krizhevsky 2009), the files of
-  cifar-10-binary.tar.gz;
-- `emoji`: Noto Color Emoji; see `emoji`.
+  cifar-10-binary.tar.gz.
 
 The splits are the published ones.
 """
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from scmdm_jax.domains.images import emoji
-from scmdm_jax.domains.images.files import CLASSES, Images, read_cifar, read_idx
+from scmdm_jax.domains.images.files import Images, read_cifar, read_idx
 from scmdm_jax.domains.images.rows import SHAPES
+from scmdm_jax.domains.images.tokenizer import CLASSES
 from scmdm_jax.errors import BadInput
 
 IMAGE, LABEL = 'image', 'label'
@@ -59,12 +58,6 @@ SETS = {
     (*_TRAIN_BATCHES, 'test_batch.bin'),
     '',
     'give the folder cifar-10-batches-bin of cifar-10-binary.tar.gz in data.source',
-  ),
-  'emoji': ImageSet(
-    ('NotoColorEmoji.ttf',),
-    '/usr/share/fonts/truetype/noto',
-    'run apt-get install fonts-noto-color-emoji, or give the folder of the font in '
-    'data.source',
   ),
 }
 
@@ -139,8 +132,6 @@ class LabelledImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 def _read(config: ImagesConfig) -> dict[str, Images]:
   """Both splits, in the order of the files."""
   files = [config.source / name for name in SETS[config.set_name].files]
-  if config.set_name == 'emoji':
-    return emoji.read_font(files[0])
   if config.set_name == 'cifar10':
     *train, test = (read_cifar(path) for path in files)
     joined = Images(*(np.concatenate(parts) for parts in zip(*train, strict=True)))

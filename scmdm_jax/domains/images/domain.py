@@ -9,57 +9,80 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
-from scmdm_jax.data import sources
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains import prepared
+from scmdm_jax.domains.images import builder, reading
 from scmdm_jax.domains.images import measures as judges
 from scmdm_jax.domains.images import rows as image_rows
+from scmdm_jax.domains.images import tokenizer as pixels
+from scmdm_jax.domains.images.options import ImageSettings
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
-from scmdm_jax.domains.protocol import Domain, Measure
+from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
+from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs import classifiers
-from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings.options import DataSettings, Settings
+from scmdm_jax.judges.protocol import ClassJudge
 
 _REFERENCE = 10_000  # Training images whose features samples are compared with.
 _DRAWS = 8  # Sets of held-out images whose distances say how much such a set varies.
 _SHOWN = 100  # Of the pictures, on the sheet.
+FIGURES = {
+  'frechet_distance': Figure('Frechet distance', 'lower', quality=True),
+  'class_accuracy': Figure('class accuracy', 'higher', quality=True),
+  'stray_rate': Figure('stray tokens', 'lower'),
+  'nearest_distance': Figure('distance to nearest training image'),
+  'real_count': Figure('real images'),
+  'nearest_distance_real': Figure('distance to nearest, real'),
+  'frechet_distance_real': Figure('Frechet distance, real'),
+  'frechet_distance_real_spread': Figure('its spread'),
+  'class_accuracy_real': Figure('class accuracy, real'),
+}
 
 
-def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
+def grid_of(data: ImageSettings) -> tuple[int, int, int]:
+  """Channels, height and width of the image in a row."""
+  return image_rows.grid_of(data.name, data.side)
+
+
+def check_settings(data: ImageSettings, evaluation: Any, judge: str) -> None:
+  """Refuses rows of another length than images have, and a tokenizer of no pixels."""
+  del evaluation, judge
+  grid = grid_of(data)
+  if data.length != 1 + math.prod(grid):
+    raise BadInput(
+      f'data.length: found {data.length}; wanted {1 + math.prod(grid)}, a class and '
+      f'{" x ".join(map(str, grid))} values'
+    )
+  if data.tokenizer != CHECKPOINT_TOKENIZER and not pixels.is_name(data.tokenizer):
+    raise BadInput(
+      f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
+      "wanted 'pixels:LEVELS' with 2 to 256 levels, as in pixels:16"
+    )
+
+
+def read_rows(data: ImageSettings, tokenizer: Tokenizer, split: str) -> Rows:
   """One image per row."""
   return image_rows.ImageRows(
-    _rows(options, _pixels(tokenizer, options), split),
-    image_rows.grid_of(options.name, options.side),
-    flip=options.flip and split == 'train',
+    _rows(data, _pixels(tokenizer), split),
+    grid_of(data),
+    flip=data.flip and split == 'train',
   )
 
 
-def _rows(options: DataSettings, tokenizer: PixelTokenizer, split: str) -> np.ndarray:
+def _rows(data: ImageSettings, tokenizer: PixelTokenizer, split: str) -> np.ndarray:
   """The images of a split as they are, int16 [N, L]."""
-  images = sources.open_images(
-    options.name, prepared.directory(options), split, options.source or None
-  )
-  small = image_rows.box_average(images.pixels, options.side)
+  images = reading.open_images(data, split)
+  small = image_rows.box_average(images.pixels, data.side)
   return image_rows.to_rows(small, images.labels, tokenizer)
 
 
-def _pixels(tokenizer: Tokenizer, options: DataSettings) -> PixelTokenizer:
-  """The tokenizer, if it is one for the classes of the set."""
-  classes = image_rows.CLASSES[options.name]
-  if not isinstance(tokenizer, PixelTokenizer):  # The checkpoint's own.
-    raise BadInput(
-      f"data.tokenizer: the checkpoint's is {tokenizer.name!r}; wanted that of a model "
-      "of images, or 'pixels:LEVELS'"
-    )
-  if len(tokenizer.class_ids) != classes:
-    wanted = PixelTokenizer(tokenizer.levels, classes).name
-    raise BadInput(
-      f'data.tokenizer: {tokenizer.name!r} has {len(tokenizer.class_ids)} classes; '
-      f'{options.name} has {classes}, wanted {wanted!r}'
-    )
-  return tokenizer
+def _pixels(tokenizer: Tokenizer) -> PixelTokenizer:
+  """The tokenizer, if it is one of pixels."""
+  if isinstance(tokenizer, PixelTokenizer):
+    return tokenizer
+  raise BadInput(  # The checkpoint's own.
+    f"data.tokenizer: the checkpoint's is {tokenizer.name!r}; wanted that of a model "
+    "of images, or 'pixels:LEVELS'"
+  )
 
 
 class Reference:
@@ -185,22 +208,25 @@ def _proportional(counts: tuple[int, ...], labels: np.ndarray) -> list[int]:
   return [int(times * count) for count in counts]
 
 
-def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
-  """`Reference.measures`, its images and its classifier read."""
-  options = settings.data
-  pixels = _pixels(tokenizer, options)
+def measuring(data: ImageSettings, evaluation: Any, readers: Readers) -> Measure:
+  """`Reference.measures`, its images read."""
+  del evaluation
+  tokenizer = _pixels(readers.tokenizer)
   return Reference(
-    _rows(options, pixels, 'train'),
-    _rows(options, pixels, 'test'),
-    pixels,
-    classifiers.load_classifier(settings, workdir, tokenizer),
-    image_rows.grid_of(options.name, options.side) if options.flip else None,
+    _rows(data, tokenizer, 'train'),
+    _rows(data, tokenizer, 'test'),
+    tokenizer,
+    readers.classifier,
+    grid_of(data) if data.flip else None,
   ).measures
 
 
-def check(data: DataSettings, directory: pathlib.Path, tokenizer: Tokenizer) -> None:
-  """Refuses a tokenizer of other classes, and what `write` would have to delete."""
-  _pixels(tokenizer, data)
+def check_run(
+  data: ImageSettings, directory: pathlib.Path, tokenizer: Tokenizer
+) -> None:
+  """Refuses a tokenizer of something else, and what `write` would have to delete."""
+  del data
+  _pixels(tokenizer)
   try:
     from scmdm_jax.report import pictures
   except ImportError:  # `write` says so.
@@ -233,10 +259,18 @@ def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) ->
 
 
 DOMAIN = Domain(
-  'images',
-  read_rows,
-  judging,
+  name='images',
+  data_sets=tuple(builder.SETS),
+  settings=ImageSettings,
+  tokenizers=(BuiltIn('pixels:LEVELS', pixels.is_name, pixels.pixel_tokenizer),),
+  judge='classifier',
+  read_rows=read_rows,
+  measuring=measuring,
+  figures=FIGURES,
   swept=('frechet_distance', 'class_accuracy'),
+  has_classes=True,
+  check_settings=check_settings,
+  check_run=check_run,
+  grid=grid_of,
   write=write,
-  check=check,
 )

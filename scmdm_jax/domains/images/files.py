@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from scmdm_jax.domains.images.tokenizer import CLASSES
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import read_regular
 
-CLASSES = 10
 _UNSIGNED_BYTES = 0x08  # The type byte in the magic number of IDX.
 _CIFAR_SHAPE = (3, 32, 32)
 CIFAR_RECORDS = 10_000  # In every file of the published set.

@@ -17,9 +17,7 @@ from scmdm_jax.errors import BadInput
 SHAPES = {
   'fashion_mnist': (1, 28, 28),
   'cifar10': (3, 32, 32),
-  'emoji': (3, 32, 32),
 }
-CLASSES = {'fashion_mnist': 10, 'cifar10': 10, 'emoji': 9}
 
 
 def grid_of(name: str, side: int) -> tuple[int, int, int]:
@@ -90,7 +88,7 @@ def from_rows(
   """Images uint8 `[N, H, W, C]` of rows int `[N, L]`.
 
   A token that is no value, where a value should be, is shown black; how many there are
-  is `judges.images.stray_rate`.
+  is `measures.stray_rate`.
 
   Args:
     rows: as of `to_rows`.

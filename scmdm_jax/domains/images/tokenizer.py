@@ -11,15 +11,12 @@ from scmdm_jax.data.tokenizers.protocol import Ranges, check_ids, quoted
 from scmdm_jax.errors import BadInput
 
 CLASSES = 10
-_NAME = re.compile('pixels:([1-9][0-9]{0,2})(?::([1-9]|10))?')
+_NAME = re.compile('pixels:([1-9][0-9]{0,2})')
 _PIECE = re.compile(r'<class [0-9]>|[0-9a-f]{2}|_|.', re.DOTALL)
 
 
 def is_name(name: str) -> bool:
-  """Whether `name` is that of a `PixelTokenizer`.
-
-  pixels:2 to pixels:256, or with the number of classes, pixels:16:1 to pixels:16:10.
-  """
+  """Whether `name` is that of a `PixelTokenizer`, pixels:2 to pixels:256."""
   match = _NAME.fullmatch(name)
   return match is not None and 2 <= int(match[1]) <= 256
 
@@ -39,14 +36,14 @@ class PixelTokenizer:
   undefined_ids: Ranges = ()
   invisible_ids: tuple[int, ...] = ()
 
-  def __init__(self, levels: int, classes: int = CLASSES):
+  def __init__(self, levels: int):
     self.levels = levels
-    self.name = f'pixels:{levels}' + (f':{classes}' if classes != CLASSES else '')
-    self.mask_id = levels + classes
+    self.name = f'pixels:{levels}'
+    self.mask_id = levels + CLASSES
     self.vocab_size = self.mask_id + 1
     values = (f'{value:02x}' for value in range(levels))
     self.class_ids = tuple(range(levels, self.mask_id))
-    labels = (f'<class {number}>' for number in range(classes))
+    labels = (f'<class {number}>' for number in range(CLASSES))
     self.tokens = (*values, *labels, '_')
     self._ids = {token: i for i, token in enumerate(self.tokens)}
     definition = json.dumps([self.name, self.tokens])
@@ -121,4 +118,4 @@ def pixel_tokenizer(name: str) -> PixelTokenizer:
   """The tokenizer of that name, for which `is_name` holds."""
   match = _NAME.fullmatch(name)
   assert match is not None
-  return PixelTokenizer(int(match[1]), int(match[2] or CLASSES))
+  return PixelTokenizer(int(match[1]))

@@ -1,42 +1,52 @@
 """Text: documents packed into rows; samples are read by a causal judge."""
 
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from scmdm_jax.data import packing, sources
-from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains import prepared
-from scmdm_jax.domains.protocol import Domain, Measure
+from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
+from scmdm_jax.domains.text import builder
 from scmdm_jax.domains.text import measures as judges
 from scmdm_jax.domains.text.mauve import judge_mauve
+from scmdm_jax.domains.text.options import TextEvaluation, TextSettings
+from scmdm_jax.domains.text.rows import LEARNT, learnt_tokenizer, read_rows
+from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs.opening import Model, load_causal_judge
-from scmdm_jax.runs.perplexity import sample_parts, text_features, text_perplexity
-from scmdm_jax.settings.options import DataSettings, Settings
+from scmdm_jax.judges.protocol import CausalJudge
+from scmdm_jax.judges.reading import sample_parts, text_features, text_perplexity
+
+FIGURES = {
+  'generative_perplexity': Figure('generative perplexity', 'lower', quality=True),
+  'mauve': Figure('MAUVE', 'higher', quality=True),
+  'mauve_smoothed': Figure('MAUVE, smoothed', 'higher'),
+  'distinct_2': Figure('distinct-2'),
+  'repetition_4': Figure('repeated 4-grams'),
+}
 
 
-def read_rows(options: DataSettings, tokenizer: Tokenizer, split: str) -> Rows:
-  """Documents one after the other, cut into rows."""
-  folder = prepared.directory(options)
-  return packing.packed_rows(
-    sources.open_documents(options.name, folder, split, options.source or None),
-    tokenizer,
-    options.length,
-    folder,
-    options.frame,
-    options.unknown,
-  )
+def check_settings(data: TextSettings, evaluation: TextEvaluation, judge: str) -> None:
+  """Refuses too few pieces, and MAUVE without anybody to read it."""
+  size = data.tokenizer.removeprefix(LEARNT)
+  if data.tokenizer.startswith(LEARNT) and not (
+    size.isdecimal() and 300 <= int(size) <= 1_000_000
+  ):
+    raise BadInput(
+      f'data.tokenizer: found {data.tokenizer!r} with data.name = {data.name!r}; '
+      'wanted a number of pieces from 300, as in sentencepiece:1024'
+    )
+  if evaluation.mauve_seeds and not judge:
+    raise BadInput(
+      f'evaluate.mauve_seeds: found {evaluation.mauve_seeds} with data.name = '
+      f'{data.name!r} and judge = {judge!r}; wanted a judge that reads texts, or 0'
+    )
 
 
 def measures(
   samples: np.ndarray,
   tokenizer: Tokenizer,
-  judge: Model | None,
-  batch_size: int,
+  judge: CausalJudge | None,
   real: np.ndarray | None = None,
   seeds: Sequence[int] = (),
 ) -> dict[str, Any]:
@@ -46,7 +56,6 @@ def measures(
     samples: int32 [N, L].
     tokenizer: of the run.
     judge: a causal model; None leaves the perplexity None.
-    batch_size: of the judge.
     real: float [M, D], `text_features` of real rows: MAUVE's reference, with as many of
       them as there are samples; None leaves MAUVE out.
     seeds: of its k-means.
@@ -55,38 +64,48 @@ def measures(
   found['generative_perplexity'] = None
   if judge is not None:
     texts = [sample_parts(sample, tokenizer) for sample in samples]
-    found['generative_perplexity'] = text_perplexity(
-      judge, texts, batch_size
-    ).perplexity
+    found['generative_perplexity'] = text_perplexity(judge, texts).perplexity
     if real is not None:
-      features = text_features(judge, samples, tokenizer, batch_size)
+      features = text_features(judge, samples, tokenizer)
       found |= judge_mauve(features, real[: len(features)], seeds).to_dict()
   return found
 
 
-def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> Measure:
-  """`measures` with its judge and reference read."""
-  judge = load_causal_judge(settings, workdir, tokenizer)
-  batch, seeds = settings.evaluate.batch_size, range(settings.evaluate.mauve_seeds)
+def measuring(
+  data: TextSettings, evaluation: TextEvaluation, readers: Readers
+) -> Measure:
+  """`measures` with its reference read."""
+  judge, tokenizer = readers.causal, readers.tokenizer
+  seeds = range(evaluation.mauve_seeds)
   real = None
   if judge is not None and seeds:
-    rows = read_rows(settings.data, tokenizer, 'test')
-    count = min(settings.sample.num_samples, len(rows))
+    rows = read_rows(data, tokenizer, 'test')
+    count = min(readers.num_samples, len(rows))
     if count < 2:
       raise BadInput(
         f'evaluate.mauve_seeds: found {len(seeds)} with {len(rows)} held-out rows and '
-        f'{settings.sample.num_samples} samples; wanted at least 2 of each'
+        f'{readers.num_samples} samples; wanted at least 2 of each'
       )
-    used = np.stack([rows[i] for i in range(count)])
-    real = text_features(judge, used, tokenizer, batch)
-  return lambda samples: measures(samples, tokenizer, judge, batch, real, seeds)
+    real = text_features(judge, np.stack([rows[i] for i in range(count)]), tokenizer)
+  return lambda samples: measures(samples, tokenizer, judge, real, seeds)
 
 
 DOMAIN = Domain(
-  'text',
-  read_rows,
-  judging,
+  name='text',
+  data_sets=tuple(builder.SETS),
+  settings=TextSettings,
+  tokenizers=(
+    BuiltIn(TEXT8.name, lambda name: name == TEXT8.name, lambda _: TEXT8, shared=True),
+    BuiltIn(f'{LEARNT}PIECES', lambda name: name.startswith(LEARNT), None),
+  ),
+  judge='causal',
+  read_rows=read_rows,
+  measuring=measuring,
+  figures=FIGURES,
   swept=('generative_perplexity',),
+  evaluation=TextEvaluation,
+  check_settings=check_settings,
+  made_tokenizer=learnt_tokenizer,
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
   framing=lambda data: 'start_end' if data.frame else 'none',
   fields=lambda sample, tokenizer: {'parts': sample_parts(sample, tokenizer)},

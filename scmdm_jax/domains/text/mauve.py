@@ -4,8 +4,8 @@ Pillutla et al. 2021 (arXiv 2102.01454), with the choices of its authors' progra
 (krishnap25/mauve), which are ours unless noted otherwise:
 
 - a text's feature vector is the last hidden state of a causal model at the text's
-  last token (`last_hidden`); theirs is gpt2-large, ours the judge of the run, so that
-  figures compare within one judge only;
+  last token (`CausalJudge.features`); theirs is gpt2-large, ours the judge of the run,
+  so that figures compare within one judge only;
 - vectors of both sides are scaled to length 1, centred, and projected on as many
   principal components as explain 90 % of their variance;
 - k-means on the union, the best of 5 starts, into a tenth as many clusters as the
@@ -27,13 +27,9 @@ WordNet's glosses, the shipped text_judge (half a million parameters) gives real
 import dataclasses
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from scipy import special
 from scipy.cluster import vq
-
-from scmdm_jax.training.losses import CausalNetwork
 
 SCALE = 5.0  # c, which spreads scores over 0 to 1.
 _MIXTURES = 25
@@ -59,22 +55,6 @@ class MauveScores:
   def to_dict(self) -> dict[str, float]:
     """Plain numbers by name."""
     return dataclasses.asdict(self)
-
-
-def last_hidden(
-  network: CausalNetwork, tokens: jax.Array, last: jax.Array
-) -> jax.Array:
-  """Hidden states at the last token of texts, float32 [B, D].
-
-  Args:
-    network: a causal model with its parameters bound.
-    tokens: int32 [B, L]; what follows a text's last token is not seen.
-    last: int32 [B], where that is.
-  """
-  batch, length = tokens.shape
-  nothing = jnp.zeros((batch, length, network.signal_dim), jnp.float32)
-  hidden = network.encode(tokens, nothing, jnp.zeros((batch,)))
-  return hidden[jnp.arange(batch), last].astype(jnp.float32)
 
 
 def judge_mauve(

@@ -1,4 +1,4 @@
-"""GPT-2: pre-norm blocks, learned positions, one table for input and output.
+"""GPT-2: pre-norm blocks, learned positions, mostly one table for input and output.
 
 Parameter names follow the Hugging Face layout. Compute follows the dtype of the
 embeddings; norm statistics, softmax and logits are float32. Legend: `B` batch,
@@ -9,12 +9,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
+  Buffer,
   Family,
   Field,
   ModelType,
@@ -27,7 +29,7 @@ from scmdm_jax.models.family import (
 
 @dataclasses.dataclass(frozen=True)
 class GPT2Config:
-  """Sizes of GPT-2: causal, learned positions, tied embeddings."""
+  """Sizes of GPT-2: causal, learned positions."""
 
   vocab_size: int
   length: int
@@ -36,6 +38,7 @@ class GPT2Config:
   num_heads: int
   mlp_dim: int
   norm_eps: float = 1e-5
+  tied: bool = True  # The embedding table is the vocabulary product, too.
 
   def __post_init__(self):
     check_sizes(self)
@@ -116,6 +119,8 @@ class GPT2(nn.Module):
     block = self.execution.with_remat(Block)
     self.h = [block(cfg, self.execution) for _ in range(cfg.num_blocks)]
     self.ln_f = _layer_norm(cfg)
+    if not cfg.tied:
+      self.vocab_head = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
 
   def embed(self, tokens: jax.Array) -> jax.Array:
     """Tokens int32 [B, L] -> embeddings [B, L, D], without positions."""
@@ -142,8 +147,9 @@ class GPT2(nn.Module):
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Hidden states [..., D] -> scores float32 [..., V]."""
+    table = (self.wte if self.config.tied else self.vocab_head).embedding
     return jnp.einsum(
-      '...d,vd->...v', hidden, self.wte.embedding, preferred_element_type=jnp.float32
+      '...d,vd->...v', hidden, table, preferred_element_type=jnp.float32
     )
 
   def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:
@@ -161,12 +167,21 @@ def _plain(config: dict, model_type: str) -> dict:
   return config
 
 
-def _ignored(sizes: GPT2Config) -> dict[str, tuple[int, ...]]:
-  ignored: dict[str, tuple[int, ...]] = {}
-  for i in range(sizes.num_blocks):
-    ignored[f'h.{i}.attn.bias'] = (1, 1, sizes.length, sizes.length)
-    ignored[f'h.{i}.attn.masked_bias'] = ()
-  return ignored
+def _buffers(sizes: GPT2Config) -> dict[str, Buffer]:
+  """What old files have of attention: who sees whom, and the score of the unseen."""
+  length = sizes.length
+  seen = Buffer(
+    (1, 1, length, length),
+    lambda: np.tri(length, dtype=bool)[None, None],
+    'causal attention',
+  )
+  unseen = Buffer((), lambda: np.array(-1e4, np.float32), 'causal attention')
+  both = {'bias': seen, 'masked_bias': unseen}
+  return {
+    f'h.{i}.attn.{name}': buffer
+    for i in range(sizes.num_blocks)
+    for name, buffer in both.items()
+  }
 
 
 FAMILY = Family(
@@ -184,6 +199,7 @@ FAMILY = Family(
     'h_*/mlp/c_fc': Row('h.*.mlp.c_fc', P('fsdp', 'tensor'), P('tensor')),
     'h_*/mlp/c_proj': Row('h.*.mlp.c_proj', P('tensor', 'fsdp')),
     'ln_f': Row('ln_f'),
+    'vocab_head': Row('lm_head', P(None, 'fsdp')),
   },
   model_types=(ModelType('gpt2', 'GPT2LMHeadModel'),),
   fields=(
@@ -194,6 +210,7 @@ FAMILY = Family(
     Field('n_head', 'num_heads', int),
     Field('n_inner', 'mlp_dim', int, Same('n_embd', 4)),
     Field('layer_norm_epsilon', 'norm_eps', float, 1e-5),
+    Field('tie_word_embeddings', 'tied', bool, True),
   ),
   fixed={
     'activation_function': 'gelu_new',
@@ -201,12 +218,12 @@ FAMILY = Family(
     'scale_attn_by_inverse_layer_idx': False,
     'reorder_and_upcast_attn': False,
     'add_cross_attention': False,
-    'tie_word_embeddings': True,
   },
   table='wte',
+  head='vocab_head',
   head_copy='lm_head.weight',
   transposed=False,  # Conv1D.
   prefix='transformer.',  # Of files that hold more than the bare model.
   plain=_plain,
-  ignored=_ignored,
+  buffers=_buffers,
 )

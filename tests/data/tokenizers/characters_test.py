@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scmdm_jax.data.tokenizers.characters import DNA, TEXT8
+from scmdm_jax.domains.genomes.tokenizer import DNA
+from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.errors import BadInput
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True)

@@ -6,7 +6,7 @@ import pytest
 
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers.protocol import up_to_end
-from scmdm_jax.domains import tokenizers as built_in
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from tests.data.tokenizers import tiny
 
@@ -152,7 +152,7 @@ def test_an_answer_ends_where_the_model_ended_it():
     [BOS, 7, EOS, 9, 5, EOS],
     [BOS, 7, EOS, 9, EOS, 8],
   ]
-  text8 = built_in.get_tokenizer('text8')  # Has no end.
+  text8 = registry.get_tokenizer('text8')  # Has no end.
   np.testing.assert_array_equal(up_to_end(samples, starts, text8), samples)
 
 
@@ -209,9 +209,9 @@ def test_a_new_model_takes_the_mask_of_the_tokenizer_or_one_id_more():
 
 def test_built_in_names():
   for name in ('smiles_qm9', 'dna', 'text8'):
-    assert built_in.get_tokenizer(name).name == name
+    assert registry.get_tokenizer(name).name == name
   with pytest.raises(BadInput, match=r"'smiles' is not known.*'dna', .*'smiles_qm9'"):
-    built_in.get_tokenizer('smiles')
+    registry.get_tokenizer('smiles')
 
 
 def test_files_of_a_directory(tmp_path):

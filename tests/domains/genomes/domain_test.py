@@ -10,9 +10,10 @@ import pytest
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.genomes import domain
 from scmdm_jax.domains.genomes import rows as genome_rows
-from scmdm_jax.domains.tokenizers import get_tokenizer
-from scmdm_jax.runs.classifiers import ClassJudge
-from scmdm_jax.settings.options import DataSettings
+from scmdm_jax.domains.genomes.options import GenomeSettings
+from scmdm_jax.domains.registry import get_tokenizer
+from scmdm_jax.judges.protocol import ClassJudge
+from scmdm_jax.runs.discriminator import discriminate
 from tests import tiny_run
 
 REAL = pathlib.Path(__file__).parents[2] / 'genomes'
@@ -23,15 +24,18 @@ LENGTH = 61
 @pytest.fixture(scope='module')
 def rows(tmp_path_factory):
   """Rows of both splits: 600 stretches of 60 bases."""
-  directory = tmp_path_factory.mktemp('data')
-  return [
-    genome_rows.open_rows('genomes', directory, s, str(REAL), TOKENIZER, LENGTH)
-    for s in ('train', 'test')
-  ]
+  directory = str(tmp_path_factory.mktemp('data'))
+  data = GenomeSettings('genomes', directory, str(REAL), length=LENGTH)
+  return [genome_rows.open_rows(data, TOKENIZER, split) for split in ('train', 'test')]
 
 
 def measuring(rows, judge=None, epochs=0):
-  return domain.Measuring(*rows, TOKENIZER, judge, epochs, seed=0)
+  def told_apart(real, drawn):
+    ids, size = TOKENIZER.class_ids, TOKENIZER.vocab_size
+    return discriminate(real, drawn, ids, size, epochs=epochs, seed=0)
+
+  told = told_apart if epochs else lambda real, drawn: None
+  return domain.Measuring(*rows, TOKENIZER, judge, told)
 
 
 def some(rows, count=90):
@@ -49,7 +53,7 @@ JUDGE = ClassJudge(lambda tokens: tokens, by_composition, TOKENIZER.class_ids[0]
 
 def test_data_set_names_lead_here():
   for name in ('genomes', 'ten_species'):
-    assert registry.of(DataSettings(name=name)) is domain.DOMAIN
+    assert registry.of(GenomeSettings(name=name)) is domain.DOMAIN
 
 
 def test_real_stretches_reach_the_floor(rows):

@@ -114,15 +114,6 @@ def test_n_shows_in_its_own_distance_only():
   assert found['js_distance_3_n'] == pytest.approx(wanted)
 
 
-def test_auroc_is_the_share_of_pairs():
-  rng = np.random.default_rng(0)
-  positive, negative = rng.integers(2, 9, 30), rng.integers(0, 7, 21)
-  pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
-  assert measures.rank_auroc(positive, negative) == pytest.approx(np.mean(pairs))
-  assert measures.rank_auroc(np.array([2, 3]), np.array([0, 1])) == 1
-  assert measures.rank_auroc(np.array([1.0]), np.array([1.0])) == 0.5
-
-
 def real_stretches(length=100):
   """Real DNA of three species: bases [N, length], species [N]."""
   rows, species = [], []

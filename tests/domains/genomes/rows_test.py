@@ -10,7 +10,8 @@ from pyarrow import parquet
 
 from scmdm_jax.domains.genomes import builder
 from scmdm_jax.domains.genomes import rows as genome_rows
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.genomes.options import GenomeSettings
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 
 TOKENIZER = get_tokenizer('species:2')
@@ -35,10 +36,18 @@ def source(tmp_path_factory):
   return folder
 
 
-def texts(source, tmp_path, split, **options):
-  rows = genome_rows.open_rows(
-    'genomes', tmp_path / 'data', split, str(source), TOKENIZER, LENGTH, **options
+def opened(
+  name, directory, split, source, tokenizer=TOKENIZER, length=LENGTH, **options
+):
+  """The rows of a split."""
+  data = GenomeSettings(
+    name, str(directory), str(source), tokenizer.name, length, **options
   )
+  return genome_rows.open_rows(data, tokenizer, split)
+
+
+def texts(source, tmp_path, split, **options):
+  rows = opened('genomes', tmp_path / 'data', split, source, **options)
   return [TOKENIZER.decode(rows[i]) for i in range(len(rows))]
 
 
@@ -88,9 +97,7 @@ def test_a_limit_keeps_some_of_every_species(source, tmp_path):
 
 
 def test_rows_know_their_bounds(source, tmp_path):
-  rows = genome_rows.open_rows(
-    'genomes', tmp_path, 'test', str(source), TOKENIZER, LENGTH
-  )
+  rows = opened('genomes', tmp_path, 'test', source)
   for index in (-1, len(rows)):
     with pytest.raises(IndexError):
       rows[index]
@@ -114,7 +121,7 @@ def test_ten_species_come_in_the_published_order(tmp_path):
   assert config.species[:2] == ('Homo_sapiens', 'Mus_musculus')
   assert [path.name for _, path in config.files][-1] == 'Arabidopsis_thaliana.fa'
   with pytest.raises(BadInput, match=r'has 2 classes; wanted species:10, for Homo'):
-    genome_rows.open_rows('ten_species', tmp_path, 'train', str(folder), TOKENIZER, 5)
+    opened('ten_species', tmp_path, 'train', folder)
   (folder / 'Felis_catus.fa').unlink()
   with pytest.raises(BadInput, match=r'has species \[.*\]; wanted \[.*Felis_catus'):
     builder.config_of('ten_species', folder, 4, 0)
@@ -122,16 +129,14 @@ def test_ten_species_come_in_the_published_order(tmp_path):
   columns = {'species_label': [10], 'sequence': [bases(20)]}
   parquet.write_table(pa.table(columns), path)
   with pytest.raises(BadInput, match='species_label 10; wanted a number from 0 to 9'):
-    genome_rows.open_rows(
-      'ten_species', tmp_path, 'train', str(path), get_tokenizer('species:10'), 5
-    )
+    opened('ten_species', tmp_path, 'train', path, get_tokenizer('species:10'))
 
 
 def test_what_cannot_be_cut_is_refused(source, tmp_path):
   with pytest.raises(BadInput, match=r'data\.source: not given; dataset genomes wants'):
     builder.config_of('genomes', '', 4, 0)
   with pytest.raises(BadInput, match='no sequence of A has 100 bases; wanted longer'):
-    genome_rows.open_rows('genomes', tmp_path, 'train', str(source), TOKENIZER, 101)
+    opened('genomes', tmp_path, 'train', source, length=101)
 
 
 def test_a_changed_file_is_prepared_anew(tmp_path):
@@ -145,9 +150,7 @@ def test_a_changed_file_is_prepared_anew(tmp_path):
 
 
 def test_truncated_data_are_named(source, tmp_path):
-  rows = genome_rows.open_rows(
-    'genomes', tmp_path, 'train', str(source), TOKENIZER, LENGTH
-  )
+  rows = opened('genomes', tmp_path, 'train', source)
   (path,) = tmp_path.glob('genomes/*/*/*train*.array_record*')
   path.write_bytes(path.read_bytes()[:-100])
   with pytest.raises(DamagedData, match='prepared dataset cannot be read'):

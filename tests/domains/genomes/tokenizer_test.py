@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from scmdm_jax.data.tokenizers.characters import DNA
-from scmdm_jax.domains import tokenizers
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.genomes.tokenizer import DNA
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput
 
 THREE = get_tokenizer('species:3')
@@ -21,9 +21,9 @@ def test_bases_have_the_ids_of_the_published_characters():
 
 def test_names():
   for name in ('species:2', 'species:9', 'species:1000'):
-    assert tokenizers.is_built_in(name)
+    assert registry.is_built_in(name)
   for name in ('species:1', 'species:0', 'species:09', 'species:1001', 'species:x'):
-    assert not tokenizers.is_built_in(name)
+    assert not registry.is_built_in(name)
     with pytest.raises(BadInput, match='is not known'):
       get_tokenizer(name)
   assert THREE.fingerprint == get_tokenizer('species:3').fingerprint

@@ -1,18 +1,26 @@
 import dataclasses
 import gzip
-import io
+import pathlib
 import re
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from scmdm_jax.data import sources
-from scmdm_jax.domains.images import builder, emoji, files
+from scmdm_jax.domains.images import builder, files, reading
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.domains.images.idx_files import idx, random_images, write_fashion
 
 LABELS, IMAGES = 'train-labels-idx1-ubyte.gz', 'train-images-idx3-ubyte.gz'
+
+
+def read(name, directory, split, source=''):
+  return reading.open_images(DataSettings(name, str(directory), str(source)), split)
+
+
+def prepare(name, directory, source=''):
+  settings = DataSettings(name, str(directory), str(source))
+  return pathlib.Path(reading.prepared(settings).data_dir)
 
 
 @pytest.fixture
@@ -22,7 +30,7 @@ def fashion(tmp_path):
 
 def test_fashion_comes_back_as_it_was_written(tmp_path, fashion, capsys):
   for split, seed, count in (('train', 1, 30), ('test', 2, 10)):
-    found = sources.open_images('fashion_mnist', tmp_path / 'data', split, fashion)
+    found = read('fashion_mnist', tmp_path / 'data', split, fashion)
     pixels, labels = random_images(count, seed)
     assert found.pixels.dtype == found.labels.dtype == np.uint8
     assert np.array_equal(found.pixels, pixels[..., None])
@@ -31,9 +39,9 @@ def test_fashion_comes_back_as_it_was_written(tmp_path, fashion, capsys):
 
 
 def test_files_that_changed_are_another_data_set(tmp_path, fashion):
-  first = sources.prepare('fashion_mnist', tmp_path / 'data', fashion)
+  first = prepare('fashion_mnist', tmp_path / 'data', fashion)
   write_fashion(fashion, train=40)
-  assert sources.prepare('fashion_mnist', tmp_path / 'data', fashion) != first
+  assert prepare('fashion_mnist', tmp_path / 'data', fashion) != first
 
 
 def write_cifar(folder):
@@ -50,8 +58,7 @@ def test_cifar_planes_become_pixels(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'CIFAR_RECORDS', 2)
   source = write_cifar(tmp_path / 'cifar')
   train, test = (
-    sources.open_images('cifar10', tmp_path / 'data', split, source)
-    for split in ('train', 'test')
+    read('cifar10', tmp_path / 'data', split, source) for split in ('train', 'test')
   )
   assert train.labels.tolist() == [0, 9, 1, 9, 2, 9, 3, 9, 4, 9]
   assert test.labels.tolist() == [5, 9] and test.pixels.shape == (2, 32, 32, 3)
@@ -70,14 +77,13 @@ def test_cifar_of_another_size_is_damaged(tmp_path, monkeypatch, size):
   with pytest.raises(
     DamagedData, match=rf'test_batch\.bin: {size} bytes; wanted 2 rec'
   ):
-    sources.prepare('cifar10', tmp_path / 'data', source)
+    prepare('cifar10', tmp_path / 'data', source)
 
 
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
     ('fashion_mnist', 'run apt-get install dataset-fashion-mnist, or give the folder'),
-    ('emoji', 'run apt-get install fonts-noto-color-emoji, or give the folder'),
     ('cifar10', 'give the folder cifar-10-batches-bin of cifar-10-binary.tar.gz'),
   ],
 )
@@ -87,9 +93,9 @@ def test_missing_files_say_where_to_get_them(tmp_path, monkeypatch, name, messag
   elsewhere = dataclasses.replace(wanted, folder=folder)
   monkeypatch.setitem(builder.SETS, name, elsewhere)
   with pytest.raises(BadInput, match=message):
-    sources.prepare(name, tmp_path / 'data')
+    prepare(name, tmp_path / 'data')
   with pytest.raises(BadInput, match=re.escape(f'no file {tmp_path / "there"}')):
-    sources.prepare(name, tmp_path / 'data', tmp_path / 'there')
+    prepare(name, tmp_path / 'data', tmp_path / 'there')
 
 
 def damaged(fashion, name, change):
@@ -117,7 +123,7 @@ def test_damaged_files_are_named(tmp_path, fashion, name, change, message):
   path = damaged(fashion, name, change)
   wanted = IMAGES if 'class' in message else path.name  # Labels are of those images.
   with pytest.raises(DamagedData) as caught:
-    sources.prepare('fashion_mnist', tmp_path / 'data', fashion)
+    prepare('fashion_mnist', tmp_path / 'data', fashion)
   assert wanted in str(caught.value) and message in str(caught.value)
   assert '\n' not in str(caught.value) and 'replace' in str(caught.value)
 
@@ -125,74 +131,11 @@ def test_damaged_files_are_named(tmp_path, fashion, name, change, message):
 def test_no_images_are_not_a_data_set(tmp_path, fashion):
   write_fashion(fashion, train=0)
   with pytest.raises(BadInput, match=rf'{IMAGES}: it has no images'):
-    sources.prepare('fashion_mnist', tmp_path / 'data', fashion)
+    prepare('fashion_mnist', tmp_path / 'data', fashion)
 
 
 def test_images_of_another_size_are_another_set(tmp_path, fashion):
   pixels, _ = random_images(30, 1, (14, 14))
   (fashion / IMAGES).write_bytes(gzip.compress(idx(pixels)))
   with pytest.raises(BadInput, match=r'\(14, 14\) pixels; wanted \(28, 28\)'):
-    sources.prepare('fashion_mnist', tmp_path / 'data', fashion)
-
-
-def test_an_emoji_is_centred_on_white_and_averaged():
-  picture = Image.new('RGBA', (136, 128), (0, 0, 0, 0))
-  picture.paste((255, 0, 0, 255), (0, 0, 68, 128))  # The left half is red.
-  found = emoji._small(picture)
-  assert found.shape == (32, 32, 3) and found.dtype == np.uint8
-  # 136 / 32 = 4.25 lines each: the first is of the four white ones above.
-  assert found[1:-1, 0].tolist() == [[255, 0, 0]] * 30
-  assert found[:, -1].tolist() == [[255, 255, 255]] * 32
-  assert found[0, 0].tolist() == [255, 255, 255]
-
-
-@pytest.mark.parametrize(
-  ('code', 'wanted'), [(0x1F1E6, 0), (0x1F600, 3), (0x2600, 7), (ord('#'), 8)]
-)
-def test_the_class_of_an_emoji_is_its_block(code, wanted):
-  assert emoji.class_of(code) == wanted
-
-
-def bitmap(grey):
-  data = io.BytesIO()
-  Image.new('RGBA', (8, 8), (grey, grey, grey, 255)).save(data, 'PNG')
-  return data.getvalue()
-
-
-class FakeFont(dict):
-  """Three letters and a ligature of the last two, as fontTools shows a font."""
-
-  def __init__(self, codes):
-    from types import SimpleNamespace as Named
-
-    self._cmap = {code: f'u{code:X}' for code in codes}
-    names = [*self._cmap.values(), 'pair', 'nobody']
-    glyphs = {name: Named(imageData=bitmap(i)) for i, name in enumerate(names)}
-    ligature = Named(LigGlyph='pair')
-    table = Named(ligatures={names[-3]: [ligature]})
-    lookups = Named(LookupList=Named(Lookup=[Named(SubTable=[table])]))
-    super().__init__(CBDT=Named(strikeData=[glyphs]), GSUB=Named(table=lookups))
-
-  def getBestCmap(self):
-    return self._cmap
-
-
-def test_variants_stay_on_one_side_and_unreachable_glyphs_are_left_out(
-  tmp_path, monkeypatch
-):
-  from fontTools import ttLib
-
-  codes = list(range(0x1F600, 0x1F640))
-  monkeypatch.setattr(ttLib, 'TTFont', lambda path: FakeFont(codes))
-  found = emoji.read_font(tmp_path)
-  shown = {split: found[split].pixels[:, 0, 0, 0].tolist() for split in found}
-  assert sorted([*shown['train'], *shown['test']]) == list(range(65))
-  # The pair (64) is where the last letter (63) is.
-  assert any({63, 64} <= set(greys) for greys in shown.values())
-  assert {*found['train'].labels, *found['test'].labels} == {3}
-
-
-def test_a_file_that_is_no_font_is_damaged(tmp_path):
-  (tmp_path / 'NotoColorEmoji.ttf').write_bytes(b'no font')
-  with pytest.raises(DamagedData, match='not a font'):
-    sources.prepare('emoji', tmp_path / 'data', tmp_path)
+    prepare('fashion_mnist', tmp_path / 'data', fashion)

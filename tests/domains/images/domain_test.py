@@ -6,9 +6,10 @@ from scmdm_jax.domains.images import domain
 from scmdm_jax.domains.images import measures as judges
 from scmdm_jax.domains.images import rows as image_rows
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.protocol import Readers
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput
-from scmdm_jax.runs.classifiers import ClassJudge
+from scmdm_jax.judges.protocol import ClassJudge
 from scmdm_jax.settings.resolve import resolve
 from tests.domains.images.idx_files import random_images, write_fashion
 
@@ -26,6 +27,11 @@ def settings_with(tmp_path, **data):
     **data,
   }
   return resolve({'data': options, 'sample': {'num_samples': 4}})
+
+
+def measure_of(settings):
+  readers = Readers(SIXTEEN, None, None, lambda *_: None, 4)
+  return domain.measuring(settings.data, settings.evaluate, readers)
 
 
 def test_rows_are_averaged_cut_into_levels_and_mirrored(tmp_path):
@@ -143,7 +149,7 @@ def test_with_every_class_in_turn_real_images_are_in_turn(monkeypatch, count):
 def test_real_images_have_the_classes_of_the_samples():
   train, heldout, judge = balanced_rows(60, 0), balanced_rows(7, 1), class_judge()
   reference = domain.Reference(train, heldout, SIXTEEN, judge)
-  # Of class 3 there are seven held-out domain, of class 5 two are wanted.
+  # Of class 3 there are seven held-out images, of class 5 two are wanted.
   samples = np.concatenate([rows_of(9, 3, 2), rows_of(2, 5, 3)])
   found = reference.measures(samples)
   assert found['real_count'] == 7 + 2
@@ -196,27 +202,9 @@ def test_a_copy_of_a_mirrored_training_image_is_a_copy(tmp_path):
   settings = settings_with(tmp_path, flip=True)
   train = domain.read_rows(settings.data, SIXTEEN, 'train')
   copies = np.stack([train[i] for i in range(30, 36)])
-  assert domain.judging(settings, tmp_path, SIXTEEN)(copies)['nearest_distance'] == 0
+  assert measure_of(settings)(copies)['nearest_distance'] == 0
   settings = settings_with(tmp_path)
-  assert domain.judging(settings, tmp_path, SIXTEEN)(copies)['nearest_distance'] > 0.1
-
-
-@pytest.mark.parametrize('classes', [9, 10])
-def test_the_tokenizer_has_the_classes_of_the_set(tmp_path, classes):
-  name, other = ('emoji', 'fashion_mnist')[:: 1 if classes == 9 else -1]
-  data = {'length': 193, 'side': 8} if name == 'emoji' else {}
-  tokenizer = PixelTokenizer(16, classes)
-  options = settings_with(tmp_path, name=name, **data).data
-  domain.check(options, tmp_path, tokenizer)
-  data = {'length': 193, 'side': 8} if other == 'emoji' else {}
-  options = settings_with(tmp_path, name=other, **data).data
-  message = rf"'{tokenizer.name}' has {classes} classes; {other} has {19 - classes}, "
-  for refuse in (
-    lambda: domain.read_rows(options, tokenizer, 'test'),
-    lambda: domain.check(options, tmp_path, tokenizer),
-  ):
-    with pytest.raises(BadInput, match=message):
-      refuse()
+  assert measure_of(settings)(copies)['nearest_distance'] > 0.1
 
 
 def test_a_folder_with_other_files_is_left_alone(tmp_path):
@@ -224,7 +212,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
   rows = np.zeros((2, 197), np.int32)
   folder = tmp_path / 'images'
   domain.write(tmp_path, np.zeros((3, 197), np.int32), SIXTEEN)
-  domain.check(options, tmp_path, SIXTEEN)
+  domain.check_run(options, tmp_path, SIXTEEN)
   domain.write(tmp_path, rows, SIXTEEN)  # What a run wrote is replaced.
   assert sorted(f.name for f in folder.iterdir()) == ['000000.png', '000001.png']
   assert not list(tmp_path.glob('.images*'))
@@ -232,7 +220,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (folder / name).write_text('mine')
     before = sorted(f.name for f in folder.iterdir())
     for refuse in (
-      lambda: domain.check(options, tmp_path, SIXTEEN),
+      lambda: domain.check_run(options, tmp_path, SIXTEEN),
       lambda: domain.write(tmp_path, rows, SIXTEEN),
     ):
       with pytest.raises(BadInput, match=rf'images/{name}: not written by a run'):
@@ -256,7 +244,7 @@ def test_what_is_no_folder_of_pictures_is_left_alone(tmp_path, make):
   else:
     (path / '000000.png').mkdir(parents=True)
   with pytest.raises(BadInput, match=r'images(/000000\.png)?: not '):
-    domain.check(options, tmp_path, SIXTEEN)
+    domain.check_run(options, tmp_path, SIXTEEN)
 
 
 def test_samples_are_written_as_png(tmp_path):

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scmdm_jax.domains import tokenizers
+from scmdm_jax.domains import registry
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
@@ -71,11 +71,11 @@ def test_leftover_masks_show():
     SIXTEEN.decode([27])
 
 
-@pytest.mark.parametrize('name', ['pixels:2', 'pixels:16', 'pixels:256', 'pixels:16:9'])
+@pytest.mark.parametrize('name', ['pixels:2', 'pixels:16', 'pixels:256'])
 def test_known_by_name(name):
   found = get_tokenizer(name)
   assert isinstance(found, PixelTokenizer) and found.name == name
-  again = PixelTokenizer(found.levels, len(found.class_ids))
+  again = PixelTokenizer(found.levels)
   assert found.fingerprint == again.fingerprint
   assert found.fingerprint != PixelTokenizer(17).fingerprint
 
@@ -90,23 +90,15 @@ def test_known_by_name(name):
     'pixels:016',
     'pixels:²',
     'pixels:16:',
-    'pixels:16:0',
-    'pixels:16:11',
-    'pixels:16:9:9',
+    'pixels:16:9',
   ],
 )
 def test_other_numbers_of_levels_are_no_tokenizer(name):
-  assert not tokenizers.is_built_in(name)
+  assert not registry.is_built_in(name)
   with pytest.raises(BadInput, match='pixels:LEVELS'):
     get_tokenizer(name)
 
 
-def test_a_name_can_say_how_many_classes_there_are():
-  nine = get_tokenizer('pixels:16:9')
-  assert nine.class_ids == tuple(range(16, 25)) and nine.mask_id == 25
-  with pytest.raises(BadInput, match="'<class 0>' to '<class 8>'"):
-    nine.encode_text('<class 9>')
-  # Ten go without saying: checkpoints of before keep their tokenizer.
-  assert get_tokenizer('pixels:16:10').name == 'pixels:16'
+def test_checkpoints_of_before_keep_their_tokenizer():
   digest = '5d918ca57e9dade1c38438c12affff66185a5983da004c110b2e039a857211a5'
   assert get_tokenizer('pixels:16').fingerprint == digest

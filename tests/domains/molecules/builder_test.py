@@ -3,9 +3,9 @@ import re
 
 import pytest
 
-from scmdm_jax.data import sources
-from scmdm_jax.domains.molecules import builder
+from scmdm_jax.domains.molecules import builder, prepared
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
 
 
@@ -67,8 +67,9 @@ def test_missing_package_gives_the_install_line(monkeypatch):
 
 @pytest.mark.slow
 def test_real_package(tmp_path):
-  train = sources.open_split('qm9', tmp_path, 'train')
-  test = sources.open_split('qm9', tmp_path, 'test')
+  data = DataSettings('qm9', str(tmp_path))
+  train = prepared.texts(data, 'train')
+  test = prepared.texts(data, 'test')
   # 130,831 rows; ceil(0.05 * 130831) = ceil(6541.55).
   assert (len(train), len(test)) == (124_289, 6_542)
   # 87 molecules are in twice; 13 of them end up on both sides of the split.

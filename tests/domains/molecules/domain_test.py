@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.domains.molecules import domain
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.registry import get_tokenizer
 
 pytest.importorskip('rdkit')
 TOKENIZER = get_tokenizer('smiles_qm9')
@@ -11,7 +11,7 @@ TOKENIZER = get_tokenizer('smiles_qm9')
 def test_measures_of_known_samples():
   texts = ['CCO', 'CCO', 'C1CC', 'OCC']
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in texts])
-  found = domain.measures(tokens, TOKENIZER, {'CCO'}, None, 2)
+  found = domain.measures(tokens, TOKENIZER, {'CCO'}, None)
   assert found['valid'] == 3
   assert found['valid_rate'] == 0.75
   assert found['unique_rate'] == pytest.approx(2 / 3)

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from scmdm_jax.data import sources, tokenizers
-from scmdm_jax.domains.molecules import builder, domain, smiles
+from scmdm_jax.data import tokenizers
+from scmdm_jax.domains.molecules import builder, prepared, smiles
 from scmdm_jax.domains.molecules.rows import MoleculeRows
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
-from scmdm_jax.settings.options import DataSettings
 from tests.data import packed
 
 MOLECULES = ['CCO', 'c1ccc(Cl)cc1Br', 'C[C@@H](N)C(=O)O', 'F/C=C\\F', 'N#N', 'CC.[Na+]']
@@ -139,7 +139,7 @@ def options_of(tmp_path, texts, name='own.smi'):
 
 
 def made(tmp_path, texts):
-  folder = domain.made_tokenizer(options_of(tmp_path, texts))
+  folder = prepared.made_tokenizer(options_of(tmp_path, texts))
   files = tokenizers.files_at(folder)
   return tokenizers.from_files_for_new_model(files, causal=False, where='here')
 
@@ -151,7 +151,7 @@ def test_vocabulary_and_length_are_those_of_the_file(tmp_path):
   assert tokenizer.vocab_size == len(pieces) + 5
   assert tokenizer.mask_id == 2
   # [C@@H], Cl and Br are one piece each: c1ccc(Cl)cc1Br has 12, and 2 of the frame.
-  assert domain.longest(options_of(tmp_path, MOLECULES)) == 14
+  assert prepared.longest(options_of(tmp_path, MOLECULES)) == 14
   for text in MOLECULES:
     ids = tokenizer.encode_text(text)
     assert [tokenizer.tokens[i] for i in ids] == re.findall(PUBLISHED, text)
@@ -163,14 +163,14 @@ def test_vocabulary_and_length_are_those_of_the_file(tmp_path):
 def test_rows_are_framed_and_too_long_a_molecule_is_named_with_its_line(tmp_path):
   options = options_of(tmp_path, MOLECULES)
   tokenizer = made(tmp_path, MOLECULES)
-  texts = [*sources.open_split('molecules', options.directory, 'train', options.source)]
+  texts = prepared.texts(options, 'train')
   rows = MoleculeRows(texts, tokenizer, 14, lambda _: 'here')
   for text, row in zip(texts, (rows[i] for i in range(len(rows))), strict=True):
     ids = [0, *tokenizer.encode_text(text), 1]
     assert row.tolist() == ids + [3] * (14 - len(ids))
     assert row.dtype == np.int32
   short = DataSettings(**{**vars(options), 'length': 13})
-  rows = domain.read_rows(short, tokenizer, 'train')
+  rows = prepared.read_rows(short, tokenizer, 'train')
   at = texts.index(MOLECULES[1])
   with pytest.raises(BadInput, match=r'own\.smi: line 2: .*takes 14 tokens .* = 13;'):
     rows[at]
@@ -182,37 +182,35 @@ def test_what_a_published_tokenizer_does_not_know_is_refused(tmp_path):
   with pytest.raises(
     BadInput, match=r"2 of 20 tokens .*10\.00%: 'Cl' 'S'.*unknown=0\.1$"
   ):
-    domain.read_rows(options, SmilesTokenizer(), 'train')
+    prepared.read_rows(options, SmilesTokenizer(), 'train')
   allowed = DataSettings(**{**vars(options), 'unknown': 0.1})
-  assert len(domain.read_rows(allowed, SmilesTokenizer(), 'train')) == 3
+  assert len(prepared.read_rows(allowed, SmilesTokenizer(), 'train')) == 3
 
 
 def test_the_split_is_that_of_the_names(tmp_path):
   (tmp_path / 'set').mkdir()
   for name, texts in (('train', MOLECULES), ('test', ['CC']), ('valid', ['CCC'])):
     written(tmp_path / 'set' / f'{name}.smi', texts)
-  arguments = ('molecules', tmp_path / 'data')
   source = tmp_path / 'set'
-  assert list(sources.open_split(*arguments, 'train', source)) == MOLECULES
-  assert list(sources.open_split(*arguments, 'test', source)) == ['CC']
+  data = DataSettings('molecules', str(tmp_path / 'data'), str(source))
+  assert list(prepared.texts(data, 'train')) == MOLECULES
+  assert list(prepared.texts(data, 'test')) == ['CC']
   assert builder.find(source, 'CCC') == f'{source}/valid.smi: line 1'
 
 
 def test_equal_molecules_are_never_on_both_sides(tmp_path):
   texts = [f'{"C" * n}{end}' for n in range(1, 21) for end in 'NOF']
   options = options_of(tmp_path, texts * 2)
-  arguments = ('molecules', options.directory)
-  train = sources.open_split(*arguments, 'train', options.source)
-  test = sources.open_split(*arguments, 'test', options.source)
+  train, test = (prepared.texts(options, split) for split in ('train', 'test'))
   assert len(test) == 6 and len(train) == 114  # 5 % of 120.
   assert not set(train) & set(test)
 
 
 def test_too_few_molecules_and_no_source_are_named(tmp_path):
   with pytest.raises(BadInput, match='1 molecules; at least 2'):
-    domain.longest(options_of(tmp_path, ['C']))
+    prepared.longest(options_of(tmp_path, ['C']))
   with pytest.raises(BadInput, match=r'data\.source: not given; .*\.smi'):
-    sources.prepare('molecules', tmp_path)
+    prepared.prepared(DataSettings('molecules', str(tmp_path)))
 
 
 @QUICK

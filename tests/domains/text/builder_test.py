@@ -1,12 +1,14 @@
 import json
 import os
+import pathlib
 
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from scmdm_jax.data import journal, sources
-from scmdm_jax.domains.text import builder
+from scmdm_jax.domains.options import DataSettings
+from scmdm_jax.domains.text import builder, rows
 from scmdm_jax.errors import BadInput, DamagedData
 
 
@@ -16,11 +18,20 @@ def write_lines(path, texts, field='text'):
   return path
 
 
+def read(name, directory, split, source):
+  return rows.documents(DataSettings(name, str(directory), str(source)), split)
+
+
 def splits(name, tmp_path, source):
   return [
-    list(sources.open_split(name, tmp_path / 'data', split, source))
+    list(read(name, tmp_path / 'data', split, source).texts())
     for split in ('train', 'test')
   ]
+
+
+def prepare(name, directory, source=''):
+  data = DataSettings(name, str(directory), str(source))
+  return pathlib.Path(rows.prepared(data).data_dir)
 
 
 def test_documents_are_held_out_by_content(tmp_path):
@@ -47,9 +58,9 @@ def test_splits_that_the_files_name(tmp_path):
 def test_a_test_set_alone(tmp_path):
   source = write_lines(tmp_path / 'lambada_test.jsonl', ['“a” '])
   data = tmp_path / 'data'
-  assert list(sources.open_split('lambada', data, 'test', source)) == ['\n"a"']
+  assert list(read('lambada', data, 'test', source).texts()) == ['\n"a"']
   with pytest.raises(BadInput, match=r"'train' is not in .*choose from \['test'\]"):
-    sources.open_split('lambada', data, 'train', source)
+    read('lambada', data, 'train', source)
 
 
 def test_an_only_document_is_cut_as_text8_is(tmp_path):
@@ -68,12 +79,12 @@ def test_the_last_documents_of_openwebtext_are_held_out(tmp_path, monkeypatch):
 
 def test_changed_files_are_prepared_anew(tmp_path):
   source = write_lines(tmp_path / 'a.jsonl', ['one', 'two'])
-  first = sources.prepare('text', tmp_path / 'data', source)
-  assert sources.prepare('text', tmp_path / 'data', source) == first
+  first = prepare('text', tmp_path / 'data', source)
+  assert prepare('text', tmp_path / 'data', source) == first
   state = source.stat()
   write_lines(source, ['one', 'six'])
   os.utime(source, ns=(state.st_atime_ns, state.st_mtime_ns + 1_000_000))
-  assert sources.prepare('text', tmp_path / 'data', source) != first
+  assert prepare('text', tmp_path / 'data', source) != first
   train, test = splits('text', tmp_path, source)
   assert sorted(train + test) == ['one', 'six']
 
@@ -82,9 +93,7 @@ def test_documents_pass_by_in_blocks(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, '_BLOCK', 3)
   texts = [str(i) for i in range(8)]
   write_lines(tmp_path / 'test.jsonl', texts)
-  opened = sources.open_documents(
-    'text', tmp_path / 'data', 'test', tmp_path / 'test.jsonl'
-  )
+  opened = read('text', tmp_path / 'data', 'test', tmp_path / 'test.jsonl')
   assert opened.count == 8
   for _ in range(2):
     assert list(opened.texts()) == texts
@@ -102,18 +111,18 @@ def test_documents_pass_by_in_blocks(tmp_path, monkeypatch):
 def test_sets_that_cannot_be_split(tmp_path, texts, message):
   source = write_lines(tmp_path / 'a.jsonl', texts)
   with pytest.raises(BadInput, match=message) as caught:
-    sources.prepare('text', tmp_path / 'data', source)
+    prepare('text', tmp_path / 'data', source)
   assert '\n' not in str(caught.value)
 
 
 def test_a_set_without_a_source_says_what_it_wants(tmp_path):
   with pytest.raises(BadInput, match=r'data\.source: not given; .*ptb_text_only'):
-    sources.prepare('ptb', tmp_path)
+    prepare('ptb', tmp_path)
 
 
 def test_damage_names_the_directory_to_delete(tmp_path):
   source = write_lines(tmp_path / 'a.jsonl', [str(i) for i in range(40)])
-  directory = sources.prepare('text', tmp_path / 'data', source)
+  directory = prepare('text', tmp_path / 'data', source)
   (path,) = directory.glob('*train.array_record*')
   path.write_bytes(path.read_bytes()[:50])
   with pytest.raises(DamagedData, match='delete this directory'):
@@ -126,18 +135,18 @@ def test_a_data_set_that_tfds_prepared_is_a_source(tmp_path, monkeypatch):
   (tmp_path / 'a').mkdir()
   write_lines(tmp_path / 'a' / 'train.jsonl', texts)
   write_lines(tmp_path / 'a' / 'test.jsonl', ['So : it is'])
-  prepared = sources.prepare('text', tmp_path / 'theirs', tmp_path / 'a')
+  prepared = prepare('text', tmp_path / 'theirs', tmp_path / 'a')
   expected = [[text.replace(' .', '.') for text in texts], ['So: it is']]
   assert splits('lm1b', tmp_path, prepared) == expected
   with pytest.raises(BadInput, match=r"no feature article; found \['text'\]"):
-    sources.prepare('arxiv', tmp_path / 'data', prepared)
+    prepare('arxiv', tmp_path / 'data', prepared)
   info = prepared / 'dataset_info.json'
   info.write_text(info.read_text().replace('array_record', 'tfrecord'))
   with pytest.raises(BadInput, match='prepared as tfrecord; wanted array_record'):
-    sources.prepare('lm1b', tmp_path / 'data', prepared)
+    prepare('lm1b', tmp_path / 'data', prepared)
   info.write_text('{')
   with pytest.raises(DamagedData, match='not a data set of TFDS'):
-    sources.prepare('lm1b', tmp_path / 'data', prepared)
+    prepare('lm1b', tmp_path / 'data', prepared)
 
 
 def test_a_folder_of_the_hub_keeps_its_split(tmp_path, capsys):
@@ -161,7 +170,7 @@ def test_a_folder_of_the_hub_keeps_its_split(tmp_path, capsys):
   # Undecidable: one more file, which names none.
   (source / 'data' / 'more.txt').write_text('more')
   with pytest.raises(BadInput, match=r'more\.txt names no split'):
-    sources.prepare('text', tmp_path / 'data', source)
+    prepare('text', tmp_path / 'data', source)
 
 
 def test_a_document_is_found_in_its_file(tmp_path):

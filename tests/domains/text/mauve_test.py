@@ -1,15 +1,10 @@
 import itertools
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scmdm_jax.domains.text import mauve
-from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.families.llama import DecoderConfig
 
 
 def area_by_hand(p, q, points=20_000):
@@ -98,27 +93,3 @@ def test_refuses_what_has_no_law():
     mauve.judge_mauve(np.zeros((1, 2)), np.zeros((3, 2)), (0,))
   with pytest.raises(ValueError, match='2 texts, 0 seeds'):
     mauve.judge_mauve(np.zeros((2, 2)), np.zeros((2, 2)), ())
-
-
-def test_last_hidden_is_that_of_the_bare_text():
-  config = DecoderConfig(
-    vocab_size=11,
-    length=8,
-    hidden_dim=16,
-    num_blocks=2,
-    num_heads=2,
-    num_kv_heads=2,
-    mlp_dim=32,
-    causal=True,
-  )
-  description = ModelDescription(config, mask_id=None, tokenizer='', injection='none')
-  params = denoiser.init_params(jax.random.key(0), description)
-  network = denoiser.bind(params, description)
-  texts = [[3, 1, 4, 1, 5], [9, 2]]
-  padded = jnp.array([[*text, *[7] * (6 - len(text))] for text in texts])
-  found = mauve.last_hidden(network, padded, jnp.array([4, 1]))
-  for text, vector in zip(texts, found, strict=True):
-    tokens = jnp.array([text])
-    alone = network.encode(tokens, jnp.zeros((1, len(text), 16)), jnp.zeros((1,)))
-    # Sums of another length are rounded otherwise.
-    np.testing.assert_allclose(vector, alone[0, -1], atol=1e-5)

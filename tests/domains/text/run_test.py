@@ -93,7 +93,7 @@ def test_train_sample_and_evaluate_on_prose(tmp_path, capsys):
     (b'too little ' * 9, [], 'no SentencePiece model of 320 pieces'),
     (b'x' * 99, ['--config.data.tokenizer=text8'], 'train.batch_size: 8 is more than'),
     (b'x' * 99, ['--config.data.source='], 'data.source: not given; dataset text'),
-    (b'x' * 99, ['--config.data.tokenizer=smiles_qm9'], 'wanted one for text'),
+    (b'x' * 99, ['--config.data.tokenizer=smiles_qm9'], 'wanted it for molecules'),
     (b'x' * 99, ['--config.data.tokenizer=sentencepiece:9'], 'pieces from 300'),
   ],
   ids=('empty', 'latin', 'short', 'few', 'sourceless', 'smiles', 'small'),

@@ -16,11 +16,11 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.data.tokenizers import files_at, from_files_for_new_model
 from scmdm_jax.data.tokenizers.training import train_sentencepiece
 from scmdm_jax.domains import registry
+from scmdm_jax.domains.text.options import TextSettings
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import scoring
-from scmdm_jax.settings.options import DataSettings
 from tests import tiny_run
 from tests.compiling import quick_jit
 
@@ -122,7 +122,7 @@ def write_set(name, directory):
 
 @pytest.mark.parametrize('name', SETS)
 def test_rows_are_the_text_of_the_set(name, pieces, tmp_path):
-  data = DataSettings(
+  data = TextSettings(
     name=name,
     source=str(write_set(name, tmp_path)),
     directory=str(tmp_path / 'data'),
@@ -179,7 +179,7 @@ def test_a_uniform_model_is_as_perplexed_as_it_has_tokens(
 def test_a_literal_mask_is_text(pieces, tmp_path):
   spelt = 'what [MASK] and <mask> and </s> and <|endoftext|> spell'
   lines_of(tmp_path / 'lambada_test.jsonl', [{'text': spelt}])
-  data = DataSettings(
+  data = TextSettings(
     name='text',
     source=str(tmp_path / 'lambada_test.jsonl'),
     directory=str(tmp_path / 'data'),

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 from scmdm_jax.data.tokenizers import from_files
-from scmdm_jax.domains.tokenizers import get_tokenizer
+from scmdm_jax.domains.molecules import reading
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
-from scmdm_jax.runs import perplexity
-from scmdm_jax.runs.opening import Model
+from scmdm_jax.runs import judges
 from tests.compiling import quick_jit
 from tests.data.tokenizers import tiny as tiny_tokenizers
 
@@ -23,9 +23,9 @@ JUDGE = ModelDescription(DecoderConfig(35, 12, 16, 1, 2, 2, 16), None, 'smiles_q
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    perplexity.compiled_nll.cache_clear()
+    judges._compiled_nll.cache_clear()
     yield
-    perplexity.compiled_nll.cache_clear()
+    judges._compiled_nll.cache_clear()
 
 
 def uniform(description):
@@ -33,13 +33,13 @@ def uniform(description):
   params = denoiser.init_params(jax.random.key(0), description)
   kernel = params['backbone']['lm_head']['kernel']
   params['backbone']['lm_head']['kernel'] = np.zeros_like(kernel)
-  return description, params
+  return params, description
 
 
 def test_perplexity_of_the_uniform_judge_is_the_vocabulary():
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in TEXTS])
-  judge = Model(*uniform(JUDGE), TOKENIZER)
-  found = perplexity.generative_perplexity(judge, tokens, TOKENIZER, 2)
+  judge = judges.causal_judge(*uniform(JUDGE), TOKENIZER, 2)
+  found = reading.generative_perplexity(judge, tokens, TOKENIZER)
   assert found == pytest.approx(35, rel=1e-5)
 
 
@@ -55,19 +55,19 @@ def test_the_judge_reads_start_visible_tokens_and_end():
     [bos] + [carbon] * 5 + [eos],
     [bos] + [TOKENIZER.unk_id] * 5 + [eos],
   ]
-  assert perplexity._framed(ragged, TOKENIZER) == expected
+  assert reading._framed(ragged, TOKENIZER) == expected
 
 
 def test_tokens_up_to_the_end_count(monkeypatch):
   texts = ['CCO', '', 'c1ccoc1']
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in texts])
   monkeypatch.setattr(
-    perplexity, 'compiled_nll', lambda _: lambda params, tokens: tokens[:, 1:] / 100
+    judges, '_compiled_nll', lambda _: lambda params, tokens: tokens[:, 1:] / 100
   )
   pieces = [TOKENIZER.tokens.index(piece) for text in texts for piece in text]
   costs = [token / 100 for token in (*pieces, *[TOKENIZER.eos_id] * 3)]
-  judge = Model(JUDGE, None, TOKENIZER)
-  found = perplexity.generative_perplexity(judge, tokens, TOKENIZER, 2)
+  judge = judges.causal_judge(None, JUDGE, TOKENIZER, 2)
+  found = reading.generative_perplexity(judge, tokens, TOKENIZER)
   assert found == pytest.approx(math.exp(sum(costs) / len(costs)), rel=1e-12)
 
 
@@ -79,21 +79,21 @@ def test_a_judge_with_another_tokenizer_reads_the_text(monkeypatch):
   description = ModelDescription(
     DecoderConfig(30, 12, 16, 1, 2, 2, 16), None, 'tokenizer.json'
   )
-  judge = Model(*uniform(description), words)
+  judge = judges.causal_judge(*uniform(description), words, 2)
   samples = np.stack([text8.encode(text, 14) for text in ('low lower', 'wide', '')])
   low, lower, wide = (words.encode_text(x).tolist() for x in ('low', 'lower', 'wide'))
   start, end = words.bos_id, words.eos_id
   # Characters have no end token, so that no end is asked for but an empty text's.
   expected = [[start, *low, *lower], [start, *wide], [start, end]]
-  assert perplexity._reread(samples, text8, judge) == expected
-  found = perplexity.generative_perplexity(judge, samples, text8, 2)
+  assert reading._reread(samples, text8, judge) == expected
+  found = reading.generative_perplexity(judge, samples, text8)
   assert found == pytest.approx(30, rel=1e-5)
   # A judge to whom every token costs a hundredth of its id shows which ones count.
   monkeypatch.setattr(
-    perplexity, 'compiled_nll', lambda _: lambda params, tokens: tokens[:, 1:] / 100
+    judges, '_compiled_nll', lambda _: lambda params, tokens: tokens[:, 1:] / 100
   )
   costs = [token / 100 for row in expected for token in row[1:]]
-  found = perplexity.generative_perplexity(judge, samples, text8, 2)
+  found = reading.generative_perplexity(judge, samples, text8)
   assert found == pytest.approx(math.exp(sum(costs) / len(costs)), rel=1e-12)
 
 
@@ -111,13 +111,13 @@ def test_documents_that_end_are_ended_for_the_judge():
   samples[1, : len(low) + 2] = [end, *low, end]
   samples[2] = (low * 16)[:16]
   causal = from_files(files, mask_id=None, vocab_size=300, where='here')
-  judge = Model(description, None, causal)
+  judge = judges.causal_judge(None, description, causal, 2)
   start = causal.bos_id
-  rows = perplexity._reread(samples, pieces, judge)
+  rows = reading._reread(samples, pieces, judge)
   assert rows[0] == [start, *low, end, *new]
   assert rows[1] == [start, *low, end]
   assert len(rows[2]) == 12 and rows[2][0] == start
   # A judge of characters has neither start nor end.
-  judge = Model(description, None, text8)
-  rows = perplexity._reread(samples, pieces, judge)
+  judge = judges.causal_judge(None, description, text8, 2)
+  rows = reading._reread(samples, pieces, judge)
   assert rows[0] == text8.encode_text('lownew').tolist()

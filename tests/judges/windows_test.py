@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.runs.windows import score, windows
+from scmdm_jax.judges.windows import score, windows
 from scmdm_jax.training.losses import causal_nll
 from tests.training.losses_test import TOKENS, VOCAB, Toy, make_toy
 
