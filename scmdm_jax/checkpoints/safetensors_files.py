@@ -217,7 +217,7 @@ def _weight_files(
     files = sorted({inside(directory, name) for name in weight_map.values()})
     if WEIGHTS in names and directory / WEIGHTS not in files:
       raise BadInput(
-        f'{directory}: holds {WEIGHTS} and an {INDEX} of other files, '
+        f'{directory}: holds {WEIGHTS} and, of other files, {INDEX}: '
         f'{_some([file.name for file in files])}; remove what is outdated, or give '
         f'--source={directory / WEIGHTS}'
       )
