@@ -60,6 +60,11 @@ class Source:
   tensors: dict[str, Tensor]
 
   @property
+  def beside(self) -> pathlib.Path:
+    """Where the files are that come with the weights."""
+    return self.where
+
+  @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by name."""
     return {name: tensor.shape for name, tensor in self.tensors.items()}

@@ -217,7 +217,8 @@ def test_restoring_compiles_nothing(tmp_path, caplog):
 
 def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
   source = tmp_path / 'tiny.gguf'
-  source.write_bytes(tiny_gguf.llama())
+  template = {'tokenizer.chat_template': (tiny_gguf.STRING, '{{ bos_token }}\n')}
+  source.write_bytes(tiny_gguf.llama(**template))
   figures = converting.import_model(str(source), str(tmp_path / 'model'))
   assert (figures['layout'], figures['tokenizer']) == ('llama', 'tokenizer.json')
   export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
@@ -230,6 +231,7 @@ def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
   # Transformers takes 1 and 2 for those of a Llama that names none.
   ids = [opened.config[f'{name}_token_id'] for name in ('bos', 'eos')]
   assert ids == [0, 0]
+  assert (tmp_path / 'out' / 'chat_template.jinja').read_text() == '{{ bos_token }}\n'
   tokenizer = from_files(
     opened.tokenizer_files(), mask_id=None, vocab_size=tiny_gguf.VOCAB, where='out'
   )
