@@ -48,13 +48,15 @@ class Attention(nn.Module):
     cfg = self.config
     batch, length, dim = x.shape
     size = dim // cfg.num_heads
+    x = self.execution.flat(x)
     q = self.q_proj(x).reshape(batch, length, cfg.num_heads, size)
     k = self.k_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     v = self.v_proj(x).reshape(batch, length, cfg.num_kv_heads, size)
     q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
     q, k, v = self.execution.meet(q, k, v)
     mixed = attend(q, k, v, causal=cfg.causal, real=real)
-    return self.o_proj(mixed.reshape(batch, length, dim))
+    mixed = self.execution.flat(mixed.reshape(batch, length, dim))
+    return self.o_proj(mixed).reshape(batch, length, dim)
 
 
 class GatedMLP(nn.Module):
@@ -86,7 +88,8 @@ class Layer(nn.Module):
 
   def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
     x = x + self.self_attn(self.input_layernorm(x), real)
-    return x + self.mlp(self.post_attention_layernorm(x))
+    h = self.execution.flat(self.post_attention_layernorm(x))
+    return x + self.mlp(h).reshape(x.shape)
 
 
 class Decoder(nn.Module):
