@@ -19,6 +19,7 @@ from scmdm_jax.data.image_rows import SHAPES, grid_of
 from scmdm_jax.data.tokenizers import pixels, species
 from scmdm_jax.diffusion import strategies
 from scmdm_jax.diffusion.draws import NOISES
+from scmdm_jax.diffusion.estimates import is_estimate
 from scmdm_jax.diffusion.readout import MEASURES
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, Polynomial, Schedule
 from scmdm_jax.errors import BadInput
@@ -30,6 +31,7 @@ from scmdm_jax.models.description import (
   ModelDescription,
 )
 from scmdm_jax.models.execution import REMATS
+from scmdm_jax.recipes import is_recipe
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig
 
@@ -205,6 +207,12 @@ class MethodSettings:
   power: float = _above(2.0, 0)  # Of the polynomial schedule.
   injection: str = _one_of('embedding', INJECTIONS)
   rate: float = _within(1.0, 0, 1)  # lambda: share of conditioned examples (train).
+  # How the prediction that conditions them is made; see diffusion/estimates.
+  estimate: str = _option(
+    'same_t',
+    'same_t, unrolled:passes=3, or earlier_t:low=0.01,high=0.2,passes=1',
+    is_estimate,
+  )
   # Share of examples whose first token, a class, is shown at every time, as samplers
   # show it; it is masked like any other in the rest, which guidance needs. For data
   # with classes; 0.9 leaves out the class as often as published recipes drop it.
@@ -283,6 +291,10 @@ class EvaluateSettings:
   # Genomes: epochs of a network trained to tell every set of samples from real
   # stretches, as published 5; 0: none.
   discriminator_epochs: int = _at_least(5, 0)
+  # Text: bits of samples under an n-gram model of this order, and the share of words
+  # that are known, both by so many tokens of the training text; 0: neither.
+  ngram_order: int = _at_least(0, 0)
+  ngram_tokens: int = _above(6_000_000, 0)
   carried_steps: tuple = _each((32,), int, 'whole numbers above 0', lambda x: x > 0)
 
 
@@ -299,6 +311,15 @@ class CompareSettings:
     (1.0,), float, 'numbers from 0 to 1e6', lambda x: 0 <= x <= 1e6
   )
   benchmark_pairs: int = _at_least(7, 0)  # Interleaved timings per ratio; 0: none.
+  equal_steps: bool = True  # Also a control of as many steps as the rates have.
+  # Further arms, at the FLOPs of the control: an estimate (`method.estimate`), with
+  # rate and injection where they are not 1 and the run's, as in
+  # unrolled:passes=3,rate=0.9 or same_t:injection=table.
+  recipes: tuple = _option(
+    (),
+    'a tuple of different recipes, such as unrolled:passes=3,rate=0.9',
+    lambda xs: len(xs) == len(set(xs)) and all(is_recipe(x) for x in xs),
+  )
 
 
 def _sizes(*default: int) -> Any:

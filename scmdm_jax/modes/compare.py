@@ -11,6 +11,7 @@ Every finished (arm, seed) leaves `result.json`, so the same command resumes.
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 import time
 from typing import Any
@@ -19,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax import recipes
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -41,61 +43,89 @@ class Arm:
   name: str
   rate: float
   train_steps: int
-  flops_ratio: float  # Training FLOPs relative to the most expensive arm.
+  flops_ratio: float  # Training FLOPs relative to the most expensive rate.
+  recipe: str = ''  # Of `recipes.parse`; '': the run's own method at that rate.
 
   @property
   def directory(self) -> str:
     """Its name as a directory."""
-    return self.name.replace(', ', '-').replace(' ', '_')
+    return re.sub('[:,=]', '-', self.name.replace(', ', '-').replace(' ', '_'))
+
+  def method(self, settings: Settings) -> MethodSettings:
+    """The run's method as this arm has it."""
+    return _method(settings, self.rate, self.recipe)
 
 
-def _method(settings: Settings, rate: float) -> MethodSettings:
-  return dataclasses.replace(settings.method, rate=rate)
+def _method(settings: Settings, rate: float, recipe: str = '') -> MethodSettings:
+  method = dataclasses.replace(settings.method, rate=rate)
+  if not recipe:
+    return method
+  wanted = recipes.parse(recipe)
+  return dataclasses.replace(
+    method,
+    estimate=wanted.estimate,
+    injection=wanted.injection or method.injection,
+  )
 
 
-def _start(settings: Settings, model: evaluate.Model, rate: float, seed: int):
-  """The base with the injection an arm of this rate needs."""
+def _start(model: evaluate.Model, method: MethodSettings, seed: int):
+  """The base with the injection an arm of this method needs."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  return train.add_injection(*model, _method(settings, rate), key)
+  return train.add_injection(*model, method, key)
 
 
-def _step_arguments(settings: Settings, model: evaluate.Model, rate: float):
+def _step_arguments(settings: Settings, model: evaluate.Model, method: MethodSettings):
   """A compiled step of an arm and what it is called with."""
-  description, params = _start(settings, model, rate, seed=0)
+  description, params = _start(model, method, seed=0)
   optimizer = optimizer_of(settings.train)
   # Counted for one device, so that the mesh does not change the length of a run.
   mesh = one_device()
-  step = train.compiled_step(description, _method(settings, rate), optimizer, mesh)
+  step = train.compiled_step(description, method, optimizer, mesh)
   state = train.fresh_state(params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
   return step, (state, tokens, jax.random.key(0), np.float32(0))
 
 
-def step_flops(settings: Settings, model: evaluate.Model, rate: float) -> float:
+def step_flops(
+  settings: Settings, model: evaluate.Model, method: MethodSettings
+) -> float:
   """FLOPs of one training step, as XLA counts them before optimization.
 
   Counted without accumulation: of a loop XLA counts the body once.
   """
   options = dataclasses.replace(settings.train, accumulate=1)
   settings = dataclasses.replace(settings, train=options)
-  step, arguments = _step_arguments(settings, model, rate)
+  step, arguments = _step_arguments(settings, model, method)
   counts: Any = step.lower(*arguments).cost_analysis()
   return float(counts['flops'])
 
 
 def plan_arms(settings: Settings, model: evaluate.Model) -> list[Arm]:
-  """The arms, with steps and FLOPs; the control spends what the dearest arm does."""
-  steps = settings.train.num_steps
-  rates = sorted(settings.compare.rates)
-  flops = {rate: step_flops(settings, model, rate) for rate in (0.0, *rates)}
+  """The arms, with steps and FLOPs.
+
+  Every rate has the run's steps, the control and the recipes what the FLOPs of the
+  dearest rate buy.
+  """
+  steps, compare = settings.train.num_steps, settings.compare
+  rates = sorted(compare.rates)
+
+  def flops_of(rate: float, recipe: str = '') -> float:
+    return step_flops(settings, model, _method(settings, rate, recipe))
+
+  flops = {rate: flops_of(rate) for rate in (0.0, *rates)}
   budget = flops[rates[-1]] * steps
   equal = round(budget / flops[0.0])
-  arms = [
-    Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget),
-    Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget),
-  ]
-  return arms + [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+  arms = [Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget)]
+  if compare.equal_steps:
+    arms.append(Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget))
+  arms += [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+  for recipe in compare.recipes:
+    rate = recipes.parse(recipe).rate
+    cost = flops_of(rate, recipe)
+    own = round(budget / cost)
+    arms.append(Arm(recipe, rate, own, own * cost / budget, recipe))
+  return arms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +143,12 @@ class _Bench:
 
   def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> evaluate.Model:
     """Trains an arm from the base, resuming in `directory`."""
-    method = _method(self.settings, arm.rate)
+    method = arm.method(self.settings)
     options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
     settings = dataclasses.replace(
       self.settings, seed=seed, method=method, train=options
     )
-    description, params = _start(self.settings, self.base, arm.rate, seed)
+    description, params = _start(self.base, method, seed)
     name = f'{arm.name}, seed {seed}'
     state = train.fresh_state(params, optimizer_of(options), mesh_of(settings))
     trained = train.fit(
@@ -222,7 +252,8 @@ def measure_cost(bench: _Bench, rate: float, pairs: int) -> dict[str, Any]:
   """
 
   def stepper(rate: float):
-    step, (state, *rest) = _step_arguments(bench.settings, bench.base, rate)
+    method = _method(bench.settings, rate)
+    step, (state, *rest) = _step_arguments(bench.settings, bench.base, method)
     holder = [state]
 
     def run():
@@ -231,7 +262,7 @@ def measure_cost(bench: _Bench, rate: float, pairs: int) -> dict[str, Any]:
 
     return run
 
-  conditioned = _start(bench.settings, bench.base, rate, 0)
+  conditioned = _start(bench.base, _method(bench.settings, rate), 0)
   few = {'num_samples': bench.settings.sample.batch_size}
 
   def sampler(model: evaluate.Model):
@@ -275,7 +306,8 @@ def _notes(settings: Settings) -> list[str]:
     f'The temperature sweep is at T = {settings.sample.num_steps} steps.',
     'Likelihoods are nats per token over all positions, padding included, on held-out '
     'examples; lower is better.',
-    'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts.',
+    'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts; '
+    'recipes spend as many.',
   ]
 
 
@@ -323,14 +355,13 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     for seed in settings.compare.seeds
     for arm in everything
   ]
+  full = next(arm for arm in reversed(arms) if not arm.recipe)
   cost = {}
   if settings.compare.benchmark_pairs:
     _say('timing the step and the sampler')
-    cost = measure_cost(bench, arms[-1].rate, settings.compare.benchmark_pairs)
+    cost = measure_cost(bench, full.rate, settings.compare.benchmark_pairs)
   first = settings.compare.seeds[0]
-  last_model = store.load_model(
-    directory / 'arms' / arms[-1].directory / f'seed_{first}'
-  )
+  last_model = store.load_model(directory / 'arms' / full.directory / f'seed_{first}')
   results = {
     'domain': domain.name,
     'tokenizer': tokenizer.name,
@@ -347,7 +378,7 @@ def run(settings: Settings, directory: pathlib.Path) -> dict[str, Any]:
     'seeds': list(settings.compare.seeds),
     'runs': runs,
     'gallery': {r['arm']: r['gallery'] for r in runs if r['seed'] == first},
-    'trajectory': trajectory(bench, arms[-1], last_model, first),
+    'trajectory': trajectory(bench, full, last_model, first),
     'temperature_curve': [
       {'arm': r['arm'], 'seed': r['seed'], **point}
       for r in runs

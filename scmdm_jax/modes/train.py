@@ -23,6 +23,7 @@ from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion import estimates
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.autoregressive import causal_nll
@@ -109,6 +110,7 @@ def _masked_loss(
     mask_id=description.mask_id,
     rate=method.rate,
     shown=method.class_shown,
+    estimate=estimates.parse(method.estimate),
   )
 
 
@@ -317,6 +319,7 @@ def origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
     'objective': method.objective,
     'schedule': method.schedule,
     'rate': method.rate,
+    'estimate': method.estimate,
     'steps': options.num_steps,
     'batch_size': options.batch_size,
     'learning_rate': options.learning_rate,

@@ -10,6 +10,7 @@ from scmdm_jax.data import packing, sources
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
+from scmdm_jax.judges import ngrams
 from scmdm_jax.judges import text as judges
 from scmdm_jax.judges.mauve import judge_mauve
 from scmdm_jax.modes import data
@@ -77,13 +78,49 @@ def judging(settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer) -> 
       )
     used = np.stack([rows[i] for i in range(count)])
     real = text_features(judge, used, tokenizer, batch)
-  return lambda samples: measures(samples, tokenizer, judge, batch, real, seeds)
+  counted = _counting(settings, tokenizer)
+  return lambda samples: (
+    measures(samples, tokenizer, judge, batch, real, seeds) | counted(samples)
+  )
+
+
+def _counting(settings: Settings, tokenizer: Tokenizer) -> Measure:
+  """Bits of an n-gram model and known words, with those of held-out rows beside.
+
+  Raises:
+    BadInput: stretches of that many tokens are too many to count.
+  """
+  options = settings.evaluate
+  if not options.ngram_order:
+    return lambda samples: {}
+  if not ngrams.fits(tokenizer.vocab_size, options.ngram_order):
+    raise BadInput(
+      f'evaluate.ngram_order: found {options.ngram_order} with a vocabulary of '
+      f'{tokenizer.vocab_size}; wanted their power below 2**63'
+    )
+  rows = read_rows(settings.data, tokenizer, 'train')
+  count = min(len(rows), options.ngram_tokens // settings.data.length)
+  stream = np.concatenate([rows[i] for i in range(count)])
+  model = ngrams.NGrams(stream, tokenizer.vocab_size, options.ngram_order)
+  known = frozenset(tokenizer.decode(stream).split())
+  heldout = read_rows(settings.data, tokenizer, 'test')
+  heldout = [heldout[i] for i in range(min(len(heldout), options.num_examples))]
+
+  def count_in(samples: np.ndarray) -> dict[str, float]:
+    texts = [tokenizer.decode(tokens) for tokens in samples]
+    return {
+      'ngram_bits': model.bits(samples),
+      'word_rate': ngrams.word_rate(texts, known),
+    }
+
+  real = {f'{name}_real': x for name, x in count_in(np.stack(heldout)).items()}
+  return lambda samples: count_in(samples) | real
 
 
 DOMAIN = Domain(
   'text',
   read_rows,
   judging,
-  swept=('generative_perplexity',),
+  swept=('generative_perplexity', 'ngram_bits', 'word_rate'),
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
 )
