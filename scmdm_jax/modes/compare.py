@@ -233,6 +233,8 @@ def run_arm(
   figures |= {
     'arm': arm.name,
     'seed': seed,
+    'train_steps': arm.train_steps,
+    'flops_ratio': arm.flops_ratio,
     'training_curve': [
       {'step': line['step'], 'loss': line['loss']}
       for line in read_metrics(directory / 'metrics.jsonl')

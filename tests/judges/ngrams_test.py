@@ -2,12 +2,17 @@
 
 import collections
 import itertools
+import json
 import math
 
 import numpy as np
 import pytest
 
+from scmdm_jax.data.tokenizers import get_tokenizer
+from scmdm_jax.errors import BadInput
 from scmdm_jax.judges import ngrams
+from scmdm_jax.modes.domains import text
+from scmdm_jax.settings import DataSettings, EvaluateSettings, Settings
 
 STREAM = np.random.default_rng(0).integers(0, 3, 60)
 
@@ -70,3 +75,39 @@ def test_word_rate():
   # The ends are left out: a, word, x of the first; nothing of the second.
   assert ngrams.word_rate(['cut a word x cu', 'one two'], known) == pytest.approx(2 / 3)
   assert ngrams.word_rate([], known) == 0
+
+
+def test_measures_of_the_domain(tmp_path):
+  source = tmp_path / 'letters.jsonl'
+  texts = [f'{a} cat sat on the mat ' for a in ('a', 'the', 'one', 'no')] * 20
+  source.write_text(''.join(json.dumps({'text': t}) + '\n' for t in texts))
+  settings = Settings(
+    data=DataSettings(
+      name='text',
+      source=str(source),
+      directory=str(tmp_path / 'prepared'),
+      tokenizer='text8',
+      length=16,
+      frame=False,
+    ),
+    evaluate=EvaluateSettings(ngram_order=3, num_examples=4),
+  )
+  tokenizer = get_tokenizer('text8')
+  measure = text.judging(settings, tmp_path, tokenizer)
+  rows = text.read_rows(settings.data, tokenizer, 'train')
+  samples = np.stack(
+    [tokenizer.encode(t, 16) for t in ('a cat on the zat', 'mat the the sat ')]
+  )
+  found = measure(samples)
+  stream = np.concatenate([rows[i] for i in range(len(rows))])
+  wanted = ngrams.NGrams(stream, tokenizer.vocab_size, 3).bits(samples)
+  assert found['ngram_bits'] == pytest.approx(wanted, rel=1e-12)
+  assert found['word_rate'] == 1.0  # The ends, `zat` among them, do not count.
+  assert found['word_rate_real'] > 0.5
+  assert found['ngram_bits_real'] < found['ngram_bits']
+
+
+def test_too_many_pieces_to_count(tmp_path):
+  settings = Settings(evaluate=EvaluateSettings(ngram_order=20))
+  with pytest.raises(BadInput, match=r'evaluate\.ngram_order: found 20'):
+    text.judging(settings, tmp_path, get_tokenizer('text8'))
