@@ -104,7 +104,9 @@ def _counting(settings: Settings, tokenizer: Tokenizer) -> Measure:
   model = ngrams.NGrams(stream, tokenizer.vocab_size, options.ngram_order)
   known = frozenset(tokenizer.decode(stream).split())
   heldout = read_rows(settings.data, tokenizer, 'test')
-  heldout = [heldout[i] for i in range(min(len(heldout), options.num_examples))]
+  # Of all documents: neighbouring rows are of one.
+  count = min(len(heldout), options.num_examples)
+  heldout = [heldout[i * len(heldout) // count] for i in range(count)]
 
   def count_in(samples: np.ndarray) -> dict[str, float]:
     texts = [tokenizer.decode(tokens) for tokens in samples]
