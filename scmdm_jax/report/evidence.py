@@ -4,7 +4,9 @@ r"""`docs/evidence.md`: a text with holes, filled from raw results of comparison
 
 collects what the comparisons in these workdirs (or in a `report.json`) have finished so
 far into `docs/evidence/letters.json`, ..., and writes the page; without pairs it writes
-the page alone. A hole in `docs/evidence/page.md` is a line or a piece of one:
+the page alone. `letters/backbone 3e-4=runs/letters_slow` adds to the same study, by
+names that end in `, backbone 3e-4`, arms of the same base and seeds that were trained
+otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
 
   {{seeds|STUDY}}                           how many seeds each arm has
   {{table|STUDY|METRIC|METRIC@T|...}}       arms against measures, after T steps
@@ -49,7 +51,9 @@ def _rounded(value: Any) -> Any:
 
 
 def collected(
-  known: Sequence[Mapping[str, Any]], places: Sequence[pathlib.Path]
+  known: Sequence[Mapping[str, Any]],
+  places: Sequence[pathlib.Path],
+  variant: str = '',
 ) -> list[dict[str, Any]]:
   """The records that are `known` and what was finished in `places`.
 
@@ -58,6 +62,7 @@ def collected(
   Args:
     known: records.
     places: workdirs of comparisons, or their `report.json`.
+    variant: what the names of the arms found there end in, behind a comma.
   """
   found = {(r['arm'], r['seed']): dict(r) for r in known}
   for place in places:
@@ -67,6 +72,8 @@ def collected(
       paths = sorted(place.glob('arms/*/seed_*/result.json'))
       results = [json.loads(path.read_text()) for path in paths]
     for record in map(condensed, results):
+      if variant:
+        record['arm'] += f', {variant}'
       found[record['arm'], record['seed']] = record
   return [found[key] for key in sorted(found)]
 
@@ -187,14 +194,12 @@ def main(arguments: Sequence[str]) -> None:
   """Collects and writes; see the module."""
   docs, *pairs = arguments
   folder = pathlib.Path(docs) / 'evidence'
-  workdirs: dict[str, list[pathlib.Path]] = {}
   for pair in pairs:
-    study, _, workdir = pair.partition('=')
-    workdirs.setdefault(study, []).append(pathlib.Path(workdir))
-  for study, places in workdirs.items():
+    name, _, place = pair.partition('=')
+    study, _, variant = name.partition('/')
     path = folder / f'{study}.json'
     known = json.loads(path.read_text()) if path.exists() else []
-    records = collected(known, places)
+    records = collected(known, [pathlib.Path(place)], variant)
     lines = ',\n'.join(json.dumps(record) for record in records)
     path.write_text(f'[\n{lines}\n]\n')
   page = (folder / 'page.md').read_text()

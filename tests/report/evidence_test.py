@@ -103,6 +103,11 @@ def test_from_results_to_page(tmp_path):
   )
   assert '| rate 1 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
   assert 'not kept' not in (docs / 'evidence' / 'toy.json').read_text()
+  # Once more under another name, in the same study.
+  evidence.main([str(docs), f'toy/slowly={tmp_path / "run"}'])
+  shown = evidence.rendered('{{seeds|toy}}', evidence.read_studies(docs / 'evidence'))
+  assert shown == (f'{control}: 2, {control}, slowly: 2, rate 1: 2, rate 1, slowly: 2')
+  page = (docs / 'evidence.md').read_text()
   # Again: nothing changes, and what was collected stays without its workdir.
   evidence.main([str(docs)])
   assert (docs / 'evidence.md').read_text() == page
