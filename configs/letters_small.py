@@ -54,6 +54,7 @@ def get_config(stage='compare'):
     config.compare.recipes = (
       'unrolled:passes=3,rate=0.9',
       'same_t:injection=table',
+      'earlier_t:rate=0.9',
     )
     config.compare.equal_steps = False
     config.compare.step_counts = (8, 32)

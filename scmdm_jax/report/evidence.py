@@ -145,7 +145,8 @@ def _table(study: Study, *measures: str) -> str:
 
 
 def _matched(study: Study) -> str:
-  metrics = list(dict.fromkeys(metric for _, metric in study.matched))
+  known = {m for (_, m), row in study.matched.items() if row['difference'] is not None}
+  metrics = [m for m in dict.fromkeys(m for _, m in study.matched) if m in known]
   rows = []
   for arm in study.arms:
     found = [study.matched.get((arm, metric)) for metric in metrics]
