@@ -196,7 +196,8 @@ class Bench:
       figures['samples'][str(steps)] = self.judge_drawn(drawn)
       if steps == self.settings.sample.num_steps:
         first = drawn.tokens[:_GALLERY]
-        figures['gallery'] = [self.base.tokenizer.decode(tokens) for tokens in first]
+        show, data = self.domain.show, self.settings.data
+        figures['gallery'] = show(data, first, self.base.tokenizer)
     for temperature in compare.temperatures if sweep else (1.0,):
       if temperature == self.settings.sample.temperature:
         scores = figures['samples'][str(self.settings.sample.num_steps)]
@@ -290,8 +291,12 @@ def trajectory(
   assert drawn.trajectory is not None
   tokenizer = bench.base.tokenizer
   start = drawing.starting_rows(bench.settings, tokenizer, 1)
-  rows = [*start, *drawn.trajectory[:, 0]]
-  return {
+  rows = np.stack([*start, *drawn.trajectory[:, 0]])
+  domain, film = bench.domain, {}
+  if domain.film:
+    frames = domain.show(bench.settings.data, rows, tokenizer)
+    film = {'film': domain.film, 'frames': frames}
+  return film | {
     'arm': arm.name,
     'num_steps': bench.settings.sample.num_steps,
     'tokens': [[tokenizer.tokens[t] for t in row] for row in rows],

@@ -80,6 +80,7 @@ def _results(bench: Bench, arms: list[Arm], runs: list[dict]) -> dict[str, Any]:
   leaves = jax.tree.leaves(bench.base.params)
   return {
     'domain': bench.domain.name,
+    'metrics': {n: figure._asdict() for n, figure in bench.domain.figures.items()},
     'tokenizer': bench.base.tokenizer.name,
     'title': 'Self-conditioning adaptation against its controls',
     **metadata(),
@@ -108,7 +109,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   # Drawing libraries are an extra, and slow to import: only this mode pays.
   try:
     from scmdm_jax.report.compare import write_report
-    from scmdm_jax.report.table import text_table
+    from scmdm_jax.report.table import Metrics, text_table
   except ImportError as e:
     raise BadInput(
       f'--mode=compare: {e.name} is not installed; run pip install '
@@ -137,7 +138,9 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   }
   page = write_report(workdir / 'report', results)
   report = json.loads((page.parent / 'report.json').read_text())
-  print(text_table(report['summary'], CONTROL, report['matched_entropy_summary']))
+  metrics = Metrics(report['metrics'])
+  matched = report['matched_entropy_summary']
+  print(text_table(report['summary'], CONTROL, metrics, matched))
   return {
     'mode': 'compare',
     'report': str(page),

@@ -87,7 +87,10 @@ def test_worse_is_said_as_plainly_as_better(results):
 
 def test_hostile_texts_are_shown_not_run(results, parse):
   poisoned = _poison(results)
-  poisoned['gallery'] = {EVIL: [EVIL, 'CCO']}
+  poisoned['gallery'] = {
+    EVIL: [EVIL, 'CCO'],
+    'pictures': [{'caption': EVIL, 'image': 'data:image/png;base64,' + EVIL}],
+  }
   poisoned['versions'] = {EVIL: EVIL}
   poisoned['config'] = {EVIL: {EVIL: [EVIL]}}
   poisoned['cost'] = {EVIL: EVIL}

@@ -258,6 +258,14 @@ def write(directory: pathlib.Path, samples: np.ndarray, tokenizer: Tokenizer) ->
   files.write_bytes(directory / 'samples.png', sheet)
 
 
+def show(data: ImageSettings, samples: np.ndarray, tokenizer: Tokenizer) -> list[Any]:
+  """Every image as a picture, its class below it."""
+  from scmdm_jax.domains.images import drawing  # Pillow comes with an extra.
+
+  del data
+  return drawing.show(samples, _pixels(tokenizer))
+
+
 DOMAIN = Domain(
   name='images',
   data_sets=tuple(builder.SETS),
@@ -272,5 +280,7 @@ DOMAIN = Domain(
   check_settings=check_settings,
   check_run=check_run,
   grid=grid_of,
+  show=show,
+  film='masked pixels are blue.',
   write=write,
 )

@@ -1,89 +1,43 @@
-"""Generated images on the page: a gallery, and a film strip of how one came about.
-
-Samples come as their tokens' text: `<class 3>`, two hexadecimal digits for a value, `_`
-where it is still masked (data/tokenizers/pixels). Pictures are PNG in the page itself.
-"""
+"""Rows of images as pictures for a page: samples, and steps of how one came about."""
 
 import base64
 import math
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from scmdm_jax.report import pictures, text, trajectory
+from scmdm_jax.domains.images.tokenizer import PixelTokenizer
+from scmdm_jax.report import pictures
 
-_TOKEN = re.compile(r'<class [0-9]>|[0-9a-f]{2}|_')
 _SCALE = 4
-_FRAMES = 16  # Of a film, at most.
 # What no value has: masked pixels, and other tokens in the place of one.
-_MASKED, _STRAY = (120, 150, 190), (200, 60, 60)
+MASKED, STRAY = (120, 150, 190), (200, 60, 60)
 
 
-def gallery_html(samples: Sequence[str], levels: int) -> str:
-  """Pictures with their classes below them.
+def show(rows: np.ndarray, tokenizer: PixelTokenizer) -> list[dict[str, str]]:
+  """Class and picture of each row int [N, L], the picture as a data URI of PNG."""
+  return [
+    {
+      'caption': tokenizer.tokens[row[0]].strip('<>'),
+      'image': _uri(pictures.png(picture_of(row[1:], tokenizer), _SCALE)),
+    }
+    for row in rows
+  ]
 
-  Args:
-    samples: texts of rows.
-    levels: of a value; the last is white.
+
+def picture_of(values: np.ndarray, tokenizer: PixelTokenizer) -> np.ndarray:
+  """The values int [P] of a row, channel by channel, as a picture uint8 `[S, S, 3]`.
+
+  The image is square, with one or three channels: no square is three squares.
   """
-  tiles = []
-  for sample in samples:
-    label, *tokens = _TOKEN.findall(sample)
-    picture = _img(pictures.png(picture_of(tokens, levels), _SCALE), 'drawn image')
-    caption = text.escape(label.strip('<>'))
-    tiles.append(f'<figure>{picture}<figcaption>{caption}</figcaption></figure>')
-  return f'<div class="pictures">{"".join(tiles)}</div>'
+  channels = 1 if math.isqrt(len(values)) ** 2 == len(values) else 3
+  side = math.isqrt(len(values) // channels)
+  planes = np.asarray(values).reshape(channels, side, side)
+  levels = np.broadcast_to(planes, (3, side, side)).transpose(1, 2, 0)
+  picture = np.round(levels * 255 / (tokenizer.levels - 1)).clip(0, 255)
+  picture[(planes >= tokenizer.levels).any(0)] = STRAY
+  picture[(planes == tokenizer.mask_id).any(0)] = MASKED
+  return picture.astype(np.uint8)
 
 
-def film_html(shown: Mapping[str, Any], levels: int, *, conditioned: bool) -> str:
-  """The image after some of the steps, masked pixels in blue.
-
-  Args:
-    shown: the trajectory, as `trajectory.trajectory_html` has it.
-    levels: of a value.
-    conditioned: whether the arm carries a signal from step to step.
-  """
-  steps = len(shown['tokens']) - 1
-  frames = []
-  for step in sorted({round(i * steps / (_FRAMES - 1)) for i in range(_FRAMES)}):
-    picture = picture_of(shown['tokens'][step][1:], levels)
-    hidden = sum(shown['masked'][step])
-    image = _img(pictures.png(picture, _SCALE), f'after step {step}')
-    caption = f'step {step}<br>{hidden} masked'
-    frames.append(f'<figure>{image}<figcaption>{caption}</figcaption></figure>')
-  label = text.escape(shown['tokens'][-1][0].strip('<>'))
-  return (
-    f'<p>One image, {label}. Arm <b>{text.escape(shown["arm"])}</b>, '
-    f'{text.escape(shown["num_steps"])} steps, of which some are shown; masked pixels '
-    f'are blue. {trajectory.carried(conditioned)}</p>'
-    f'<div class="pictures">{"".join(frames)}</div>'
-  )
-
-
-def picture_of(tokens: Sequence[str], levels: int) -> np.ndarray:
-  """The tokens of values, channel by channel, as a picture uint8 `[S, S, 3]`.
-
-  Args:
-    tokens: of a square image with one or three channels.
-    levels: of a value.
-  """
-  channels = 1 if math.isqrt(len(tokens)) ** 2 == len(tokens) else 3
-  side = math.isqrt(len(tokens) // channels)
-  planes = np.array(tokens).reshape(channels, side, side)
-  values = np.zeros((side, side, 3), np.uint8)
-  for row, column in np.ndindex(side, side):
-    pixel = planes[:, row, column]
-    if '_' in pixel:
-      values[row, column] = _MASKED
-    elif any(len(token) != 2 for token in pixel):
-      values[row, column] = _STRAY
-    else:
-      values[row, column] = [round(int(t, 16) * 255 / (levels - 1)) for t in pixel]
-  return values
-
-
-def _img(png: bytes, label: str) -> str:
-  data = base64.b64encode(png).decode()
-  return f'<img alt="{text.escape(label)}" src="data:image/png;base64,{data}">'
+def _uri(png: bytes) -> str:
+  return f'data:image/png;base64,{base64.b64encode(png).decode()}'

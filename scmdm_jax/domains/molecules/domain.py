@@ -67,6 +67,14 @@ def measuring(data: DataSettings, evaluation: Any, readers: Readers) -> Measure:
   return lambda samples: measures(samples, readers.tokenizer, known, readers.causal)
 
 
+def show(data: DataSettings, samples: np.ndarray, tokenizer: Tokenizer) -> list[Any]:
+  """Every molecule drawn, its SMILES below it."""
+  from scmdm_jax.domains.molecules import drawing  # RDKit is an extra.
+
+  del data
+  return drawing.show([tokenizer.decode(tokens) for tokens in samples])
+
+
 DOMAIN = Domain(
   name='molecules',
   data_sets=('qm9', 'molecules'),
@@ -86,6 +94,7 @@ DOMAIN = Domain(
   swept=('generative_perplexity', 'valid_rate'),
   made_tokenizer=made_tokenizer,
   length=longest,
+  show=show,
   # QM9's tokenizer frames its prompts itself, and its models are older than framings.
   framing=lambda data: '' if data.name == 'qm9' else 'start_end',
 )

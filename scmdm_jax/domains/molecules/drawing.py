@@ -1,15 +1,14 @@
-"""Drawn molecules: SMILES to inline SVG with RDKit, the SMILES as the caption."""
+"""Drawn molecules: SMILES to SVG with RDKit, the SMILES as the caption."""
 
+import base64
 from collections.abc import Sequence
 
 from rdkit import Chem, rdBase
 from rdkit.Chem.Draw import rdMolDraw2D
 
-from scmdm_jax.report import text
-
 _SIZE = (170, 130)
 # RDKit's N, O, F and S in tones that stand on white and on black paper; carbon is
-# black here and takes the page's text colour.
+# black here and takes the colour of text.
 _ATOM_COLORS = {
   6: (0.0, 0.0, 0.0),
   7: (0.16, 0.5, 0.84),
@@ -17,6 +16,11 @@ _ATOM_COLORS = {
   9: (0.0, 0.62, 0.45),
   16: (0.72, 0.53, 0.0),
 }
+# An image is not reached by the page's style: the colours of its text, said again.
+_INK = (
+  'svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#dfe3e8}}'
+  '@media print{svg{color:#000}}'
+)
 
 
 def molecule_svg(smiles: str) -> str | None:
@@ -42,15 +46,13 @@ def molecule_svg(smiles: str) -> str | None:
   )
 
 
-def gallery_html(smiles: Sequence[str]) -> str:
-  """A grid of drawings; what cannot be drawn is shown as text, marked invalid."""
-  tiles = []
-  for one in smiles:
-    svg = molecule_svg(one)
-    caption = text.escape(one) if one else '(empty)'
-    picture = svg or '<div class="invalid">invalid</div>'
-    tiles.append(
-      f'<figure class="molecule">{picture}'
-      f'<figcaption><code>{caption}</code></figcaption></figure>'
-    )
-  return f'<div class="gallery">{"".join(tiles)}</div>'
+def show(smiles: Sequence[str]) -> list[dict[str, str | None]]:
+  """Each SMILES with its drawing as a data URI of SVG; None where it is invalid."""
+  return [{'caption': one, 'image': _uri(molecule_svg(one))} for one in smiles]
+
+
+def _uri(svg: str | None) -> str | None:
+  if svg is None:
+    return None
+  own = svg.replace('>', f'><style>{_INK}</style>', 1)
+  return f'data:image/svg+xml;base64,{base64.b64encode(own.encode()).decode()}'

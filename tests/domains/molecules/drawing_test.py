@@ -1,3 +1,4 @@
+import base64
 import re
 import xml.etree.ElementTree as ElementTree
 
@@ -19,14 +20,14 @@ def test_invalid_is_no_drawing_and_no_noise(smiles, capfd):
   assert capfd.readouterr().err == ''
 
 
-def test_gallery_marks_invalid_and_escapes_captions(parse):
-  smiles = ['CCO', 'F/C=C/F', '"><script>alert(1)</script>', "C'\u202e", '']
-  source = drawing.gallery_html(smiles)
-  parsed = parse(source)
-  shown = ''.join(parsed.text)
-  assert parsed.tags.count('figure') == 5
-  assert parsed.tags.count('svg') == 2
-  assert shown.count('invalid') == 3
-  assert '"><script>alert(1)</script>' in shown
-  assert "C'⟨U+202E⟩" in shown and '\u202e' not in source
-  assert '(empty)' in shown
+def test_what_is_shown_is_the_drawing_or_nothing():
+  smiles = ['CCO', 'F/C=C/F', '"><script>alert(1)</script>', '']
+  shown = drawing.show(smiles)
+  assert [one['caption'] for one in shown] == smiles
+  assert [one['image'] is None for one in shown] == [False, False, True, True]
+  head, _, data = shown[0]['image'].partition(',')
+  assert head == 'data:image/svg+xml;base64'
+  svg = base64.b64decode(data).decode()
+  ElementTree.fromstring(svg)
+  # It carries the colours of the page's text itself.
+  assert 'prefers-color-scheme:dark' in svg and 'bond-0' in svg
