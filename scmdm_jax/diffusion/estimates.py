@@ -54,7 +54,7 @@ class Estimate:
       raise ValueError(f'gaps from {self.low} to {self.high}; wanted 0 < low <= high')
 
   def cost(self, rate: float) -> float:
-    """Returns training steps at `rate` over vanilla ones, by the FLOPs of the backbone."""
+    """Returns the cost of a step at `rate` over a vanilla one, in FLOPs."""
     return 1 + rate * (self.passes + 1) / 6
 
 

@@ -101,9 +101,8 @@ def diffusion_loss(
   x_t, sigma = noised(t)
   earlier = []
   if estimate.high and rate:
-    taken = passes_taken(
-      key_rate, len(x_0), network.placement.batch_shards, rate, estimate.passes
-    )
+    shards = network.placement.batch_shards
+    taken = passes_taken(key_rate, len(x_0), shards, rate, estimate.passes)
     key_gap = jax.random.fold_in(key_rate, 1)
     earlier = [noised(s) for s in earlier_times(key_gap, t, taken, estimate)]
   signal = mixed_signal(

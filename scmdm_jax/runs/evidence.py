@@ -1,6 +1,6 @@
 r"""`docs/evidence.md`: a text with holes, filled from raw results of comparisons.
 
-  python -m scmdm_jax.report.evidence docs letters=runs/letters_compare ...
+  python -m scmdm_jax.runs.evidence docs letters=runs/letters_compare ...
 
 collects what the comparisons in these workdirs (or in a `report.json`) have finished so
 far into `docs/evidence/letters.json`, ..., and writes the page; without pairs it writes
@@ -26,11 +26,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from scmdm_jax.domains import registry
 from scmdm_jax.report import summary, table, text
 
 CONTROL = 'rate 0, equal FLOPs'
 _KEPT = ('arm', 'seed', 'train_steps', 'flops_ratio', 'samples', 'temperature_curve')
 _HOLE = re.compile(r'\{\{(.+?)\}\}')
+_METRICS = table.Metrics(
+  {n: f._asdict() for d in registry.domains() for n, f in d.figures.items()}
+)
 
 
 def condensed(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +114,7 @@ class Study:
 
 def _label(measure: str) -> str:
   metric, _, steps = measure.partition('@')
-  label = 'carried NELBO' if metric == 'carried_nelbo' else table.metric(metric).label
+  label = _METRICS.of(metric).label
   return f'{label}, T = {steps}' if steps else label
 
 
