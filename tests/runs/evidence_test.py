@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from scmdm_jax.report import evidence
+from scmdm_jax.runs import evidence
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 STUDIES = evidence.read_studies(DOCS / 'evidence')

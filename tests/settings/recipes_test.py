@@ -9,7 +9,8 @@ from scmdm_jax.diffusion.estimates import Estimate
 from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import arms
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings import default_config, recipes, resolve
