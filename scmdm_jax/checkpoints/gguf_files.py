@@ -121,6 +121,8 @@ class GGUFSource:
       return _halves(value, self.config[which])
     return value
 
+  read_buffer = read
+
   def tokenizer_files(self) -> dict[str, bytes]:
     """`tokenizer.json` and `tokenizer_config.json` as a Hugging Face model has them.
 

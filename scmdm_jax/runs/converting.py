@@ -99,6 +99,7 @@ def _checked(source: str):
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
   description = layouts.with_own_head(description, opened)
   entries = layouts.check(description, shapes, source)
+  layouts.check_buffers(description, opened, source)
   files = opened.tokenizer_files()
   description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries

@@ -435,3 +435,118 @@ def test_framing_travels_with_the_weights(tmp_path):
   assert (
     safetensors_files.open_source(tmp_path / 'out').config['framing'] == 'start_end'
   )
+
+
+def turns(size, base):
+  """`inv_freq` as PyTorch code computes it, in float32."""
+  exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+  return np.float32(1) / np.float32(base) ** exponents
+
+
+def seen(length):
+  """Who sees whom in GPT-2, position by position."""
+  return np.array([[[[j <= i for j in range(length)] for i in range(length)]]])
+
+
+# Configuration, shapes, and a tensor that files hold beside the parameters.
+BESIDE = {
+  'mdlm': (manifests.MDLM_CONFIG, manifests.SMALL_MDLM, INV_FREQ, turns(8, 1e4)),
+  'llama': (
+    manifests.LLAMA_CONFIG,
+    manifests.SMALL_LLAMA,
+    'model.rotary_emb.inv_freq',
+    turns(4, 1e4),
+  ),
+  'qwen2': (
+    manifests.QWEN2_CONFIG,
+    manifests.SMALL_DREAM,
+    'model.layers.1.self_attn.rotary_emb.inv_freq',
+    turns(4, 1e6),
+  ),
+  'gpt2': (manifests.GPT2_CONFIG, manifests.SMALL_GPT2, 'h.1.attn.bias', seen(12)),
+  'gpt2 score': (
+    manifests.GPT2_CONFIG,
+    manifests.SMALL_GPT2,
+    'h.0.attn.masked_bias',
+    np.array(-1e4, np.float32),
+  ),
+}
+
+
+def beside(directory, case, change, dtype=None):
+  config, shapes, name, value = BESIDE[case]
+  value = np.asarray(change(value)).astype(dtype or value.dtype)
+  tensors = manifests.random_tensors(shapes) | {name: value}
+  return manifests.write_directory(directory, config, tensors)
+
+
+@pytest.mark.parametrize('case', BESIDE)
+@pytest.mark.parametrize('dtype', ['float64', 'float32', 'float16', 'bfloat16'])
+def test_what_is_left_out_is_what_follows_from_the_sizes(tmp_path, case, dtype):
+  # Rounded as files of half precision round it.
+  source = beside(tmp_path / 'source', case, lambda value: value, np.dtype(dtype))
+  assert converting.check(str(source))['layout'] == case.split()[0]
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'uint8', 'int64'])
+def test_a_mask_of_whole_numbers_is_the_causal_one(tmp_path, dtype):
+  source = beside(tmp_path / 'right', 'gpt2', lambda value: value, dtype)
+  converting.check(str(source))
+  source = beside(tmp_path / 'wrong', 'gpt2', np.ones_like, dtype)
+  message = r"tensor 'h\.1\.attn\.bias' is (1|True) at \[0, 0, 0, 1\], .* 66 of 144"
+  with pytest.raises(BadInput, match=message):
+    converting.check(str(source))
+
+
+def changed(index, by):
+  def change(value):
+    value = np.array(value)
+    value[index] = by
+    return value
+
+  return change
+
+
+# Another base, turns scaled by two or by a thousandth part, one value of many.
+WRONG = {
+  'mdlm': [lambda _: turns(8, 1.1e4), changed(0, 0), changed(3, np.nan)],
+  'llama': [lambda _: turns(4, 5e5), lambda v: v / 2, lambda v: v * 1.001],
+  'qwen2': [lambda _: turns(4, 1e4), lambda v: v[::-1], changed(1, np.inf)],
+  'gpt2': [np.ones_like, np.logical_not, changed((0, 0, 11, 11), False)],
+  'gpt2 score': [np.zeros_like, np.negative],
+}
+WRONGS = [(case, i) for case, changes in WRONG.items() for i in range(len(changes))]
+
+
+@pytest.mark.parametrize(('case', 'i'), WRONGS)
+def test_what_is_left_out_and_says_otherwise_is_refused(tmp_path, case, i):
+  source = beside(tmp_path / 'source', case, WRONG[case][i])
+  with pytest.raises(BadInput) as caught:
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  message = str(caught.value)
+  assert message.startswith(f'{source}: tensor {BESIDE[case][2]!r} is ')
+  assert '\n' not in message
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_the_message_says_what_follows_from_what(tmp_path):
+  source = beside(tmp_path / 'source', 'mdlm', lambda _: turns(8, 1e6))
+  with pytest.raises(BadInput) as caught:
+    converting.check(str(source))
+  # 1e6^(-1/4) and 1e4^(-1/4).
+  assert str(caught.value) == (
+    f"{source}: tensor 'backbone.rotary_emb.inv_freq' is 0.03162277862429619 at [1], "
+    'where config.json (base 10000 in heads of 8) makes it 0.10000000149011612; 3 of '
+    '4 values differ and one of the two is wrong: correct config.json, or remove the '
+    'tensor'
+  )
+
+
+def test_one_layer_of_many_is_looked_at(tmp_path):
+  config, shapes = manifests.GPT2_CONFIG, manifests.SMALL_GPT2
+  masks = {f'transformer.h.{i}.attn.bias': seen(12) for i in range(2)}
+  masks['transformer.h.1.attn.bias'] = np.swapaxes(seen(12), 2, 3).copy()
+  tensors = manifests.random_tensors({f'transformer.{n}': s for n, s in shapes.items()})
+  source = manifests.write_directory(tmp_path / 'source', config, tensors | masks)
+  with pytest.raises(BadInput, match=r"tensor 'transformer\.h\.1\.attn\.bias' is"):
+    converting.check(str(source))
