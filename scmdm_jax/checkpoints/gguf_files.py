@@ -40,6 +40,12 @@ _SIZES = {
 _OPTIONAL = frozenset(
   {'attention.head_count_kv', 'attention.key_length', 'rope.freq_base', 'vocab_size'}
 )
+# Of special tokens; not computed with.
+_IDS = {
+  'tokenizer.ggml.bos_token_id': 'bos_token_id',
+  'tokenizer.ggml.eos_token_id': 'eos_token_id',
+  'tokenizer.ggml.padding_token_id': 'pad_token_id',
+}
 # What must be as here where it is given: nothing else is computed.
 _FIXED = {
   'attention.causal': True,
@@ -120,6 +126,8 @@ class GGUFSource:
       which = 'num_attention_heads' if match[1] == 'q' else 'num_key_value_heads'
       return _halves(value, self.config[which])
     return value
+
+  read_buffer = read
 
   def tokenizer_files(self) -> dict[str, bytes]:
     """`tokenizer.json` and `tokenizer_config.json` as a Hugging Face model has them.
@@ -229,6 +237,7 @@ def _config(header: Header, where: str) -> dict[str, Any]:
         f'{where}: {prefix}{name} is {_short(value)}, which is not computed; wanted '
         f'{wanted}'
       )
+  config |= {ours: fields[name] for name, ours in _IDS.items() if name in fields}
   tokens = fields.get('tokenizer.ggml.tokens')
   if 'vocab_size' not in config and isinstance(tokens, list):
     config['vocab_size'] = len(tokens)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 
 from scmdm_jax.errors import BadInput
@@ -82,8 +83,8 @@ def check(
       f'{where}: config.json wants {blocks} blocks, but only {len(shapes)} tensors '
       'are there'
     )
-  wanted, ignored = manifest(description), _ignored(description)
-  expected = {name: entry.shape for name, entry in wanted.items()} | ignored
+  wanted, left_out = manifest(description), _left_out(description)
+  expected = {name: entry.shape for name, entry in wanted.items()} | left_out
   known = {name: name.removeprefix(description.record.prefix) for name in shapes}
   problems = [f'unknown {n}' for n, plain in known.items() if plain not in expected]
   if len(set(known.values())) < len(known):
@@ -133,18 +134,62 @@ def with_own_head(description: ModelDescription, source: Any) -> ModelDescriptio
   return dataclasses.replace(description, architecture=untied)
 
 
+def check_buffers(description: ModelDescription, source: Any, where: str) -> None:
+  """Compares the tensors of a source that are left out with what they have to be.
+
+  Args:
+    description: the model the source holds, of shapes that fit (see `check`).
+    source: an opened source.
+    where: the file or directory, for the message.
+
+  Raises:
+    BadInput: one says otherwise, as code that reads it would compute other numbers.
+  """
+  known = description.record.buffers(description.architecture)
+  for name in source.tensors:
+    buffer = known.get(name.removeprefix(description.record.prefix))
+    if buffer is None:
+      continue
+    found, wanted = source.read_buffer(name), buffer.value()
+    wrong = np.argwhere(~_close(found, wanted))
+    if len(wrong):
+      at = tuple(int(i) for i in wrong[0])
+      raise BadInput(
+        f'{where}: tensor {name!r} is {found[at]} at {list(at)}, where config.json '
+        f'({buffer.follows}) makes it {wanted[at]}; {len(wrong)} of {found.size} '
+        'values differ and one of the two is wrong: correct config.json, or remove '
+        'the tensor'
+      )
+
+
+def _close(found: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+  """Whether values are those that are wanted, up to roundings.
+
+  Files of half precision have rounded buffers, to `eps` of the value or, near zero, to
+  the smallest number there is. In float32 an exponent of `base` is off by 2^-24 of
+  itself, which a logarithm of up to 30 makes 2e-6 of the power.
+  """
+  if found.dtype.kind in 'biu':
+    return found == wanted
+  kind = ml_dtypes.finfo(found.dtype)
+  bound = max(float(kind.eps), 4e-6) * np.abs(wanted.astype(np.float32))
+  distance = np.abs(found.astype(np.float32) - wanted.astype(np.float32))
+  return distance <= bound + float(kind.smallest_subnormal)
+
+
 def buffers(description: ModelDescription) -> dict[str, np.ndarray]:
   """Tensors beside the parameters that loaders of this family expect in a file."""
-  return description.record.buffers(description.architecture)
+  known = description.record.buffers(description.architecture)
+  return {name: buffer.value() for name, buffer in known.items() if buffer.written}
 
 
-def _ignored(description: ModelDescription) -> dict[str, tuple[int, ...]]:
-  """What files may carry beside the parameters: accepted in this shape, never read."""
-  shapes = {name: value.shape for name, value in buffers(description).items()}
+def _left_out(description: ModelDescription) -> dict[str, tuple[int, ...]]:
+  """Shapes of what files may hold beside the parameters; see `check_buffers`."""
   record, arch = description.record, description.architecture
+  shapes = {name: buffer.shape for name, buffer in record.buffers(arch).items()}
   if record.head_copy and getattr(arch, 'tied', True):
     shapes[record.head_copy] = (arch.vocab_size, arch.hidden_dim)
-  return shapes | record.ignored(arch)
+  return shapes
 
 
 def _transpose(value: np.ndarray) -> np.ndarray:

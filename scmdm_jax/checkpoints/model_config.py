@@ -8,6 +8,7 @@ numbers and is not computed here is refused by name.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from scmdm_jax.errors import BadInput
@@ -98,7 +99,7 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
 
 
 def config_from_description(
-  description: ModelDescription, dtype: str
+  description: ModelDescription, dtype: str, others: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
   """Inverse of `description_from_config`, with the fields other projects expect.
 
@@ -107,6 +108,7 @@ def config_from_description(
   Args:
     description: the model.
     dtype: of the tensors beside the file: 'float32', 'bfloat16' or 'float16'.
+    others: fields that it was read with, see `carried`; what the model is counts.
 
   Raises:
     BadInput: the layout has no words for this architecture.
@@ -137,6 +139,8 @@ def config_from_description(
     config['undefined_ids'] = [list(ids) for ids in ranges]
     if 'embedding_size' in config and ranges[-1][1] == arch.vocab_size:
       config['vocab_size'] = ranges[-1][0]
+  said = {*config, 'framing', 'undefined_ids', *(field.name for field in family.fields)}
+  config |= {name: v for name, v in (others or {}).items() if name not in said}
   wanted = dataclasses.replace(description, fingerprint='')
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(

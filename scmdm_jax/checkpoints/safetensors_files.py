@@ -36,6 +36,16 @@ DTYPES = {
   'F16': np.dtype(np.float16),
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
+# Of masks and the like, which follow from the sizes.
+_BUFFERS = {
+  **DTYPES,
+  'F64': np.dtype(np.float64),
+  'BOOL': np.dtype(np.bool_),
+  'U8': np.dtype(np.uint8),
+  'I8': np.dtype(np.int8),
+  'I32': np.dtype(np.int32),
+  'I64': np.dtype(np.int64),
+}
 
 _SHARD = re.compile(r'model-[0-9]+-of-[0-9]+\.safetensors')
 _PICKLES = frozenset({'.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'})
@@ -69,11 +79,18 @@ class Source:
       BadInput: a tensor of another dtype.
       DamagedData: the data cannot be read.
     """
+    return self._read(name, DTYPES)
+
+  def read_buffer(self, name: str) -> np.ndarray:
+    """A tensor that is no weight and may be of other dtypes; errors as `read`."""
+    return self._read(name, _BUFFERS)
+
+  def _read(self, name: str, dtypes: dict[str, np.dtype]) -> np.ndarray:
     tensor = self.tensors[name]
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in dtypes:
       raise BadInput(
         f'{tensor.file}: tensor {name!r} is {tensor.dtype}; wanted one of '
-        f'{", ".join(DTYPES)}'
+        f'{", ".join(dtypes)}'
       )
     data = np.empty(tensor.size, np.uint8)
     try:
@@ -88,7 +105,7 @@ class Source:
       raise DamagedData(
         f'{tensor.file}: ends inside tensor {name!r}; get the file again'
       )
-    return data.view(DTYPES[tensor.dtype]).reshape(tensor.shape)
+    return data.view(dtypes[tensor.dtype]).reshape(tensor.shape)
 
   def tokenizer_files(self) -> dict[str, pathlib.Path]:
     """The files of the tokenizer that are there, by name.

@@ -63,6 +63,7 @@ def write(
   shards = _shards(tensors, shard_bytes)
   with disk.new_directory(path) as temporary:
     for name, content in (extra_files or {}).items():
+      (temporary / name).parent.mkdir(exist_ok=True)
       if isinstance(content, str):
         (temporary / name).write_text(content, encoding='utf-8')
       else:

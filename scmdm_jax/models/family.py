@@ -74,6 +74,15 @@ class ModelType(NamedTuple):
   mask: str = 'none'
 
 
+class Buffer(NamedTuple):
+  """A tensor of a file that is no parameter, since it follows from the sizes."""
+
+  shape: tuple[int, ...]
+  value: Callable[[], np.ndarray]  # Worked out only where a file has it.
+  follows: str  # What it follows from, for messages.
+  written: bool = False  # Whether loaders want it in an export.
+
+
 class Row(NamedTuple):
   """One layer: its name in published files and the split of its parameters.
 
@@ -124,10 +133,8 @@ class Family:
   plain: Callable[[dict[str, Any], str], dict[str, Any]] = lambda config, _: config
   # Fields of config.json beside `fields` and `fixed`, of the sizes.
   extra: Callable[[Any], dict[str, Any]] = lambda sizes: {}
-  # Tensors beside the parameters that other projects' loaders expect, of the sizes.
-  buffers: Callable[[Any], dict[str, np.ndarray]] = lambda sizes: {}
-  # Shapes of what files may hold beside those: never read.
-  ignored: Callable[[Any], dict[str, tuple[int, ...]]] = lambda sizes: {}
+  # Tensors that files may hold beside the parameters, by name, of the sizes.
+  buffers: Callable[[Any], dict[str, Buffer]] = lambda sizes: {}
   notes: Callable[[Any], tuple[str, ...]] = lambda sizes: ()  # For the model card.
   # Positions that one attends to, of sizes and length.
   seen: Callable[[Any, int], int] = lambda sizes, length: length

@@ -48,8 +48,8 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   disk.refuse_occupied(path)
   opened, description, files, entries = _checked(source)
   origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
-  if opened.where.is_dir():  # A GGUF file has nothing beside it.
-    origin['carried'] = carried.collect(opened.config, opened.where, tuple(files))
+  beside = opened.where if opened.where.is_dir() else None  # A GGUF file is all.
+  origin['carried'] = carried.collect(opened.config, beside, tuple(files))
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
     writer.add_tokenizer(files)
@@ -99,6 +99,7 @@ def _checked(source: str):
   shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
   description = layouts.with_own_head(description, opened)
   entries = layouts.check(description, shapes, source)
+  layouts.check_buffers(description, opened, source)
   files = opened.tokenizer_files()
   description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries

@@ -86,16 +86,28 @@ def draw(
   x_init: np.ndarray,
   mesh: Mesh,
 ) -> Drawn:
+  """Draws as `draw_rows` does, with the sampler that `options` describe."""
+  return draw_rows(model, sampler_of(options, schedule), options, key, x_init, mesh)
+
+
+def draw_rows(
+  model: Model,
+  sampler: Sampler,
+  options: SampleSettings,
+  key: jax.Array,
+  x_init: np.ndarray,
+  mesh: Mesh,
+) -> Drawn:
   """Draws a sample from every row of `x_init` int32 [N, L].
 
-  Sample i depends on its row and `fold_in(key, i)` only, so neither the batch size nor
-  the mesh changes it; a last partial batch is filled up and cut.
+  Of `options` it takes batch size, temperature, dtype and whether to keep the
+  trajectory. Sample i depends on its row and `fold_in(key, i)` only, so neither the
+  batch size nor the mesh changes it; a last partial batch is filled up and cut.
 
   Raises:
     Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
-  sampler = sampler_of(options, schedule)
   draw_batch = compiled_sampler(model.description, sampler, options.trajectory, mesh)
   params = place(model.params, mesh, options.dtype)
   shards = meshes.batch_shards(mesh)
@@ -103,7 +115,7 @@ def draw(
   batch = -(-min(options.batch_size, count) // shards) * shards
   results = []
   # 64-bit types are for the noise alone; everything else names its dtype.
-  with jax.enable_x64(options.noise == 'float64'):
+  with jax.enable_x64(sampler.noise == 'float64'):
     for first in range(0, count, batch):
       multihost.leave_if_asked('sampling')
       numbers = np.arange(first, first + batch, dtype=np.int32)

@@ -165,7 +165,7 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
     causal = settings.method.objective == 'causal'
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)
   if own:
-    tokenizer = _own_tokenizer(stored)
+    tokenizer = own_tokenizer(stored)
     if tokenizer is None:
       raise BadInput(
         f'data.tokenizer: {settings.checkpoint} brings no tokenizer along; wanted one '
@@ -201,7 +201,7 @@ def completed(settings: Settings, workdir: pathlib.Path) -> Settings:
   return resolve.resolve(dataclasses.asdict(dataclasses.replace(settings, data=data)))
 
 
-def _own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
+def own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
   """What a checkpoint brings along, or the built-in tokenizer that it names."""
   description = model.description
   if model.tokenizer_files:
@@ -261,9 +261,9 @@ def load_judge(
     raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
   if description.objective == 'causal' and not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
-  own = _own_tokenizer(stored) or tokenizer
+  own = own_tokenizer(stored) or tokenizer
   _check_tokenizer(description, own, where)
-  return Model(_padded(description, own), load(stored), own, stored.extra)
+  return Model(padded(description, own), load(stored), own, stored.extra)
 
 
 def load_causal_judge(
@@ -302,7 +302,7 @@ def fitted(
       f'{" x ".join(map(str, grid_of_rows(settings.data))) or "none"}, as data.name = '
       f'{settings.data.name!r} has with these options of data'
     )
-  return _padded(description, tokenizer)
+  return padded(description, tokenizer)
 
 
 def _check_tokenizer(
@@ -328,7 +328,7 @@ def _check_tokenizer(
     )
 
 
-def _padded(description: ModelDescription, tokenizer: Tokenizer) -> ModelDescription:
+def padded(description: ModelDescription, tokenizer: Tokenizer) -> ModelDescription:
   """The description with every id undefined that the tokenizer has no token for."""
   size = description.architecture.vocab_size
   ranges = (*description.undefined_ids, *tokenizer.undefined_ids)

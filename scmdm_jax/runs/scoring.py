@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax.data import pipeline
-from scmdm_jax.data.pipeline import Rows
+from scmdm_jax.data.pipeline import HeldoutBatch, Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
@@ -84,6 +84,53 @@ def _mean(compute, params, key, batches, repeats: int) -> float:
   return total / count
 
 
+def _heldout(
+  rows: Rows, options: EvaluateSettings, mesh: Mesh
+) -> tuple[list[HeldoutBatch], int]:
+  """Returns the rows in batches on the mesh, and their length."""
+  meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
+  used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
+  batches = [
+    batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
+    for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)
+  ]
+  return batches, used[0].size
+
+
+def mean_nelbo(
+  model: Model,
+  schedule: Schedule,
+  rows: Rows,
+  options: EvaluateSettings,
+  key: jax.Array,
+  mesh: Mesh,
+  passes: int,
+) -> float:
+  """Returns the NELBO in nats per token (all `L` positions) of `passes` passes."""
+  params = place(model.params, mesh, 'float32')
+  batches, length = _heldout(rows, options, mesh)
+  compute = _compiled_nelbo(model.description, schedule, passes, mesh)
+  return _mean(compute, params, key, batches, options.repeats) / length
+
+
+def mean_carried_nelbo(
+  model: Model,
+  schedule: Schedule,
+  rows: Rows,
+  options: EvaluateSettings,
+  key: jax.Array,
+  mesh: Mesh,
+  num_steps: int,
+  self_conditioning: bool = True,
+) -> float:
+  """Returns the carried NELBO in nats per token of a chain of `num_steps` steps."""
+  params = place(model.params, mesh, 'float32')
+  batches, length = _heldout(rows, options, mesh)
+  conditioned = self_conditioning and model.description.injection != 'none'
+  compute = _compiled_carried(model.description, schedule, num_steps, conditioned, mesh)
+  return _mean(compute, params, key, batches, 1) / length
+
+
 def likelihood(
   model: Model,
   schedule: Schedule,
@@ -93,47 +140,21 @@ def likelihood(
   mesh: Mesh,
   self_conditioning: bool = True,
 ) -> dict[str, Any]:
-  """Nats per token (all `L` positions): null pass, two passes, carried by steps.
+  """Returns nats per token: null pass, two passes, carried by steps.
 
   Equal keys score every model on the same times, masks and trajectories.
   """
-  description, params = model.description, place(model.params, mesh, 'float32')
-  meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
-  used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
-  batches = [
-    batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
-    for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)
-  ]
-  length = used[0].size
   key_nelbo, key_carried = jax.random.split(key)
-  conditioned = self_conditioning and description.injection != 'none'
-  null = _mean(
-    _compiled_nelbo(description, schedule, 1, mesh),
-    params,
-    key_nelbo,
-    batches,
-    options.repeats,
-  )
+  what = (model, schedule, rows, options)
+  null = mean_nelbo(*what, key_nelbo, mesh, 1)
   two = null
-  if conditioned:
-    compute = _compiled_nelbo(description, schedule, 2, mesh)
-    two = _mean(compute, params, key_nelbo, batches, options.repeats)
+  if self_conditioning and model.description.injection != 'none':
+    two = mean_nelbo(*what, key_nelbo, mesh, 2)
   carried = {
-    str(steps): _mean(
-      _compiled_carried(description, schedule, steps, conditioned, mesh),
-      params,
-      key_carried,
-      batches,
-      1,
-    )
-    / length
+    str(steps): mean_carried_nelbo(*what, key_carried, mesh, steps, self_conditioning)
     for steps in options.carried_steps
   }
-  return {
-    'nelbo_null': null / length,
-    'nelbo_two_pass': two / length,
-    'carried_nelbo': carried,
-  }
+  return {'nelbo_null': null, 'nelbo_two_pass': two, 'carried_nelbo': carried}
 
 
 def judge_samples(

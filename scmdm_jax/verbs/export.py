@@ -66,16 +66,16 @@ def export_model(
       return buffers[name]
     return entries[name].to_file(model.read(entries[name].path))
 
-  kept = model.extra.get('carried', {})
+  kept = model.extra.get('carried')
   card = model_card.card(model.description, model.extra, _measured(model.directory))
   size = safetensors_writer.write(
     path,
-    carried.merged(
-      model_config.config_from_description(model.description, _main_dtype(model)), kept
+    model_config.config_from_description(
+      model.description, _main_dtype(model), carried.fields(kept)
     ),
     tensors,
     read,
-    extra_files={**kept.get('files', {}), **model.tokenizer_files, 'README.md': card},
+    extra_files={**carried.texts(kept), **model.tokenizer_files, 'README.md': card},
   )
   parameters = [entry.shape for entry in entries.values()]
   return {

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.table`: runs the fault suite, writes the table of the page.
+"""`python tests/faults/table.py`: runs the fault suite, writes the table of the page.
 
 Every line of the table in docs/reliability.md is what a test of tests/faults noted as
 it passed; a fault whose test fails has no line, and the command fails.

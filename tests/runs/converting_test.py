@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import (
+  carried,
   digests,
   layouts,
   model_config,
@@ -225,6 +226,9 @@ def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
   for name, value in wanted.items():
     np.testing.assert_array_equal(opened.read(name), value)
   assert opened.config['rope_theta'] == tiny_gguf.THETA
+  # Transformers takes 1 and 2 for those of a Llama that names none.
+  ids = [opened.config[f'{name}_token_id'] for name in ('bos', 'eos')]
+  assert ids == [0, 0]
   tokenizer = from_files(
     opened.tokenizer_files(), mask_id=None, vocab_size=tiny_gguf.VOCAB, where='out'
   )
@@ -352,7 +356,7 @@ def test_what_is_not_read_comes_back(tmp_path):
     'bos_token_id': 1,
     'eos_token_id': [2, 3],
     'pad_token_id': None,
-    'auto_map': {'AutoModel': 'modeling_x.X'},
+    'auto_map': {'AutoModel': 'owner/name--modeling_x.X'},
     'nested': {'a': [1, {'b': None}]},
     'initializer_range': 0.02,
   }
@@ -361,9 +365,10 @@ def test_what_is_not_read_comes_back(tmp_path):
   texts = {
     'generation_config.json': '{"eos_token_id": [2, 3], "temperature": 0.6}\n',
     'chat_template.jinja': '{{ bos_token }}\u65e5\r\n{% for m in messages %}',
+    'additional_chat_templates/tools.jinja': '{{ tools }}',
     'LICENSE': 'Do as you like.\n',
-    'modeling_x.py': 'raise SystemExit\n',
   }
+  (source / 'additional_chat_templates').mkdir()
   for name, text in texts.items():
     (source / name).write_bytes(text.encode())
   (source / 'README.md').write_text('---\nlicense: mit\n---\n')
@@ -435,3 +440,254 @@ def test_framing_travels_with_the_weights(tmp_path):
   assert (
     safetensors_files.open_source(tmp_path / 'out').config['framing'] == 'start_end'
   )
+
+
+def turns(size, base):
+  """`inv_freq` as PyTorch code computes it, in float32."""
+  exponents = np.arange(0, size, 2, dtype=np.float32) / np.float32(size)
+  return np.float32(1) / np.float32(base) ** exponents
+
+
+def seen(length):
+  """Who sees whom in GPT-2, position by position."""
+  return np.array([[[[j <= i for j in range(length)] for i in range(length)]]])
+
+
+# Configuration, shapes, and a tensor that files hold beside the parameters.
+BESIDE = {
+  'mdlm': (manifests.MDLM_CONFIG, manifests.SMALL_MDLM, INV_FREQ, turns(8, 1e4)),
+  'llama': (
+    manifests.LLAMA_CONFIG,
+    manifests.SMALL_LLAMA,
+    'model.rotary_emb.inv_freq',
+    turns(4, 1e4),
+  ),
+  'qwen2': (
+    manifests.QWEN2_CONFIG,
+    manifests.SMALL_DREAM,
+    'model.layers.1.self_attn.rotary_emb.inv_freq',
+    turns(4, 1e6),
+  ),
+  'gpt2': (manifests.GPT2_CONFIG, manifests.SMALL_GPT2, 'h.1.attn.bias', seen(12)),
+  'gpt2 score': (
+    manifests.GPT2_CONFIG,
+    manifests.SMALL_GPT2,
+    'h.0.attn.masked_bias',
+    np.array(-1e4, np.float32),
+  ),
+}
+
+
+def beside(directory, case, change, dtype=None):
+  config, shapes, name, value = BESIDE[case]
+  value = np.asarray(change(value)).astype(dtype or value.dtype)
+  tensors = manifests.random_tensors(shapes) | {name: value}
+  return manifests.write_directory(directory, config, tensors)
+
+
+@pytest.mark.parametrize('case', BESIDE)
+@pytest.mark.parametrize('dtype', ['float64', 'float32', 'float16', 'bfloat16'])
+def test_what_is_left_out_is_what_follows_from_the_sizes(tmp_path, case, dtype):
+  # Rounded as files of half precision round it.
+  source = beside(tmp_path / 'source', case, lambda value: value, np.dtype(dtype))
+  assert converting.check(str(source))['layout'] == case.split()[0]
+
+
+@pytest.mark.parametrize('dtype', ['bool', 'uint8', 'int64'])
+def test_a_mask_of_whole_numbers_is_the_causal_one(tmp_path, dtype):
+  source = beside(tmp_path / 'right', 'gpt2', lambda value: value, dtype)
+  converting.check(str(source))
+  source = beside(tmp_path / 'wrong', 'gpt2', np.ones_like, dtype)
+  message = r"tensor 'h\.1\.attn\.bias' is (1|True) at \[0, 0, 0, 1\], .* 66 of 144"
+  with pytest.raises(BadInput, match=message):
+    converting.check(str(source))
+
+
+def changed(index, by):
+  def change(value):
+    value = np.array(value)
+    value[index] = by
+    return value
+
+  return change
+
+
+# Another base, turns scaled by two or by a thousandth part, one value of many.
+WRONG = {
+  'mdlm': [lambda _: turns(8, 1.1e4), changed(0, 0), changed(3, np.nan)],
+  'llama': [lambda _: turns(4, 5e5), lambda v: v / 2, lambda v: v * 1.001],
+  'qwen2': [lambda _: turns(4, 1e4), lambda v: v[::-1], changed(1, np.inf)],
+  'gpt2': [np.ones_like, np.logical_not, changed((0, 0, 11, 11), False)],
+  'gpt2 score': [np.zeros_like, np.negative],
+}
+WRONGS = [(case, i) for case, changes in WRONG.items() for i in range(len(changes))]
+
+
+@pytest.mark.parametrize(('case', 'i'), WRONGS)
+def test_what_is_left_out_and_says_otherwise_is_refused(tmp_path, case, i):
+  source = beside(tmp_path / 'source', case, WRONG[case][i])
+  with pytest.raises(BadInput) as caught:
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  message = str(caught.value)
+  assert message.startswith(f'{source}: tensor {BESIDE[case][2]!r} is ')
+  assert '\n' not in message
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_the_message_says_what_follows_from_what(tmp_path):
+  source = beside(tmp_path / 'source', 'mdlm', lambda _: turns(8, 1e6))
+  with pytest.raises(BadInput) as caught:
+    converting.check(str(source))
+  # 1e6^(-1/4) and 1e4^(-1/4).
+  assert str(caught.value) == (
+    f"{source}: tensor 'backbone.rotary_emb.inv_freq' is 0.03162277862429619 at [1], "
+    'where config.json (base 10000 in heads of 8) makes it 0.10000000149011612; 3 of '
+    '4 values differ and one of the two is wrong: correct config.json, or remove the '
+    'tensor'
+  )
+
+
+def test_one_layer_of_many_is_looked_at(tmp_path):
+  config, shapes = manifests.GPT2_CONFIG, manifests.SMALL_GPT2
+  masks = {f'transformer.h.{i}.attn.bias': seen(12) for i in range(2)}
+  masks['transformer.h.1.attn.bias'] = np.swapaxes(seen(12), 2, 3).copy()
+  tensors = manifests.random_tensors({f'transformer.{n}': s for n, s in shapes.items()})
+  source = manifests.write_directory(tmp_path / 'source', config, tensors | masks)
+  with pytest.raises(BadInput, match=r"tensor 'transformer\.h\.1\.attn\.bias' is"):
+    converting.check(str(source))
+
+
+def test_code_and_what_belongs_to_other_weights_stay_behind(tmp_path, caplog):
+  source, _ = make_source(tmp_path, 'llama')
+  config = json.loads((source / 'config.json').read_text())
+  classes = {'AutoConfig': 'modeling_x.C', 'AutoModel': 'owner/name--modeling_x.X'}
+  (source / 'config.json').write_text(json.dumps(config | {'auto_map': classes}))
+  told = {
+    'modeling_x.py': 'raise SystemExit\n',
+    'MODELING_Y.PY': '',
+    'convert.sh': 'rm -r /\n',
+    'run': '#!/bin/sh\n',
+    'large.txt': 'x' * ((1 << 20) + 1),
+    'notes.ipynb': '{}',
+  }
+  # A pointer, as a clone without its large files has it, is a text as well.
+  untold = {
+    'adapter_model.safetensors': 'version https://git-lfs.github.com/spec/v1\n',
+    'adapter_config.json': '{}',
+    'pytorch_model.bin': 'version https://git-lfs.github.com/spec/v1\n',
+    'pytorch_model.bin.index.json': '{}',
+  }
+  for name, text in (told | untold).items():
+    (source / name).write_text(text)
+  (source / 'edge.txt').write_text('x' * (1 << 20))
+  with caplog.at_level('WARNING'):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  line = caplog.records[-1].getMessage()
+  assert all(name in line for name in told)
+  assert not any(name in line for name in (*untold, 'edge.txt'))
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  wanted = {'README.md', 'config.json', 'edge.txt', 'model.safetensors'}
+  assert set(os.listdir(tmp_path / 'out')) == wanted
+  back = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert back['auto_map'] == {'AutoModel': 'owner/name--modeling_x.X'}
+
+
+def test_many_files_beside_a_model_leave_it_readable(tmp_path, caplog):
+  source, _ = make_source(tmp_path, 'mdlm')
+  for i in range(30):  # Escaped they are six times as long.
+    (source / f'{i:02d}.txt').write_bytes(b'\1' * 600_000)
+  with caplog.at_level('WARNING'):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert '01.txt, 02.txt' in caplog.text
+  assert 'and 21 more' in caplog.text
+  kept = store.open_model(tmp_path / 'model').extra['carried']['files']
+  assert kept.keys() == {'00.txt'}
+
+
+def test_a_checkpoint_that_carries_paths_writes_nothing_elsewhere():
+  found = carried.texts(
+    {
+      'files': {
+        '../up': 'x',
+        '/etc/absolute': 'x',
+        'sub/folder.txt': 'x',
+        '..': 'x',
+        '': 'x',
+        'additional_chat_templates/../../up': 'x',
+        'additional_chat_templates/': 'x',
+        'config.json': '{}',
+        'more.safetensors': 'x',
+        'modeling.py': 'x',
+        'run': '#!/bin/sh',
+        'number': 3,
+        'a\nb': 'x',
+        'fine.txt': 'x',
+      }
+    }
+  )
+  assert found == {'fine.txt': 'x'}
+  for damaged in (None, 3, [], {}, {'files': 3}, {'config': [], 'files': None}):
+    assert carried.texts(damaged) == {}
+    assert carried.fields(damaged) == {}
+
+
+def test_what_a_run_has_changed_is_not_given_back(tmp_path):
+  # As of a source, and as a run on it has left the model.
+  config = manifests.MDLM_CONFIG | {
+    'framing': 'start_end',
+    'undefined_ids': [[4, 10]],
+    'architectures': ['TheirMDLM'],
+    'vocab_size': 11,
+    'window': 4,
+    'of_theirs': [1, None],
+    'eos_token_id': 2,
+  }
+  description = model_config.description_from_config(
+    manifests.MDLM_CONFIG | {'vocab_size': 12, 'mask_token_id': 11}, 'config.json'
+  )
+  written = model_config.config_from_description(description, 'float32', config)
+  assert written['vocab_size'] == 12
+  assert written['architectures'] == ['MDLM']
+  assert (written['of_theirs'], written['eos_token_id']) == ([1, None], 2)
+  assert not {'framing', 'undefined_ids', 'window'} & written.keys()
+  assert model_config.description_from_config(written, 'config.json') == description
+
+
+def test_transformers_reads_the_same_of_an_export(tmp_path):
+  transformers = pytest.importorskip('transformers')
+  config, _ = CASES['llama']
+  padded = config | {'vocab_size': 40, 'bos_token_id': 2, 'eos_token_id': [0, 3]}
+  tensors = manifests.random_tensors(manifests.llama(V=40, d=16, L=2, ff=24, kv=8))
+  source = manifests.write_directory(
+    tmp_path / 'source', padded | {'pad_token_id': 3, 'attention_dropout': 0.1}, tensors
+  )
+  word_tokenizer(source, [f'word{i}' for i in range(28)])
+  generation = {'eos_token_id': [0, 3], 'temperature': 0.6, 'do_sample': True}
+  (source / 'generation_config.json').write_text(json.dumps(generation))
+  template = '{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}'
+  (source / 'chat_template.jinja').write_text(template)
+  converting.import_model(str(source), str(tmp_path / 'model'))
+  export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
+  # 30 tokens of 40 rows, as before.
+  opened = store.open_model(tmp_path / 'model')
+  assert opened.description.undefined_ids == ((30, 40),)
+  again = safetensors_files.open_source(tmp_path / 'out').config
+  assert again['undefined_ids'] == [[30, 40]]
+  assert model_config.description_from_config(again, 'c').undefined_ids == ((30, 40),)
+
+  def read(path):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    chat = [{'role': 'user', 'content': 'word3 word4'}]
+    config = transformers.AutoConfig.from_pretrained(path)
+    return (
+      {n: getattr(config, n) for n in ('vocab_size', 'pad_token_id', 'bos_token_id')},
+      (config.eos_token_id, config.attention_dropout, config.rope_parameters),
+      transformers.GenerationConfig.from_pretrained(path).to_diff_dict(),
+      tokenizer.apply_chat_template(chat, tokenize=False),
+      (len(tokenizer), tokenizer('word3 word4')['input_ids']),
+    )
+
+  found = read(tmp_path / 'out')
+  assert found == read(source)
+  assert found[0] == {'vocab_size': 40, 'pad_token_id': 3, 'bos_token_id': 2}
+  assert found[3:] == ('user: word3 word4 ', (30, [5, 6]))

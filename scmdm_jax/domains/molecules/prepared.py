@@ -75,9 +75,7 @@ def made_tokenizer(data: DataSettings) -> pathlib.Path | None:
   """
   if data.tokenizer != MADE:
     return None
-  content = smiles.tokenizer_files(
-    _facts(data)['pieces'], f'data.source {data.source}'
-  )
+  content = smiles.tokenizer_files(_facts(data)['pieces'], f'data.source {data.source}')
   digest = hashlib.sha256(b''.join(content.values())).hexdigest()
   folder = data.folder / 'tokenizers' / f'smiles-{digest[:16]}'
   for name, written in content.items():

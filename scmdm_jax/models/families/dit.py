@@ -13,13 +13,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
+  Buffer,
   Family,
   Field,
   ModelType,
@@ -28,7 +28,7 @@ from scmdm_jax.models.family import (
   check_heads,
   check_sizes,
 )
-from scmdm_jax.models.rotary import rotate, rotate_in_grid
+from scmdm_jax.models.rotary import rotary_buffer, rotate, rotate_in_grid
 
 _FREQUENCIES = 256
 _ROTARY_BASE = 10000.0
@@ -260,10 +260,9 @@ def _plain(config: dict[str, Any], model_type: str) -> dict[str, Any]:
   return config
 
 
-def _buffers(sizes: DiTConfig) -> dict[str, np.ndarray]:
-  size = sizes.hidden_dim // sizes.num_heads
-  inv_freq = _ROTARY_BASE ** (-np.arange(0, size, 2, dtype=np.float64) / size)
-  return {'backbone.rotary_emb.inv_freq': inv_freq.astype(np.float32)}
+def _buffers(sizes: DiTConfig) -> dict[str, Buffer]:
+  inv_freq = rotary_buffer(sizes.hidden_dim // sizes.num_heads, _ROTARY_BASE)
+  return {'backbone.rotary_emb.inv_freq': inv_freq._replace(written=True)}
 
 
 def _notes(sizes: DiTConfig) -> tuple[str, ...]:

@@ -9,12 +9,14 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
+  Buffer,
   Family,
   Field,
   ModelType,
@@ -165,12 +167,21 @@ def _plain(config: dict, model_type: str) -> dict:
   return config
 
 
-def _ignored(sizes: GPT2Config) -> dict[str, tuple[int, ...]]:
-  ignored: dict[str, tuple[int, ...]] = {}
-  for i in range(sizes.num_blocks):
-    ignored[f'h.{i}.attn.bias'] = (1, 1, sizes.length, sizes.length)
-    ignored[f'h.{i}.attn.masked_bias'] = ()
-  return ignored
+def _buffers(sizes: GPT2Config) -> dict[str, Buffer]:
+  """What old files have of attention: who sees whom, and the score of the unseen."""
+  length = sizes.length
+  seen = Buffer(
+    (1, 1, length, length),
+    lambda: np.tri(length, dtype=bool)[None, None],
+    'causal attention',
+  )
+  unseen = Buffer((), lambda: np.array(-1e4, np.float32), 'causal attention')
+  both = {'bias': seen, 'masked_bias': unseen}
+  return {
+    f'h.{i}.attn.{name}': buffer
+    for i in range(sizes.num_blocks)
+    for name, buffer in both.items()
+  }
 
 
 FAMILY = Family(
@@ -214,5 +225,5 @@ FAMILY = Family(
   transposed=False,  # Conv1D.
   prefix='transformer.',  # Of files that hold more than the bare model.
   plain=_plain,
-  ignored=_ignored,
+  buffers=_buffers,
 )

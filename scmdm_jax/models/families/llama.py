@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from scmdm_jax.models.attention import attend
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
+  Buffer,
   Family,
   Field,
   ModelType,
@@ -24,7 +25,7 @@ from scmdm_jax.models.family import (
   check_heads,
   check_sizes,
 )
-from scmdm_jax.models.rotary import rotate
+from scmdm_jax.models.rotary import rotary_buffer, rotate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,13 +218,12 @@ def _hugging_face(ours: str) -> str:
   return name if ours == 'lm_head' else f'model.{name}'
 
 
-def _ignored(sizes: DecoderConfig) -> dict[str, tuple[int, ...]]:
-  """Buffers of old files."""
-  half = (sizes.hidden_dim // sizes.num_heads // 2,)
-  ignored: dict[str, tuple[int, ...]] = {'model.rotary_emb.inv_freq': half}
-  for i in range(sizes.num_blocks):
-    ignored[f'model.layers.{i}.self_attn.rotary_emb.inv_freq'] = half
-  return ignored
+def _buffers(sizes: DecoderConfig) -> dict[str, Buffer]:
+  """Those of old files."""
+  size = sizes.hidden_dim // sizes.num_heads
+  inv_freq = rotary_buffer(size, sizes.rope_theta)
+  layers = [f'layers.{i}.self_attn.' for i in range(sizes.num_blocks)]
+  return {f'model.{layer}rotary_emb.inv_freq': inv_freq for layer in ['', *layers]}
 
 
 def _plain_llada(config: dict, model_type: str) -> dict:
@@ -267,7 +267,7 @@ LLAMA = Family(
     'mlp_dim': offered['mlp_ratio'] * offered['hidden_dim'],
   },
   head_copy='lm_head.weight',
-  ignored=_ignored,
+  buffers=_buffers,
 )
 QWEN2 = dataclasses.replace(
   LLAMA,
