@@ -37,14 +37,14 @@ _CHANGED = ('dtype', 'torch_dtype', 'transformers_version')
 
 def collect(
   config: Mapping[str, Any],
-  directory: pathlib.Path | None = None,
+  beside: pathlib.Path | Mapping[str, str],
   known: tuple[str, ...] = (),
 ) -> dict[str, Any]:
   """Returns fields and files of a source as plain JSON data; logs what it leaves out.
 
   Args:
     config: its `config.json`.
-    directory: where it lies; None: it has nothing beside it.
+    beside: the directory where it lies, or the texts that it has instead, by name.
     known: names of files that are kept elsewhere, those of its tokenizer.
   """
   kept: dict[str, Any] = {'config': {}, 'files': {}}
@@ -54,7 +54,8 @@ def collect(
     size = _json_size(name, value)
     if size is not None and size <= room:
       kept['config'][name], room = value, room - size
-  for name, text in _texts(directory) if directory else ():
+  found = beside.items() if isinstance(beside, Mapping) else _texts(beside)
+  for name, text in found:
     if name in known:
       continue
     size = _json_size(name, text)
@@ -65,8 +66,7 @@ def collect(
   if left:
     more = f' and {len(left) - 8} more' if len(left) > 8 else ''
     logging.warning(
-      '%s: not carried along: %s%s; only text of up to %d bytes is, and no code',
-      directory,
+      'not carried along: %s%s; only text of up to %d bytes is, and no code',
       ', '.join(left[:8]),
       more,
       _MOST_BYTES,

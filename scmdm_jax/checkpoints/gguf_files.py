@@ -103,6 +103,12 @@ class GGUFSource:
   names: dict[str, str]  # Of the tensors in the file, by Hugging Face's names.
 
   @property
+  def beside(self) -> dict[str, str]:
+    """Texts that a Hugging Face model has in files beside its weights, by name."""
+    template = self.header.fields.get('tokenizer.chat_template')
+    return {'chat_template.jinja': template} if isinstance(template, str) else {}
+
+  @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by name."""
     return {name: tensor.shape for name, tensor in self.tensors.items()}

@@ -60,6 +60,11 @@ class Source:
   tensors: dict[str, Tensor]
 
   @property
+  def beside(self) -> pathlib.Path:
+    """Where the files are that come with the weights."""
+    return self.where
+
+  @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by name."""
     return {name: tensor.shape for name, tensor in self.tensors.items()}
@@ -217,7 +222,7 @@ def _weight_files(
     files = sorted({inside(directory, name) for name in weight_map.values()})
     if WEIGHTS in names and directory / WEIGHTS not in files:
       raise BadInput(
-        f'{directory}: holds {WEIGHTS} and an {INDEX} of other files, '
+        f'{directory}: holds {WEIGHTS} and, of other files, {INDEX}: '
         f'{_some([file.name for file in files])}; remove what is outdated, or give '
         f'--source={directory / WEIGHTS}'
       )

@@ -48,8 +48,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   disk.refuse_occupied(path)
   opened, description, files, entries = _checked(source)
   origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
-  beside = opened.where if opened.where.is_dir() else None  # A GGUF file is all.
-  origin['carried'] = carried.collect(opened.config, beside, tuple(files))
+  origin['carried'] = carried.collect(opened.config, opened.beside, tuple(files))
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
     writer.add_tokenizer(files)

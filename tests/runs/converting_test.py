@@ -5,6 +5,7 @@ import jax
 import ml_dtypes  # noqa: F401 (names bfloat16 for NumPy)
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from scmdm_jax.checkpoints import (
   carried,
@@ -216,7 +217,8 @@ def test_restoring_compiles_nothing(tmp_path, caplog):
 
 def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
   source = tmp_path / 'tiny.gguf'
-  source.write_bytes(tiny_gguf.llama())
+  template = {'tokenizer.chat_template': (tiny_gguf.STRING, '{{ bos_token }}\n')}
+  source.write_bytes(tiny_gguf.llama(**template))
   figures = converting.import_model(str(source), str(tmp_path / 'model'))
   assert (figures['layout'], figures['tokenizer']) == ('llama', 'tokenizer.json')
   export.export_model(str(tmp_path / 'model'), str(tmp_path / 'out'))
@@ -229,6 +231,7 @@ def test_a_gguf_file_becomes_hugging_face_s_tensors_and_tokenizer(tmp_path):
   # Transformers takes 1 and 2 for those of a Llama that names none.
   ids = [opened.config[f'{name}_token_id'] for name in ('bos', 'eos')]
   assert ids == [0, 0]
+  assert (tmp_path / 'out' / 'chat_template.jinja').read_text() == '{{ bos_token }}\n'
   tokenizer = from_files(
     opened.tokenizer_files(), mask_id=None, vocab_size=tiny_gguf.VOCAB, where='out'
   )
@@ -425,6 +428,39 @@ def test_weights_that_are_not_finite_are_told_at_import(tmp_path, value):
   ):
     converting.import_model(str(source), str(tmp_path / 'model'))
   assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+@pytest.mark.parametrize('dtype', ['float16', 'bfloat16'])
+def test_weights_of_half_precision_are_looked_at(tmp_path, dtype):
+  tensors = manifests.random_tensors(CASES['mdlm+sc'][1])
+  name = 'self_conditioning.projection.kernel'
+  tensors[name] = tensors[name].astype(np.dtype(dtype))
+  tensors[name][7, 7] = np.inf
+  source = manifests.write_directory(tmp_path / 'source', CASES['mdlm+sc'][0], tensors)
+  with pytest.raises(DamagedData, match=f'tensor {name!r} has NaN or infinity'):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert sorted(os.listdir(tmp_path)) == ['source']
+
+
+def test_a_table_with_nan_is_told_though_its_copy_has_it_too(tmp_path):
+  change = np.zeros((11, 16), np.float32)
+  source, tensors = tied_source(tmp_path / 'source', 'llama', change)
+  for name in ('model.embed_tokens.weight', 'lm_head.weight'):
+    tensors[name][2, 3] = np.nan
+  safetensors.numpy.save_file(tensors, source / 'model.safetensors')
+  with pytest.raises(
+    DamagedData, match=r"tensor 'model\.embed_tokens\.weight' has NaN"
+  ):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+
+
+def test_a_gguf_file_with_nan_is_told(tmp_path):
+  source = tmp_path / 'tiny.gguf'
+  whole = tiny_gguf.llama()
+  source.write_bytes(whole[:-4] + np.float32(np.nan).tobytes())
+  with pytest.raises(DamagedData, match=r"tensor '[\w.]+' has NaN or infinity"):
+    converting.import_model(str(source), str(tmp_path / 'model'))
+  assert os.listdir(tmp_path) == ['tiny.gguf']
 
 
 def test_framing_travels_with_the_weights(tmp_path):
