@@ -180,8 +180,8 @@ class SampleSettings:
   block_length: int = plain(
     0,
     (
-      'Above 0: blocks of so many positions, finished from left to right in '
-      'equal steps.'
+      'Above 0: blocks of so many positions, finished from left to right; '
+      'steps are dealt by what the prompt leaves to write in each.'
     ),
   )
   guidance: float = within(
