@@ -7,9 +7,9 @@
     tokens = sc.sample(jax.random.key(0), model, num_samples=16)  # int32 [16, 32]
     texts = [model.tokenizer.decode(row) for row in tokens]
 
-`load` opens any checkpoint that the command line takes, `sample` draws from it, `adapt`
-teaches it to read its own previous prediction, `nelbo` and `carried_nelbo` measure it,
-`save` writes it.
+`load` opens any checkpoint that the command line takes, `sample` draws from it,
+`beliefs` shows how, `adapt` teaches it to read its own previous prediction, `nelbo` and
+`carried_nelbo` measure it, `save` writes it.
 """
 
 import importlib
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
   from scmdm_jax.door import (
     ASSETS,
     adapt,
+    beliefs,
     carried_nelbo,
     load,
     make_mesh,
@@ -51,6 +52,7 @@ __all__ = [
   'Sampler',
   'TrainSettings',
   'adapt',
+  'beliefs',
   'carried_nelbo',
   'diffusion_loss',
   'load',

@@ -4,9 +4,11 @@ The functions are those behind the command line, on one device unless a mesh is 
 `import scmdm_jax as sc` has them.
 """
 
+import dataclasses
 import os
 import pathlib
 import tempfile
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,9 +17,11 @@ from jax.sharding import Mesh
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
+from scmdm_jax.diffusion.beliefs import replay
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.errors import BadInput
+from scmdm_jax.models import denoiser
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.runs import adapting, drawing, opening, scoring
 from scmdm_jax.runs.opening import Model
@@ -118,21 +122,82 @@ def sample(
     BadInput: no masked diffusion model, or a prompt that leaves nothing to write.
   """
   _check_masked(model)
-  options = options or SampleSettings()
+  return drawing.draw_rows(
+    model,
+    sampler or Sampler(num_steps=32),
+    options or SampleSettings(),
+    key,
+    _starting_rows(model, num_samples, prompt, length),
+    mesh or meshes.one_device(),
+  ).tokens
+
+
+def _starting_rows(
+  model: Model, num_samples: int, prompt: str, length: int
+) -> np.ndarray:
+  """What samples start from, int32 [N, L]; see `sample`."""
   length = length or model.description.architecture.length
   wanted = Settings(
     data=DataSettings(length=length),
     sample=SampleSettings(prompt=prompt, num_samples=num_samples),
   )
-  x_init = drawing.starting_rows(wanted, model.tokenizer)
-  return drawing.draw_rows(
-    model,
-    sampler or Sampler(num_steps=32),
-    options,
-    key,
-    x_init,
-    mesh or meshes.one_device(),
-  ).tokens
+  return drawing.starting_rows(wanted, model.tokenizer)
+
+
+class Beliefs(NamedTuple):
+  """How N samples were written in T steps.
+
+  Attributes:
+    states: int32 [T + 1, N, L], the tokens at the start and after every step.
+    log_probs: float32 [T, N, L, V], what the model predicted in every step of the
+      positions that were masked before it.
+  """
+
+  states: np.ndarray
+  log_probs: np.ndarray
+
+
+def beliefs(
+  key: jax.Array,
+  model: Model,
+  *,
+  num_samples: int = 1,
+  sampler: Sampler | None = None,
+  prompt: str = '',
+) -> Beliefs:
+  """Draws what `sample` draws, and returns every step with what the model believed.
+
+  Args:
+    key: consumed; equal keys give the tokens of `sample`.
+    model: a masked diffusion model.
+    num_samples: N, a few.
+    sampler: without guidance and blocks; None: 32 ancestral steps.
+    prompt: see `sample`.
+
+  Raises:
+    BadInput: see `sample`.
+    ValueError: a sampler that cannot be replayed; see `diffusion.beliefs`.
+  """
+  _check_masked(model)
+  mask_id = model.tokenizer.mask_id
+  assert mask_id is not None
+  sampler = sampler or Sampler(num_steps=32)
+  if model.description.injection == 'none':
+    sampler = dataclasses.replace(sampler, self_conditioning=False)
+  start = _starting_rows(model, num_samples, prompt, 0)
+  drawn = drawing.draw_rows(
+    model, sampler, SampleSettings(trajectory=True), key, start, meshes.one_device()
+  )
+  assert drawn.trajectory is not None
+  states = np.concatenate([start[None], drawn.trajectory])
+
+  @jax.jit
+  def replayed(params, states):
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(num_samples))
+    network = denoiser.bind(params, model.description)
+    return replay(keys, network, states, sampler, mask_id=mask_id)
+
+  return Beliefs(states, np.asarray(replayed(model.params, states)))
 
 
 def adapt(

@@ -34,6 +34,7 @@ TOKENIZER = get_tokenizer('smiles_qm9')
 NAMES = (
   'qm9_base',
   'qm9_judge',
+  'letters_base',
   'text_base',
   'text_judge',
   'fashion_base',

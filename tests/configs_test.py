@@ -21,6 +21,8 @@ MODES = {
   'genomes_small.py': 'compare',
   'genomes_small.py:base': 'train',
   'genomes_small.py:classifier': 'train',
+  'letters_small.py': 'compare',
+  'letters_small.py:base': 'train',
   'llada_8b.py': 'plan',
   'llada_8b.py:sample': 'plan',
   'mdlm_owt.py': 'plan',

@@ -8,11 +8,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 
 import scmdm_jax as sc
 from scmdm_jax.diffusion.likelihood import nelbo
+from scmdm_jax.diffusion.network import null_signal
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from tests import tiny_run
@@ -55,7 +58,6 @@ def test_the_readme_prints_molecules(model):
 
 @pytest.mark.slow
 def test_the_readme_runs_in_a_notebook():
-  nbclient, nbformat = pytest.importorskip('nbclient'), pytest.importorskip('nbformat')
   notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(readme_lines())])
   nbclient.NotebookClient(
     notebook, timeout=300, resources={'metadata': {'path': str(ROOT)}}
@@ -97,6 +99,22 @@ def test_samples_are_those_of_the_command_line(model, tmp_path, capsys):
   sampler = sc.Sampler(num_steps=4)
   found = sc.sample(KEY, model, num_samples=5, sampler=sampler, length=32)
   assert [json.loads(line)['tokens'] for line in lines] == found.tolist()
+
+
+def test_beliefs_are_those_of_the_samples(model):
+  sampler = sc.Sampler(num_steps=4)
+  found = sc.beliefs(KEY, model, num_samples=2, sampler=sampler, prompt='C_C(=O)N$')
+  tokens = sc.sample(KEY, model, num_samples=2, sampler=sampler, prompt='C_C(=O)N$')
+  np.testing.assert_array_equal(found.states[-1], tokens)
+  # The first prediction, once more: the base has no signal and no clock.
+  network = denoiser.bind(model.params, model.description)
+  start = jnp.asarray(found.states[0])
+  logits = np.array(
+    network.logits(network.encode(start, null_signal(network, start), jnp.ones(2)))
+  )
+  logits[..., model.tokenizer.mask_id] = -np.inf
+  wanted = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  np.testing.assert_allclose(np.exp(found.log_probs[0]), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_a_prompt_stays_what_it_is(model):

@@ -57,7 +57,7 @@ def test_the_recipes_name_files_that_exist():
   text = (ROOT / 'CONTRIBUTING.md').read_text()
   table = text[text.index('| to add') : text.index('A sampler gets')]
   examples = re.findall(r'`(tests/[\w/]+\.py)`', table)
-  assert len(examples) == 7
+  assert len(examples) == 9
   named = re.findall(r'`((?:[a-z]+/)+\w+\.py)`', table)
   for path in {*examples, *named}:
     assert (ROOT / path).is_file() or (PACKAGE / path).is_file(), path

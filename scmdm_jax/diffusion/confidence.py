@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion.checks import check
-from scmdm_jax.diffusion.planning import Choice, Strategy, View, best
+from scmdm_jax.diffusion.planning import Choice, Strategy, View, best, column
 from scmdm_jax.diffusion.readout import MEASURES
 
 _MEASURES = MEASURES[1:]
@@ -49,7 +49,7 @@ class MaskGIT(Strategy):
     ratio = (view.step + 1) / view.num_steps
     stay = jnp.floor(view.plan.to_write * jnp.cos(jnp.pi / 2 * ratio)).astype(jnp.int32)
     count = jnp.maximum(left - stay, 1)
-    scores = view.measure + self.tau * (1 - ratio) * _gumbel(view)
+    scores = view.measure + column(self.tau * (1 - ratio)) * _gumbel(view)
     return Choice(best(scores, view.masked, count))
 
 

@@ -180,7 +180,7 @@ def draw_jointly(
     keys: [N] typed keys; consumed.
     logits: float32 [N, V] clean scores.
     temperature: scalar > 0.
-    reveal: scalar, the probability that a masked position is revealed now.
+    reveal: scalar or [N, 1], the probability that a masked position is revealed now.
     mask_id: its column stands for the mask.
   """
   log_probs = jax.nn.log_softmax(logits / temperature, axis=-1) + jnp.log(reveal)

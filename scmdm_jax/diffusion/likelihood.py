@@ -10,9 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.estimates import predict_signal
 from scmdm_jax.diffusion.masking import mask_tokens, reveal_probability
 from scmdm_jax.diffusion.network import Network, null_signal
-from scmdm_jax.diffusion.objectives import T_MIN, masked_nll, predict_signal
+from scmdm_jax.diffusion.objectives import T_MIN, masked_nll
 from scmdm_jax.diffusion.schedules import (
   Schedule,
   antithetic_times,

@@ -66,7 +66,8 @@ class Decoding(NamedTuple):
   top_p: in (0, 1]; shapes the draw, never the signal.
   noise: 'high', 'float64', or 'low' for the joint draw over tokens and mask, which may
     return `mask_id`; see `draws`.
-  reveal: with 'low', the probability that a masked position is revealed now.
+  reveal: with 'low', the probability that a masked position is revealed now; a scalar,
+    or [B, 1] where examples differ.
   """
 
   mask_id: int
@@ -182,8 +183,9 @@ def read(
   networks, mask_id = predictor.networks, decoding.mask_id
   shards = networks[0].placement.vocabulary_shards
 
-  def decide(keys, x, logits) -> tuple[jax.Array, jax.Array]:
-    return _decide(decoding, shards, keys, x, logits)
+  def decide(keys, x, logits, reveal) -> tuple[jax.Array, jax.Array]:
+    own = decoding if reveal is None else decoding._replace(reveal=reveal[:, None])
+    return _decide(own, shards, keys, x, logits)
 
   def signals(scores: list[jax.Array], logits: jax.Array) -> jax.Array:
     shown = predictor.predictions(scores, logits)
@@ -191,17 +193,21 @@ def read(
     return jnp.concatenate(each, axis=-1)
 
   def rows(inputs) -> Reading:
-    keys, hidden, x, decided, signalled = inputs
+    keys, hidden, x, decided, signalled, reveal = inputs
     states = jnp.split(hidden, len(networks), axis=-1)
     scores = [read_logits(n, h, mask_id) for n, h in zip(networks, states, strict=True)]
     logits = predictor.guided(scores)
     if carried is None:
-      return Reading(*decide(keys, x, logits), jnp.zeros((len(x), 0), jnp.float32))
-    tokens, measure = where_any(decided, decide, keys, x, logits)
+      nothing = jnp.zeros((len(x), 0), jnp.float32)
+      return Reading(*decide(keys, x, logits, reveal), nothing)
+    tokens, measure = where_any(decided, decide, keys, x, logits, reveal)
     return Reading(tokens, measure, where_any(signalled, signals, scores, logits))
 
   signalled = jnp.zeros_like(wanted) if carried is None else carried
-  inputs = (keys, hidden, x_t, wanted, signalled)
+  reveal = None
+  if decoding.noise == 'low' and jnp.ndim(decoding.reveal):
+    reveal = jnp.broadcast_to(decoding.reveal, wanted.shape)
+  inputs = (keys, hidden, x_t, wanted, signalled, reveal)
   either = wanted | signalled
   reading = _over_network(networks[0], rows, either, inputs, chunk, first=wanted)
   return Reading(

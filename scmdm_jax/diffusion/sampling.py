@@ -12,6 +12,9 @@ null signal, with `keep_signal=False`), not the one-hot of the token it had. Wit
 blocks, positions right of the active block have the null signal, since nothing has been
 read there. With guidance each of the two evaluations has its own; see
 `guidance.Guidance`.
+
+With blocks every example goes its own way: how many steps it spends on a block depends
+on what its prompt left to write there, see `blocks.deal_steps`.
 """
 
 import dataclasses
@@ -22,12 +25,13 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.blocks import Blocks, deal_steps
 from scmdm_jax.diffusion.checks import check
 from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.diffusion.guidance import Guidance, Predictor
 from scmdm_jax.diffusion.masking import reveal_probability
 from scmdm_jax.diffusion.network import Network
-from scmdm_jax.diffusion.planning import Plan, Strategy, View
+from scmdm_jax.diffusion.planning import Plan, Strategy, View, column
 from scmdm_jax.diffusion.readout import Decoding, Reading
 from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.diffusion.strategies import Ancestral, Joint
@@ -46,8 +50,9 @@ class Sampler:
   top_p: in (0, 1]; shapes drawn tokens, not the signal.
   noise: 'high', 'low' or 'float64'; see `draws`. 'low' goes with the `Joint` strategy.
   guidance: see `guidance.Guidance`.
-  block_length: 0, or the length of blocks that are finished from left to right, each
-    in num_steps / (number of blocks) steps (LLaDA's semi-autoregressive sampling).
+  block_length: 0, or the length of blocks that are finished from left to right (LLaDA's
+    semi-autoregressive sampling). Without a prompt each has num_steps / (number of
+    blocks) steps; with one, steps go to what is left to write.
   keep_signal: whether a position that is masked again keeps its last prediction.
   chunk: positions read at a time; None chooses. Does not change the result.
   """
@@ -89,6 +94,9 @@ class Sampler:
       f'a divisor of the length, {length}, whose number of blocks divides num_steps = '
       f'{self.num_steps}',
     )
+    most = (2**31 - 1) // length
+    found = self.num_steps
+    check(blocks == 1 or found <= most, 'num_steps', found, f'at most {most} in blocks')
     return blocks
 
 
@@ -125,8 +133,8 @@ def initial_state(predictor: Predictor, x_init: jax.Array) -> SamplerState:
 
 
 def _fold(keys: jax.Array, data: jax.Array | int) -> jax.Array:
-  """Folds `data` into every one of `keys` [B]."""
-  return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+  """Folds `data`, a number or [B], into `keys` [B]."""
+  return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
 
 
 def _position_keys(keys: jax.Array, length: int) -> jax.Array:
@@ -157,9 +165,9 @@ def reverse_step(
     state: see `SamplerState`.
     chain: see `Chain`.
     plan: of the strategy; see `planning`.
-    step: int32 [], from 0, within the plan.
+    step: int32 [], from 0, within the plan; [B] where examples have steps of their own.
     active: bool [B, L]: what may be written at all; the prompt is not.
-    last: whether to reveal everything that is left.
+    last: whether to reveal everything that is left, bool [] or [B].
   """
   sampler, strategy = chain.sampler, chain.sampler.strategy
   split = jax.vmap(jax.random.split)(keys)
@@ -167,7 +175,7 @@ def reverse_step(
   view = View(
     keys=split[:, 0],
     step=step,
-    num_steps=len(plan.alphas) - 1,
+    num_steps=len(plan.alphas) - 1 if plan.steps is None else plan.steps,
     plan=plan,
     masked=masked,
     revealed=(state.x_t != chain.mask_id) & active,
@@ -175,7 +183,7 @@ def reverse_step(
     certainty=state.certainty,
   )
   ahead = None if strategy.measure else _choose(strategy, view, last)
-  hidden = chain.predictor.encode(state.x_t, state.signal, plan.sigmas[step])
+  hidden = chain.predictor.encode(state.x_t, state.signal, plan.at('sigmas', step))
   wanted, carried = _asked(strategy, view, None if ahead is None else ahead[0])
   reading = readout.read(
     _position_keys(split[:, 1], masked.shape[1]),
@@ -200,7 +208,8 @@ def _choose(
   remask = choice.remask
   if remask is None:
     remask = jnp.zeros_like(view.masked)
-  return choice.reveal | (view.masked & last), remask & ~jnp.asarray(last)
+  last = column(jnp.asarray(last))
+  return choice.reveal | (view.masked & last), remask & ~last
 
 
 def _asked(
@@ -218,6 +227,7 @@ def _asked(
 def _decoding(chain: Chain, view: View, last: jax.Array | bool) -> Decoding:
   """Returns how this step turns scores into tokens and measures."""
   strategy = chain.sampler.strategy
+  reveal = jnp.where(last, 1.0, reveal_probability(view.alpha_t, view.alpha_s))
   return Decoding(
     mask_id=chain.mask_id,
     measure='log_prob' if strategy.remembers else strategy.measure,
@@ -225,7 +235,7 @@ def _decoding(chain: Chain, view: View, last: jax.Array | bool) -> Decoding:
     temperature=chain.temperature,
     top_p=chain.sampler.top_p,
     noise=chain.sampler.noise,
-    reveal=jnp.where(last, 1.0, reveal_probability(view.alpha_t, view.alpha_s)),
+    reveal=column(reveal),
   )
 
 
@@ -285,24 +295,13 @@ def sample(
     raise ValueError('guidance and an unconditional network go together')
   networks = (network,) if unconditional is None else (network, unconditional)
   chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
-  length = x_init.shape[1]
-  blocks = sampler.blocks(length)
-  block, steps = length // blocks, sampler.num_steps // blocks
+  blocks = sampler.blocks(x_init.shape[1])
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
-
-  def write_block(state: SamplerState, b: jax.Array):
-    position = jnp.arange(length)
-    inside = (position >= b * block) & (position < (b + 1) * block)
-    active = writable & inside[None]
-    return _write(_fold(keys, b), state, chain, active, steps, keep_trajectory)
-
   if blocks == 1:
-    state, states = _write(keys, state, chain, writable, steps, keep_trajectory)
+    state, states = _write(keys, state, chain, writable, keep_trajectory)
   else:
-    state, states = jax.lax.scan(write_block, state, jnp.arange(blocks))
-  if states is not None:
-    states = states.reshape(sampler.num_steps, *x_init.shape)
+    state, states = _write_blocks(keys, state, chain, writable, blocks, keep_trajectory)
   return Samples(state.x_t, state.evaluations, states)
 
 
@@ -311,15 +310,14 @@ def _write(
   state: SamplerState,
   chain: Chain,
   active: jax.Array,
-  steps: int,
   keep_trajectory: bool,
 ) -> tuple[SamplerState, jax.Array | None]:
   """Runs a strategy from its start until all `active` positions are written.
 
   Returns the state and, if they are to be kept, the tokens after every step.
   """
-  strategy, schedule = chain.sampler.strategy, chain.sampler.schedule
-  plan = strategy.start(_fold(keys, steps), active, schedule, steps)
+  strategy, steps = chain.sampler.strategy, chain.sampler.num_steps
+  plan = strategy.start(_fold(keys, steps), active, chain.sampler.schedule, steps)
 
   def step(state: SamplerState, i: jax.Array) -> SamplerState:
     return reverse_step(_fold(keys, i), state, chain, plan, i, active, i == steps - 1)
@@ -338,4 +336,48 @@ def _write(
   state, _ = jax.lax.while_loop(
     unfinished, lambda carry: (step(*carry), carry[1] + 1), (state, jnp.int32(0))
   )
+  return state, None
+
+
+def _write_blocks(
+  keys: jax.Array,
+  state: SamplerState,
+  chain: Chain,
+  writable: jax.Array,
+  number: int,
+  keep_trajectory: bool,
+) -> tuple[SamplerState, jax.Array | None]:
+  """Runs a strategy in each of `number` blocks in turn, every example at its own pace.
+
+  What a strategy draws before a block follows from the block's key: it is drawn anew in
+  every step, so nothing of it is carried. Returns what `_write` does.
+  """
+  strategy, total = chain.sampler.strategy, chain.sampler.num_steps
+  to_write = writable.reshape(len(writable), number, -1).sum(-1, dtype=jnp.int32)
+  blocks = Blocks(writable, deal_steps(to_write, total), total)
+
+  def step(state: SamplerState, i: jax.Array) -> tuple[SamplerState, jax.Array]:
+    """Takes step `i` [B]; returns the state and the next step with work to do."""
+    b, steps, local, active = blocks.at(i)
+    keys_b = _fold(keys, b)
+    begun = _fold(keys_b, steps.own)
+    plan = strategy.start(begun, active, chain.sampler.schedule, steps)
+    last = local == steps.own - 1
+    state = reverse_step(_fold(keys_b, local), state, chain, plan, local, active, last)
+    # A block that is written leaves its other steps unused.
+    written = ~((state.x_t == chain.mask_id) & active).any(-1)
+    return state, jnp.where(written, i - local + steps.own, i + 1)
+
+  def scanned(state: SamplerState, i: jax.Array):
+    state, _ = step(state, jnp.broadcast_to(i, len(writable)))
+    return state, state.x_t if keep_trajectory else None
+
+  if keep_trajectory or not strategy.early_exit:
+    return jax.lax.scan(scanned, state, jnp.arange(total, dtype=jnp.int32))
+
+  def unfinished(carry: tuple[SamplerState, jax.Array]) -> jax.Array:
+    return ((carry[0].x_t == chain.mask_id) & writable).any()
+
+  first = jnp.zeros(len(writable), jnp.int32)
+  state, _ = jax.lax.while_loop(unfinished, lambda c: step(*c), (state, first))
   return state, None

@@ -76,15 +76,22 @@ def nelbo_weight(schedule: Schedule, t: jax.Array) -> jax.Array:
   return jnp.minimum(weight, jnp.finfo(jnp.float32).max)
 
 
+def chain_alpha(schedule: Schedule, t: jax.Array) -> jax.Array:
+  """Returns alpha(t) [...] of a reverse chain: 0 at t = 1, 1 at t = 0.
+
+  The chain starts with every position masked, so its first alpha is 0 whatever the
+  schedule's own value at t = 1: the masked fraction at every later time is then exactly
+  the forward process's.
+  """
+  return jnp.where(t >= 1, 0.0, jnp.where(t <= 0, 1.0, schedule(t)))
+
+
 def reverse_alphas(schedule: Schedule, num_steps: int) -> jax.Array:
   """Returns alpha at the T + 1 times of a reverse chain, float32, rising from 0 to 1.
 
-  Times are evenly spaced from 1 to 0. The chain starts with every position masked, so
-  its first alpha is 0 whatever the schedule's own value at t = 1: the masked fraction
-  at every later time is then exactly the forward process's.
+  Times are evenly spaced from 1 to 0; see `chain_alpha`.
   """
-  t = jnp.linspace(1.0, 0.0, num_steps + 1)
-  return schedule(t).at[0].set(0.0).at[-1].set(1.0)
+  return chain_alpha(schedule, jnp.linspace(1.0, 0.0, num_steps + 1))
 
 
 def reverse_noise_levels(schedule: Schedule, num_steps: int) -> jax.Array:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import functools
 from typing import Any
 
 import jax
@@ -21,11 +22,16 @@ from scmdm_jax.diffusion.planning import (
   Choice,
   Strategy,
   View,
+  at_times,
   best,
+  column,
   make_plan,
+  most_steps,
+  per_example,
   ranks_of,
   uniform,
 )
+from scmdm_jax.diffusion.schedules import Schedule, chain_alpha
 
 RULES = ('cap', 'rescale', 'conf', 'loop')
 
@@ -45,13 +51,14 @@ class Ancestral(Strategy):
     """Draws the step of every revealing; see `Strategy.start`."""
     plan = make_plan(masked, schedule, num_steps)
     u = uniform(keys, masked.shape[-1])
-    step = jnp.searchsorted(plan.alphas[1:], u, side='right').astype(jnp.int32)
-    return plan._replace(reveal_step=step)
+    after = per_example(plan.alphas[1:], len(masked))
+    step = jax.vmap(functools.partial(jnp.searchsorted, side='right'))(after.T, u)
+    return plan._replace(reveal_step=step.astype(jnp.int32))
 
   def choose(self, view: View) -> Choice:
     """Reveals what was drawn for this step."""
     assert view.plan.reveal_step is not None
-    return Choice(view.masked & (view.plan.reveal_step <= view.step))
+    return Choice(view.masked & (view.plan.reveal_step <= column(view.step)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,17 +78,17 @@ class FirstHitting(Strategy):
     both = jax.vmap(jax.random.split)(keys)
     order = ranks_of(jnp.where(masked, uniform(both[:, 0], masked.shape[-1]), -1.0))
     plan = make_plan(masked, schedule, num_steps)
-    left = jnp.maximum(plan.to_write[:, None] - jnp.arange(num_steps)[None], 1)
-    log_masked = jnp.log(uniform(both[:, 1], num_steps)) / left
+    most = most_steps(num_steps)
+    left = jnp.maximum(plan.to_write[:, None] - jnp.arange(most)[None], 1)
+    log_masked = jnp.log(uniform(both[:, 1], most)) / left
     masked_fraction = jnp.exp(jnp.cumsum(log_masked, axis=-1))
     # Noise levels end where those of the schedule begin, at t = 1.
-    most = plan.sigmas[0, 0]
-    sigmas = jnp.minimum(-jnp.log1p(-masked_fraction), most)
+    sigmas = jnp.minimum(-jnp.log1p(-masked_fraction), plan.sigmas[0, 0])
     return plan._replace(reveal_step=order.astype(jnp.int32), sigmas=sigmas.T)
 
   def choose(self, view: View) -> Choice:
     """Reveals the position whose turn it is."""
-    return Choice(view.masked & (view.plan.reveal_step == view.step))
+    return Choice(view.masked & (view.plan.reveal_step == column(view.step)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,22 +146,25 @@ class ReMDM(Strategy):
     plan = make_plan(masked, schedule, num_steps)
     if self.rule != 'loop':
       return plan
-    t = jnp.linspace(1.0, 0.0, num_steps + 1, dtype=jnp.float32)
-    early = schedule(jnp.clip((t - self.t_on) / (1 - self.t_on), 0, 1)) * self.alpha_on
-    late = schedule(jnp.clip(t / self.t_off, 0, 1)) * (1 - self.alpha_on)
-    late = late + self.alpha_on
-    alphas = jnp.where(
-      t > self.t_on, early, jnp.where(t > self.t_off, self.alpha_on, late)
-    )
-    alphas = alphas.at[0].set(0.0).at[-1].set(1.0)
-    most = plan.sigmas[0, 0]
-    sigmas = jnp.minimum(-jnp.log(jnp.maximum(alphas[:-1], 1e-30)), most)
-    sigmas = jnp.broadcast_to(sigmas[:, None], plan.sigmas.shape)
+    alphas = at_times(num_steps, lambda t: chain_alpha(self._looped(schedule), t))
+    levels = -jnp.log(jnp.maximum(alphas[:-1], 1e-30))
+    sigmas = jnp.minimum(per_example(levels, len(masked)), plan.sigmas[0, 0])
     return plan._replace(alphas=alphas, sigmas=sigmas)
+
+  def _looped(self, schedule: Schedule) -> Schedule:
+    """Returns `schedule` as 'loop' walks it."""
+
+    def alpha(t: jax.Array) -> jax.Array:
+      early = schedule(jnp.clip((t - self.t_on) / (1 - self.t_on), 0, 1))
+      late = schedule(jnp.clip(t / self.t_off, 0, 1)) * (1 - self.alpha_on)
+      constant = jnp.where(t > self.t_off, self.alpha_on, late + self.alpha_on)
+      return jnp.where(t > self.t_on, early * self.alpha_on, constant)
+
+    return alpha
 
   def choose(self, view: View) -> Choice:
     """Draws twice: masked to revealed, revealed to masked."""
-    alpha_t, alpha_s = view.alpha_t, view.alpha_s
+    alpha_t, alpha_s = column(view.alpha_t), column(view.alpha_s)
     # At alpha_t = 0 nothing is revealed, and any sigma will do.
     sigma_max = jnp.minimum(1.0, (1 - alpha_s) / jnp.maximum(alpha_t, 1e-30))
     shape = view.masked.shape
@@ -171,13 +181,13 @@ class ReMDM(Strategy):
     return Choice(view.masked & (u < reveal), view.revealed & (u < sigma))
 
   def _sigma(self, view: View, sigma_max: jax.Array) -> jax.Array:
-    """Returns the probability of masking again that all positions share, []."""
+    """Returns the probability of masking again, which positions share, as its limit."""
     if self.rule == 'rescale':
       return self.eta * sigma_max
     if self.rule == 'cap':
       return jnp.minimum(self.eta, sigma_max)
     t, s = (1 - (view.step + i) / view.num_steps for i in (0, 1))
-    inside = (t <= self.t_on) & (s > self.t_off)
+    inside = column((t <= self.t_on) & (s > self.t_off))
     return jnp.where(inside, jnp.minimum(self.eta, sigma_max), 0.0)
 
 

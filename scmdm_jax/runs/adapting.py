@@ -15,6 +15,7 @@ from scmdm_jax.checkpoints import steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion import estimates
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
@@ -102,6 +103,7 @@ def _masked_loss(
     mask_id=description.mask_id,
     rate=method.rate,
     shown=method.class_shown,
+    estimate=estimates.parse(method.estimate),
   )
 
 
@@ -331,6 +333,7 @@ def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
     'objective': method.objective,
     'schedule': method.schedule,
     'rate': method.rate,
+    'estimate': method.estimate,
     'steps': options.num_steps,
     'batch_size': options.batch_size,
     'learning_rate': options.learning_rate,

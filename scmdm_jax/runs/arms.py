@@ -6,6 +6,7 @@ Every finished (arm, seed) leaves `result.json`, so the same command resumes.
 import dataclasses
 import json
 import pathlib
+import re
 import sys
 import time
 from typing import Any
@@ -23,6 +24,7 @@ from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, drawing, scoring, timing
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
+from scmdm_jax.settings import recipes
 from scmdm_jax.settings.building import optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.writer import read_metrics
@@ -41,65 +43,91 @@ class Arm:
   name: str
   rate: float
   train_steps: int
-  flops_ratio: float  # Training FLOPs relative to the most expensive arm.
+  flops_ratio: float  # Training FLOPs relative to the most expensive rate.
+  recipe: str = ''  # Of `recipes.parse`; '': the run's own method at that rate.
 
   @property
   def directory(self) -> str:
     """Its name as a directory."""
-    return self.name.replace(', ', '-').replace(' ', '_')
+    return re.sub('[:,=]', '-', self.name.replace(', ', '-').replace(' ', '_'))
+
+  def method(self, settings: Settings) -> MethodSettings:
+    """Returns the run's method as this arm has it."""
+    return _method(settings, self.rate, self.recipe)
 
 
-def _method(settings: Settings, rate: float) -> MethodSettings:
-  return dataclasses.replace(settings.method, rate=rate)
+def _method(settings: Settings, rate: float, recipe: str = '') -> MethodSettings:
+  method = dataclasses.replace(settings.method, rate=rate)
+  if not recipe:
+    return method
+  wanted = recipes.parse(recipe)
+  return dataclasses.replace(
+    method,
+    estimate=wanted.estimate,
+    injection=wanted.injection or method.injection,
+  )
 
 
-def _start(settings: Settings, model: Model, rate: float, seed: int) -> Model:
-  """The base with the injection an arm of this rate needs."""
+def _start(
+  settings: Settings, model: Model, method: MethodSettings, seed: int
+) -> Model:
+  """The base with the injection an arm of this method needs."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
   description = adapting.as_trained(model.description, settings.data)
   model = dataclasses.replace(model, description=description)
-  return adapting.add_injection(model, _method(settings, rate), key)
+  return adapting.add_injection(model, method, key)
 
 
-def _step_arguments(settings: Settings, model: Model, rate: float):
+def _step_arguments(settings: Settings, model: Model, method: MethodSettings):
   """A compiled step of an arm and what it is called with."""
-  start = _start(settings, model, rate, seed=0)
+  start = _start(settings, model, method, seed=0)
   optimizer = optimizer_of(settings.train)
   # Counted for one device, so that the mesh does not change the length of a run.
   mesh = one_device()
-  step = adapting.compiled_step(
-    start.description, _method(settings, rate), optimizer, mesh
-  )
+  step = adapting.compiled_step(start.description, method, optimizer, mesh)
   state = adapting.fresh_state(start.params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
   return step, (state, tokens, jax.random.key(0), np.float32(0))
 
 
-def step_flops(settings: Settings, model: Model, rate: float) -> float:
+def step_flops(settings: Settings, model: Model, method: MethodSettings) -> float:
   """FLOPs of one training step, as XLA counts them before optimization.
 
   Counted without accumulation: of a loop XLA counts the body once.
   """
   options = dataclasses.replace(settings.train, accumulate=1)
   settings = dataclasses.replace(settings, train=options)
-  step, arguments = _step_arguments(settings, model, rate)
+  step, arguments = _step_arguments(settings, model, method)
   counts: Any = step.lower(*arguments).cost_analysis()
   return float(counts['flops'])
 
 
 def plan_arms(settings: Settings, model: Model) -> list[Arm]:
-  """The arms, with steps and FLOPs; the control spends what the dearest arm does."""
-  steps = settings.train.num_steps
-  rates = sorted(settings.compare.rates)
-  flops = {rate: step_flops(settings, model, rate) for rate in (0.0, *rates)}
+  """The arms, with steps and FLOPs.
+
+  Every rate has the run's steps, the control and the recipes what the FLOPs of the
+  dearest rate buy.
+  """
+  steps, compare = settings.train.num_steps, settings.compare
+  rates = sorted(compare.rates)
+
+  def flops_of(rate: float, recipe: str = '') -> float:
+    return step_flops(settings, model, _method(settings, rate, recipe))
+
+  flops = {rate: flops_of(rate) for rate in (0.0, *rates)}
   budget = flops[rates[-1]] * steps
   equal = round(budget / flops[0.0])
-  arms = [
-    Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget),
-    Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget),
-  ]
-  return arms + [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+  arms = [Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget)]
+  if compare.equal_steps:
+    arms.append(Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget))
+  arms += [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+  for recipe in compare.recipes:
+    rate = recipes.parse(recipe).rate
+    cost = flops_of(rate, recipe)
+    own = round(budget / cost)
+    arms.append(Arm(recipe, rate, own, own * cost / budget, recipe))
+  return arms
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +143,12 @@ class Bench:
 
   def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> Model:
     """Trains an arm from the base, resuming in `directory`."""
-    method = _method(self.settings, arm.rate)
+    method = arm.method(self.settings)
     options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
     settings = dataclasses.replace(
       self.settings, seed=seed, method=method, train=options
     )
-    start = _start(self.settings, self.base, arm.rate, seed)
+    start = _start(self.settings, self.base, method, seed)
     name = f'{arm.name}, seed {seed}'
     state = adapting.fresh_state(start.params, optimizer_of(options), mesh_of(settings))
     trained = adapting.fit(
@@ -202,6 +230,8 @@ def run_arm(
   figures |= {
     'arm': arm.name,
     'seed': seed,
+    'train_steps': arm.train_steps,
+    'flops_ratio': arm.flops_ratio,
     'training_curve': [
       {'step': line['step'], 'loss': line['loss']}
       for line in read_metrics(directory / 'metrics.jsonl')
@@ -219,7 +249,8 @@ def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
   """
 
   def stepper(rate: float):
-    step, (state, *rest) = _step_arguments(bench.settings, bench.base, rate)
+    method = _method(bench.settings, rate)
+    step, (state, *rest) = _step_arguments(bench.settings, bench.base, method)
     holder = [state]
 
     def run():
@@ -228,7 +259,8 @@ def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
 
     return run
 
-  conditioned = _start(bench.settings, bench.base, rate, 0)
+  method = _method(bench.settings, rate)
+  conditioned = _start(bench.settings, bench.base, method, 0)
   few = {'num_samples': bench.settings.sample.batch_size}
 
   def sampler(model: Model):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from scmdm_jax.settings.recipes import is_recipe
 from scmdm_jax.settings.rules import (
   above,
   at_least,
@@ -67,6 +68,17 @@ class CompareSettings:
     'Values of sample.temperature to measure at.',
   )
   benchmark_pairs: int = at_least(7, 0, 'Interleaved timings per ratio; 0: none.')
+  equal_steps: bool = plain(True, 'Also a control of as many steps as the rates have.')
+  recipes: tuple = option(
+    (),
+    'a tuple of different recipes, such as unrolled:passes=3,rate=0.9',
+    lambda xs: len(xs) == len(set(xs)) and all(is_recipe(x) for x in xs),
+    (
+      "Further arms, at the control's FLOPs: an estimate (method.estimate), with rate "
+      "and injection where they are not 1 and the run's, as in "
+      'same_t:injection=table.'
+    ),
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from scmdm_jax.diffusion.estimates import is_estimate
 from scmdm_jax.models.execution import REMATS
 from scmdm_jax.models.family import OBJECTIVES
 from scmdm_jax.models.injection import INJECTIONS
@@ -43,6 +44,12 @@ class MethodSettings:
   )
   rate: float = within(
     1.0, 0, 1, 'lambda: share of training examples that are conditioned.'
+  )
+  estimate: str = option(
+    'same_t',
+    'same_t, unrolled:passes=3, or earlier_t:low=0.01,high=0.2,passes=1',
+    is_estimate,
+    'How the prediction that conditions them is made; see diffusion/estimates.',
   )
   class_shown: float = within(
     0.0,
@@ -173,8 +180,8 @@ class SampleSettings:
   block_length: int = plain(
     0,
     (
-      'Above 0: blocks of so many positions, finished from left to right in '
-      'equal steps.'
+      'Above 0: blocks of so many positions, finished from left to right; '
+      'steps are dealt by what the prompt leaves to write in each.'
     ),
   )
   guidance: float = within(

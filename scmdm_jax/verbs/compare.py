@@ -42,7 +42,8 @@ def _notes(settings: Settings) -> list[str]:
     f'The temperature sweep is at T = {settings.sample.num_steps} steps.',
     'Likelihoods are nats per token over all positions, padding included, on held-out '
     'examples; lower is better.',
-    'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts.',
+    'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts; '
+    'recipes spend as many.',
   ]
 
 
@@ -124,15 +125,16 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     for seed in settings.compare.seeds
     for arm in everything
   ]
+  full = next(arm for arm in reversed(arms) if not arm.recipe)
   cost = {}
   if settings.compare.benchmark_pairs:
     say('timing the step and the sampler')
-    cost = measure_cost(bench, arms[-1].rate, settings.compare.benchmark_pairs)
+    cost = measure_cost(bench, full.rate, settings.compare.benchmark_pairs)
   first = settings.compare.seeds[0]
-  last = workdir / 'arms' / arms[-1].directory / f'seed_{first}'
+  last = workdir / 'arms' / full.directory / f'seed_{first}'
   results = _results(bench, everything, runs) | {
     'cost': cost,
-    'trajectory': trajectory(bench, arms[-1], last, first),
+    'trajectory': trajectory(bench, full, last, first),
   }
   page = write_report(workdir / 'report', results)
   report = json.loads((page.parent / 'report.json').read_text())

@@ -14,6 +14,7 @@ from scmdm_jax.domains.text.options import TextEvaluation, TextSettings
 from scmdm_jax.domains.text.rows import LEARNT, learnt_tokenizer, read_rows
 from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.errors import BadInput
+from scmdm_jax.judges import ngrams
 from scmdm_jax.judges.protocol import CausalJudge
 from scmdm_jax.judges.reading import sample_parts, text_features, text_perplexity
 
@@ -23,6 +24,10 @@ FIGURES = {
   'mauve_smoothed': Figure('MAUVE, smoothed', 'higher'),
   'distinct_2': Figure('distinct-2'),
   'repetition_4': Figure('repeated 4-grams'),
+  'ngram_bits': Figure('n-gram bits', 'lower'),
+  'word_rate': Figure('known words', 'higher'),
+  'ngram_bits_real': Figure('n-gram bits, real'),
+  'word_rate_real': Figure('known words, real'),
 }
 
 
@@ -87,7 +92,45 @@ def measuring(
         f'{readers.num_samples} samples; wanted at least 2 of each'
       )
     real = text_features(judge, np.stack([rows[i] for i in range(count)]), tokenizer)
-  return lambda samples: measures(samples, tokenizer, judge, real, seeds)
+  counted = _counting(data, evaluation, tokenizer)
+  return lambda samples: (
+    measures(samples, tokenizer, judge, real, seeds) | counted(samples)
+  )
+
+
+def _counting(data: TextSettings, evaluation: Any, tokenizer: Tokenizer) -> Measure:
+  """Bits of an n-gram model and known words, with those of held-out rows beside.
+
+  Raises:
+    BadInput: stretches of that many tokens are too many to count.
+  """
+  order = evaluation.ngram_order
+  if not order:
+    return lambda samples: {}
+  if not ngrams.fits(tokenizer.vocab_size, order):
+    raise BadInput(
+      f'evaluate.ngram_order: found {order} with a vocabulary of '
+      f'{tokenizer.vocab_size}; wanted their power below 2**63'
+    )
+  rows = read_rows(data, tokenizer, 'train')
+  count = min(len(rows), evaluation.ngram_tokens // data.length)
+  stream = np.concatenate([rows[i] for i in range(count)])
+  model = ngrams.NGrams(stream, tokenizer.vocab_size, order)
+  known = frozenset(tokenizer.decode(stream).split())
+  heldout = read_rows(data, tokenizer, 'test')
+  # Of all documents: neighbouring rows are of one.
+  count = min(len(heldout), evaluation.num_examples)
+  heldout = [heldout[i * len(heldout) // count] for i in range(count)]
+
+  def count_in(samples: np.ndarray) -> dict[str, float]:
+    texts = [tokenizer.decode(tokens) for tokens in samples]
+    return {
+      'ngram_bits': model.bits(samples),
+      'word_rate': ngrams.word_rate(texts, known),
+    }
+
+  real = {f'{name}_real': x for name, x in count_in(np.stack(heldout)).items()}
+  return lambda samples: count_in(samples) | real
 
 
 DOMAIN = Domain(
@@ -102,7 +145,7 @@ DOMAIN = Domain(
   read_rows=read_rows,
   measuring=measuring,
   figures=FIGURES,
-  swept=('generative_perplexity',),
+  swept=('generative_perplexity', 'ngram_bits', 'word_rate'),
   evaluation=TextEvaluation,
   check_settings=check_settings,
   made_tokenizer=learnt_tokenizer,

@@ -3,7 +3,7 @@
 import dataclasses
 
 from scmdm_jax.domains.options import DataSettings
-from scmdm_jax.settings.rules import at_least, plain
+from scmdm_jax.settings.rules import above, at_least, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,4 +26,13 @@ class TextEvaluation:
       "Above 0: MAUVE of samples of text with the judge's features, over so "
       'many starts of k-means, against as many held-out rows.'
     ),
+  )
+  ngram_order: int = at_least(
+    0,
+    0,
+    'Bits of samples under an n-gram model of this order, and the share of known '
+    'words, both by the training text; 0: neither.',
+  )
+  ngram_tokens: int = above(
+    6_000_000, 0, 'Tokens of the training text that the n-gram model counts.'
   )

@@ -1,0 +1,63 @@
+r"""Self-conditioning on prose by letters, on one core: a base, and its adaptations.
+
+  run() { launch/local.sh python -m scmdm_jax.main "$@"; }
+  run --config=configs/letters_small.py:base --workdir=runs/letters_base
+  run --config=configs/letters_small.py --workdir=runs/letters_compare
+
+The text is 27 letters, as text8's; docs/text_data.md says how to make the file.
+"""
+
+import importlib.resources
+
+from scmdm_jax.settings import default_config
+
+
+def get_config(stage='compare'):
+  config = default_config()
+  config.mode = 'compare' if stage == 'compare' else 'train'
+  config.data.name = 'text'
+  config.data.source = 'runs/prose/letters.jsonl'
+  config.data.length = 64
+  config.data.tokenizer = 'text8'
+  config.data.frame = False
+  config.model.hidden_dim = 96
+  config.train.batch_size = 32
+  config.sample.batch_size = 128
+  config.evaluate.batch_size = 128
+  if stage == 'base':
+    config.method.rate = 0.0
+    config.model.architecture = 'dream'
+    config.model.mlp_ratio = 3
+    config.train.learning_rate = 3e-3
+    config.train.warmup_steps = 200
+    config.train.num_steps = 4800
+    config.train.save_every = 1000
+  else:
+    assets = importlib.resources.files('scmdm_jax') / 'assets'
+    config.checkpoint = str(assets / 'letters_base')
+    # A tenth of the base's own training, at half its length, where sampling for T = L
+    # steps is affordable.
+    config.data.length = 32
+    config.train.num_steps = 1000
+    config.train.warmup_steps = 50
+    config.train.save_every = 1000
+    config.train.learning_rate = 1e-3
+    config.train.injection_rate_factor = 3.0
+    config.sample.num_samples = 512
+    config.sample.num_steps = 32
+    config.evaluate.num_examples = 256
+    config.evaluate.repeats = 2
+    config.evaluate.carried_steps = (8, 32)
+    config.evaluate.ngram_order = 8
+    config.compare.seeds = (0, 1, 2, 3, 4)
+    config.compare.rates = (1.0,)
+    config.compare.recipes = (
+      'unrolled:passes=3,rate=0.9',
+      'same_t:injection=table',
+      'earlier_t:rate=0.9',
+    )
+    config.compare.equal_steps = False
+    config.compare.step_counts = (8, 32)
+    config.compare.temperatures = (0.9, 1.0)
+    config.compare.benchmark_pairs = 0
+  return config
