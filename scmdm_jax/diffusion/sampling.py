@@ -349,7 +349,7 @@ def _write_blocks(
 ) -> tuple[SamplerState, jax.Array | None]:
   """Runs a strategy in each of `number` blocks in turn, every example at its own pace.
 
-  What a strategy draws before a block follows from the block's key: it is drawn anew in
+  What a strategy draws before a block follows from the block's key: it is drawn again in
   every step, so nothing of it is carried. Returns what `_write` does.
   """
   strategy, total = chain.sampler.strategy, chain.sampler.num_steps
