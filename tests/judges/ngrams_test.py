@@ -108,7 +108,7 @@ def test_measures_of_the_domain(tmp_path):
   assert found['ngram_bits'] == pytest.approx(model.bits(samples), rel=1e-12)
   assert found['word_rate'] == 1.0  # The ends, `zat` among them, do not count.
   # Beside them four held-out rows, a quarter of the split apart.
-  rows = text.read_rows(settings.data, tokenizer, 'test')
+  rows = read_rows(settings.data, tokenizer, 'test')
   apart = np.stack([rows[int(i)] for i in np.floor(np.arange(4) / 4 * len(rows))])
   assert found['ngram_bits_real'] == pytest.approx(model.bits(apart), rel=1e-12)
   assert 0 < found['word_rate_real'] <= 1
