@@ -23,7 +23,7 @@ _MOST_TOGETHER = 4 << 20
 _MOST_NAMES = 6400
 # Where Transformers keeps templates beside the first.
 _TEMPLATES = 'additional_chat_templates'
-# What is read or written anew, and what belongs to weights that are not part of it.
+# What is read or written again, and what belongs to weights that are not part of it.
 _OWN = frozenset({safetensors_files.CONFIG, 'README.md', 'adapter_config.json'})
 _WEIGHTS = re.compile(
   r'.*\.(safetensors|gguf|bin|pth?|ckpt|pkl|pickle|h5|msgpack|onnx|npz)', re.I

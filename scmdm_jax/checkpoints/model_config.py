@@ -139,8 +139,13 @@ def config_from_description(
     config['undefined_ids'] = [list(ids) for ids in ranges]
     if 'embedding_size' in config and ranges[-1][1] == arch.vocab_size:
       config['vocab_size'] = ranges[-1][0]
-  said = {*config, 'framing', 'undefined_ids', *(field.name for field in family.fields)}
-  config |= {name: v for name, v in (others or {}).items() if name not in said}
+  known = {
+    *config,
+    'framing',
+    'undefined_ids',
+    *(field.name for field in family.fields),
+  }
+  config |= {name: v for name, v in (others or {}).items() if name not in known}
   wanted = dataclasses.replace(description, fingerprint='')
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(

@@ -349,8 +349,8 @@ def _write_blocks(
 ) -> tuple[SamplerState, jax.Array | None]:
   """Runs a strategy in each of `number` blocks in turn, every example at its own pace.
 
-  What a strategy draws before a block follows from the block's key: it is drawn anew in
-  every step, so nothing of it is carried. Returns what `_write` does.
+  What a strategy draws before a block follows from the block's key: it is drawn again
+  in every step, so nothing of it is carried. Returns what `_write` does.
   """
   strategy, total = chain.sampler.strategy, chain.sampler.num_steps
   to_write = writable.reshape(len(writable), number, -1).sum(-1, dtype=jnp.int32)

@@ -58,7 +58,7 @@ class Readers:
     causal: the judge, where `Domain.judge` is 'causal' and the run names one.
     classifier: the judge, where `Domain.judge` is 'classifier' and the run names one.
     discriminate: (real rows int32 [N, L], drawn rows int32 [N, L], epochs) -> area
-      under the ROC curve of a network that is trained to tell them apart, or None.
+      under the ROC curve of a network that is trained to separate them, or None.
     num_samples: how many samples will be measured at a time.
   """
 

@@ -2,7 +2,7 @@
 
 Generative perplexity as MDLM computes it (kuleshov-group/mdlm, diffusion.py):
 
-- samples are decoded, special tokens included, and tokenised anew by the judge, whose
+- samples are decoded, special tokens included, and tokenised again by the judge, whose
   start and end tokens stand for the samples' own; nothing is put before or behind them,
   but that a judge whose start is not its end begins with it always: such a one has read
   nothing else, and without it reads nonsense;

@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 
 def default_config() -> ConfigDict:
-  """All options at their defaults; locked, so a misspelt name is an error."""
+  """Returns all options at their defaults; locked, so a misspelt name is an error."""
   # The options know the domains, and these the rules beside this file.
   from scmdm_jax.settings import options
 

@@ -13,8 +13,9 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import arms
 from scmdm_jax.runs.opening import Model
-from scmdm_jax.settings import default_config, recipes, resolve
+from scmdm_jax.settings import default_config, recipes
 from scmdm_jax.settings.recipes import Recipe
+from scmdm_jax.settings.resolve import resolve
 from tests import tiny_run
 
 

@@ -91,7 +91,7 @@ class Measuring:
       test: rows of the held-out split.
       tokenizer: of both.
       judge: a classifier of species; None leaves its measures None.
-      discriminate: (real rows, drawn rows) -> how well a network tells them apart.
+      discriminate: (real rows, drawn rows) -> how well a network separates them.
     """
     self._train, self._tokenizer, self._judge = train, tokenizer, judge
     self._discriminate = discriminate

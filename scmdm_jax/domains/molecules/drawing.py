@@ -16,7 +16,7 @@ _ATOM_COLORS = {
   9: (0.0, 0.62, 0.45),
   16: (0.72, 0.53, 0.0),
 }
-# An image is not reached by the page's style: the colours of its text, said again.
+# An image is not reached by the page's style: the colours of its text, once more.
 _INK = (
   'svg{color:#1b1f24}@media(prefers-color-scheme:dark){svg{color:#dfe3e8}}'
   '@media print{svg{color:#000}}'

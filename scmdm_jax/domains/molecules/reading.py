@@ -27,7 +27,7 @@ def _framed(samples: np.ndarray, tokenizer: Tokenizer) -> list[list[int]]:
 
   Start, visible tokens, end, as far as the tokenizer has a start and an end. Visible
   tokens and decoded text determine each other, so this is tokenising the decoded text
-  anew, except that a stray <unk> stays one token.
+  again, except that a stray <unk> stays one token.
   """
   start = start_of(tokenizer)
   end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
