@@ -23,9 +23,9 @@ def macro_f1(wanted: np.ndarray, found: np.ndarray, num_classes: int) -> float:
     num_classes: C.
   """
   scores = []
-  for label in range(num_classes):
-    hits = np.sum((wanted == label) & (found == label))
-    marked = np.sum(wanted == label) + np.sum(found == label)
+  for number in range(num_classes):
+    hits = np.sum((wanted == number) & (found == number))
+    marked = np.sum(wanted == number) + np.sum(found == number)
     scores.append(2 * hits / marked if marked else 0.0)
   return float(np.mean(scores))
 
