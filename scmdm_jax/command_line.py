@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-import pathlib
+import os
 import re
 import traceback
 import types
@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from scmdm_jax.errors import BadInput
+from scmdm_jax.regular_files import read_regular
 
 
 class Options(NamedTuple):
@@ -102,10 +103,9 @@ def load_config(spec: str) -> ConfigDict:
   Raises:
     BadInput: no such file, or it failed; the message has the line.
   """
-  path, _, argument = spec.partition(':')
-  arguments = [argument] if ':' in spec else []
+  path, *arguments = _path_and_argument(spec)
   try:
-    code = pathlib.Path(path).read_bytes()
+    code = read_regular(path)
   except OSError as e:
     raise BadInput(
       f'--config {path}: {e.strerror}; wanted a Python file with get_config()'
@@ -129,6 +129,16 @@ def load_config(spec: str) -> ConfigDict:
       'a ConfigDict, as from scmdm_jax.settings.default_config()'
     )
   return config.lock()
+
+
+def _path_and_argument(spec: str) -> list[str]:
+  """FILE, or FILE and ARGUMENT; colons may stand in either."""
+  parts = spec.split(':')
+  for count in range(len(parts), 0, -1):
+    path = ':'.join(parts[:count])
+    if os.path.exists(path):  # Of a name that is too long, pathlib raises.
+      return [path, ':'.join(parts[count:])] if count < len(parts) else [path]
+  return spec.split(':', 1)
 
 
 def _check_arguments(path: str, get_config: Any, arguments: list[str]) -> None:

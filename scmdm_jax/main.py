@@ -19,121 +19,137 @@ Started several times with the variables of `parallel/joining`, the processes ar
 run, and the first of them writes.
 """
 
+from scmdm_jax.processes import stopping
+
+if __name__ == '__main__':  # The imports take seconds.
+  stopping.end_on_interrupt()
+
 import difflib
 import importlib
 import json
 import logging
-import math
+import os
 import sys
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scmdm_jax import command_line
 from scmdm_jax.command_line import Options
-from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
+from scmdm_jax.data import journal
+from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line, printable
 
-# Modes that ask now and then whether to stop; SIGTERM simply ends the others.
-_ASK = ('train', 'sample', 'evaluate', 'judge', 'compare', 'benchmark')
-# Modes that several processes do together.
-_SHARED = ('train', 'sample', 'evaluate')
+if TYPE_CHECKING:  # Options are only read where a mode wants them.
+  from scmdm_jax.settings.options import Settings
 
 
-def _convert(mode: str, options: Options) -> dict:
-  from scmdm_jax.modes import convert
-  from scmdm_jax.parallel import stopping
+class Verb(NamedTuple):
+  """What `main` must know of a verb; what it does is `run` of its module.
 
-  for name in ('source', 'workdir'):
-    if not getattr(options, name):
-      raise BadInput(f'--{name}: not given; --mode={mode} wants --source and --workdir')
-  do = convert.import_model if mode == 'import' else convert.export_model
+  module: in `scmdm_jax.verbs`.
+  source: what `--source` is, of a verb that takes one.
+  flags: what it takes beside `--config`, `--workdir` and `--source`.
+  shared: whether several processes may do it together.
+  asks: whether it asks now and then whether to stop; SIGTERM simply ends the others.
+  stands_alone: whether it is no run: it needs no config, and its workdir, if it has
+    one, is not the directory of a run.
+  """
+
+  module: str
+  source: str = ''
+  flags: tuple[str, ...] = ()
+  shared: bool = False
+  asks: bool = False
+  stands_alone: bool = False
+
+
+VERBS = {
+  'train': Verb('train', shared=True, asks=True),
+  'sample': Verb('sample', shared=True, asks=True),
+  'evaluate': Verb('evaluate', shared=True, asks=True),
+  'compare': Verb('compare', asks=True),
+  'benchmark': Verb('benchmark', asks=True),
+  'judge': Verb('judge', source='a file of texts', asks=True),
+  'import': Verb('import_', source='--source and --workdir', stands_alone=True),
+  'export': Verb('export', source='--source and --workdir', stands_alone=True),
+  'verify': Verb(
+    'verify',
+    source='the path of a checkpoint',
+    flags=('reference', 'tolerance'),
+    stands_alone=True,
+  ),
+  'plan': Verb('plan'),
+}
+
+
+def _taken(name: str, verb: Verb, options: Options) -> dict[str, str]:
+  """The flags of the verb with their values; refuses those that it does not take."""
+  flags = (*(('source',) if verb.source else ()), *verb.flags)
+  for flag in ('source', 'reference', 'tolerance'):
+    if getattr(options, flag) and flag not in flags:
+      raise BadInput(f'--{flag}: given with --mode={name}, which takes none')
+  if verb.source and not options.source:
+    raise BadInput(f'--source: not given; --mode={name} wants {verb.source}')
+  return {flag: getattr(options, flag) for flag in flags}
+
+
+def _stand_alone(
+  name: str, verb: Verb, options: Options, settings: 'Settings'
+) -> dict[str, Any]:
+  taken = _taken(name, verb, options)
+  path = options.workdir or settings.workdir
+  run = importlib.import_module(f'scmdm_jax.verbs.{verb.module}').run
   with stopping.unwinding():
-    return {'mode': mode, **do(options.source, options.workdir)}
-
-
-def _verify(options: Options) -> dict:
-  from scmdm_jax.modes import verify
-
-  if not options.source:
-    raise BadInput('--source: not given; --mode=verify wants the path of a checkpoint')
-  if not options.reference:
-    if options.tolerance:
-      raise BadInput('--tolerance: given without --reference, whose logits it is for')
-    return {'mode': 'verify', **verify.verify(options.source)}
-  try:
-    tolerance = float(options.tolerance or verify.TOLERANCE)
-  except ValueError:
-    tolerance = -1.0
-  if not 0 <= tolerance < math.inf:
-    raise BadInput(f'--tolerance: found {options.tolerance!r}; wanted a number from 0')
-  figures = verify.compare(options.source, options.reference, tolerance)
-  return {'mode': 'verify', **figures}
-
-
-def _refuse(options: Options, unused: tuple[str, ...], mode: str) -> None:
-  """Refuses a flag that the mode would not look at."""
-  for name in unused:
-    if getattr(options, name):
-      raise BadInput(f'--{name}: given with --mode={mode}, which takes none')
+    return {'mode': name, **run(settings, path, **taken)}
 
 
 def _run(options: Options) -> dict | None:
   """Runs the mode and returns its main figures; of several processes the first does."""
-  from scmdm_jax import settings as run_settings
+  from scmdm_jax.settings import resolve
+  from scmdm_jax.settings.options import Settings
 
-  if options.mode and options.mode not in run_settings.MODES:
-    near = difflib.get_close_matches(options.mode, run_settings.MODES, n=1)
+  if options.mode and options.mode not in VERBS:
+    near = difflib.get_close_matches(options.mode, VERBS, n=1)
     hint = f'; did you mean {near[0]}?' if near else ''
     raise BadInput(
-      f'--mode: found {options.mode!r}; wanted one of '
-      f'{", ".join(run_settings.MODES)}{hint}'
+      f'--mode: found {options.mode!r}; wanted one of {", ".join(VERBS)}{hint}'
     )
-  if options.mode in ('import', 'export'):
-    _refuse(options, ('reference', 'tolerance'), options.mode)
-    return _convert(options.mode, options)
-  if options.mode == 'verify':
-    return _verify(options)
+  if options.mode and VERBS[options.mode].stands_alone:
+    return _stand_alone(options.mode, VERBS[options.mode], options, Settings())
   if options.config is None:
     raise BadInput('--config: not given; wanted a file such as configs/quickstart.py')
   if options.mode:
     with options.config.unlocked():
       options.config.mode = options.mode
-  settings = run_settings.resolve(options.config)
-  if settings.mode in ('import', 'export'):
-    _refuse(options, ('reference', 'tolerance'), settings.mode)
-    return _convert(
-      settings.mode, options._replace(workdir=options.workdir or settings.workdir)
-    )
-  if settings.mode == 'verify':
-    return _verify(options)
-  unused = ('reference', 'tolerance')
-  if settings.mode != 'judge':
-    unused = ('source', *unused)
-  _refuse(options, unused, settings.mode)
+  settings = resolve.resolve(options.config)
+  name, verb = settings.mode, VERBS[settings.mode]
+  if verb.stands_alone:
+    return _stand_alone(name, verb, options, settings)
+  taken = _taken(name, verb, options)
 
-  from scmdm_jax.modes import compilation_cache, workdir
-  from scmdm_jax.parallel import multihost, stopping
+  from scmdm_jax.processes import multihost
+  from scmdm_jax.runs import compilation_cache, opening, workdir
 
   path = options.workdir or settings.workdir
-  # One file per verb: modes/train.py runs --mode=train.
-  mode = importlib.import_module(f'scmdm_jax.modes.{settings.mode}')
+  run = importlib.import_module(f'scmdm_jax.verbs.{verb.module}').run
   compilation_cache.use(settings.compilation_cache)
-  asks = settings.mode in _ASK
-  with stopping.listening() if asks else nullcontext(), multihost.joined():
+  with stopping.listening() if verb.asks else nullcontext(), multihost.joined():
     multihost.same_everywhere(workdir.identity(path, settings))
-    if multihost.count() > 1 and settings.mode not in _SHARED:
+    if multihost.count() > 1 and not verb.shared:
       raise multihost.CommonMistake(
-        f'--mode={settings.mode}: found {multihost.count()} processes; wanted one'
+        f'--mode={name}: found {multihost.count()} processes; wanted one'
       )
     with workdir.opened(path, settings) as directory:
-      source = (options.source,) if settings.mode == 'judge' else ()
-      figures = mode.run(settings, directory, *source)
+      settings = opening.completed(settings, directory)
+      figures = run(settings, directory, **taken)
       return figures if multihost.index() == 0 else None
 
 
 def main(argv: list[str]) -> int:
   """Returns the exit code: 0, 1 for a verdict of no, or that of the error."""
-  logging.basicConfig(level=logging.WARNING, format='%(levelname)s %(message)s')
-  # Libraries tell there, at length, what the one line of an error says.
+  handler = logging.StreamHandler()
+  handler.setFormatter(_Printable('%(levelname)s %(message)s'))
+  logging.basicConfig(level=logging.WARNING, handlers=[handler])
+  # Libraries report there, at length, what the one line of an error says.
   logging.getLogger('absl').setLevel(logging.ERROR)
   logging.getLogger('asyncio').setLevel(logging.CRITICAL)
   try:
@@ -144,44 +160,68 @@ def main(argv: list[str]) -> int:
     figures = _run(options)
     if figures is None:
       return 0
+    journal.say()
     print(json.dumps(figures), flush=True)
   except (BadInput, PeerLost) as e:
-    print(f'error: {" ".join(str(e).splitlines())}', file=sys.stderr)
+    _tell(f'error: {e}')
     return e.exit_code
   except Stopped as e:
-    print(e, file=sys.stderr)
+    _tell(str(e))
     return e.exit_code
   except (OSError, MemoryError) as e:
-    print(
-      f'error: {type(e).__name__}: {" ".join(str(e).splitlines())}', file=sys.stderr
-    )
+    _tell(f'error: {type(e).__name__}: {e}')
     return 3
   except RuntimeError as e:  # JAX's own are of this type; it is not imported here.
     if 'RESOURCE_EXHAUSTED' not in str(e):
       raise
-    print(
+    _tell(
       f'error: out of memory: {first_line(e)}; give a smaller batch_size or length, or '
-      'split the model over more devices',
-      file=sys.stderr,
+      'split the model over more devices'
     )
     return 2
   except KeyboardInterrupt:
-    print('error: interrupted; the same command resumes', file=sys.stderr)
-    return 130
+    stopping.say_interrupted()
+    return stopping.INTERRUPTED
   return 0 if figures.get('ok', True) else 1
 
 
+def _tell(text: str) -> None:
+  """Prints one line to standard error: the only place where errors are printed."""
+  print(printable(text), file=sys.stderr, flush=True)
+
+
+class _Printable(logging.Formatter):
+  """Warnings in one printable line, too: names of files are in them."""
+
+  def format(self, record: logging.LogRecord) -> str:
+    return printable(super().format(record))
+
+
 def _unraisable(what: Any) -> None:
-  """Leaves out what reads under way say after a damaged file has ended the reading."""
-  if 'Event loop is closed' not in str(what.exc_value):
+  """Leaves out what reads under way say after a damaged file has ended the reading.
+
+  And an interrupt inside of code that cannot raise: the next one ends the program.
+  """
+  interrupt = isinstance(what.exc_value, KeyboardInterrupt)
+  if not interrupt and 'Event loop is closed' not in str(what.exc_value):
     sys.__unraisablehook__(what)
 
 
-if __name__ == '__main__':
+def _program() -> None:
+  """Runs `main` and ends the process, also where a library's thread would wait."""
   sys.unraisablehook = _unraisable
+  stopping.unwind_on_interrupt()
   exit_code = main(sys.argv)
-  if 'scmdm_jax.parallel.multihost' in sys.modules:
-    from scmdm_jax.parallel import multihost
+  if 'scmdm_jax.processes.multihost' in sys.modules:
+    from scmdm_jax.processes import multihost
 
     multihost.end(exit_code)
-  sys.exit(exit_code)
+  stopping.ignore_interrupts()
+  if exit_code:  # After a failed save, Orbax's threads wait for minutes.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+if __name__ == '__main__':
+  _program()

@@ -13,14 +13,14 @@ from PIL import Image
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.data.image_rows import to_rows
-from scmdm_jax.data.tokenizers import PixelTokenizer
-from scmdm_jax.diffusion.likelihood import carried_elbo
+from scmdm_jax.diffusion.likelihood import carried_nelbo
 from scmdm_jax.diffusion.schedules import LogLinear
-from scmdm_jax.judges import images
+from scmdm_jax.domains.images import measures
+from scmdm_jax.domains.images.rows import to_rows
+from scmdm_jax.domains.images.tokenizer import PixelTokenizer
 from scmdm_jax.models import denoiser
-from scmdm_jax.modes.classifiers import judge_of
-from scmdm_jax.modes.convert import import_model
+from scmdm_jax.runs.converting import import_model
+from scmdm_jax.runs.judges import class_judge
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
 SAMPLE = pathlib.Path(__file__).parent / 'fashion_sample.png'
@@ -47,15 +47,15 @@ def shuffled(rows):
 def test_classifier_tells_real_images_from_shuffled_ones(rows, tmp_path):
   import_model(str(ASSETS / 'fashion_classifier'), str(tmp_path / 'judge'))
   description, params = store.load_model(tmp_path / 'judge')
-  judge = judge_of(params, description, 100)
+  judge = class_judge(params, description, 100)
   labels, noise = rows[:, 0] - 16, shuffled(rows)
   # 0.88 of 10,000 test images (see the card); 200 of them have an error of 0.02.
-  assert images.class_accuracy(judge.logits(rows), labels) > 0.8
-  assert images.class_accuracy(judge.logits(noise), labels) < 0.3
+  assert measures.class_accuracy(judge.logits(rows), labels) > 0.8
+  assert measures.class_accuracy(judge.logits(noise), labels) < 0.3
   # Two halves of the real ones are near each other, though few: 0.7 and 18.
   first, second = judge.features(rows[:100]), judge.features(rows[100:])
-  real = images.frechet_distance(first, second)
-  assert images.frechet_distance(judge.features(noise[:100]), second) > 5 * real
+  real = measures.frechet_distance(first, second)
+  assert measures.frechet_distance(judge.features(noise[:100]), second) > 5 * real
 
 
 def test_base_knows_images(rows, tmp_path):
@@ -63,7 +63,7 @@ def test_base_knows_images(rows, tmp_path):
   description, params = store.load_model(tmp_path / 'base')
   assert description.architecture.grid == (1, 14, 14)
   bound = jax.jit(
-    lambda tokens: carried_elbo(
+    lambda tokens: carried_nelbo(
       jax.random.key(0),
       denoiser.bind(params, description),
       tokens,

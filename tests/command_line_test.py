@@ -3,7 +3,7 @@
 import pytest
 
 from scmdm_jax import command_line
-from scmdm_jax.settings import MODES
+from scmdm_jax.settings.options import MODES
 from tests import tiny_run
 
 IMPORT = 'from scmdm_jax.settings import default_config'
@@ -102,6 +102,14 @@ def test_argument_of_a_config_file(program, config_text, tmp_path):
   assert 'train.num_steps: found -5' in program.refusal(f'--config={path}:small')
   message = program.refusal(f'--config={path}:big')
   assert message == f'--config {path}, line 4: KeyError: big'
+  # Colons may stand in either.
+  inside = tmp_path / 'a:1' / 'c:2.py'
+  inside.parent.mkdir()
+  inside.write_text(path.read_text())
+  message = program.refusal(f'--config={inside}:big:2')
+  assert message == f'--config {inside}, line 4: KeyError: big:2'
+  message = program.refusal(f'--config={inside}')
+  assert message.endswith(f"'size'; give {inside}:ARGUMENT")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pathlib
 import pytest
 
 from scmdm_jax import command_line
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {

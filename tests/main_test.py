@@ -10,8 +10,8 @@ import jax
 import pytest
 
 from scmdm_jax.main import main
-from scmdm_jax.modes import workdir
-from scmdm_jax.settings import resolve
+from scmdm_jax.runs import workdir
+from scmdm_jax.settings.resolve import resolve
 from tests import tiny_run
 from tests.checkpoints import manifests
 from tests.compiling import quick_jit
@@ -155,7 +155,7 @@ def test_an_interrupted_run_says_how_to_go_on(program, config, monkeypatch, tmp_
   def interrupted(*_):
     raise KeyboardInterrupt
 
-  monkeypatch.setattr('scmdm_jax.modes.train.run', interrupted)
+  monkeypatch.setattr('scmdm_jax.verbs.train.run', interrupted)
   message = program.refusal(f'--config={config}', f'--workdir={tmp_path}/run', code=130)
   assert message == 'interrupted; the same command resumes'
 
@@ -165,7 +165,7 @@ def test_out_of_memory_is_told_in_one_line(program, config, monkeypatch, tmp_pat
     # An array of a petabyte and more: nothing is allocated.
     return jax.numpy.zeros(1 << 50, 'float32')
 
-  monkeypatch.setattr('scmdm_jax.modes.train.run', exhausted)
+  monkeypatch.setattr('scmdm_jax.verbs.train.run', exhausted)
   message = program.refusal(f'--config={config}', f'--workdir={tmp_path}/run')
   assert message.startswith('out of memory: RESOURCE_EXHAUSTED: Out of memory')
   assert 'give a smaller batch_size' in message
@@ -177,7 +177,7 @@ def test_an_error_of_several_lines_is_told_in_one(program, config, monkeypatch):
   def refuse(_):
     raise BadInput('first\nsecond')
 
-  monkeypatch.setattr('scmdm_jax.settings.resolve', refuse)
+  monkeypatch.setattr('scmdm_jax.settings.resolve.resolve', refuse)
   assert program.refusal(f'--config={config}') == 'first second'
 
 
@@ -209,7 +209,8 @@ def test_a_damaged_checkpoint_is_told_in_one_line(trained, tmp_path):
   newest = tmp_path / 'run' / 'checkpoints' / '6'
   for file in newest.rglob('d/*'):
     file.write_bytes(file.read_bytes()[:-10])
-  result = as_a_program(f'--config={config}', f'--workdir={tmp_path / "run"}')
+  options = [f'--config={config}', f'--workdir={tmp_path / "run"}']
+  result = as_a_program(*options, '--config.train.fall_back=False')
   assert (result.returncode, result.stdout) == (3, '')
   assert result.stderr.count('\n') == 1, result.stderr
   assert result.stderr.startswith(f'error: {newest}: ')

@@ -16,11 +16,11 @@ from pyarrow import parquet
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.checkpoints.model_config import description_from_config
-from scmdm_jax.data.datasets.genomes.genomes_dataset_builder import SETS
-from scmdm_jax.data.genome_files import read_fasta
-from scmdm_jax.data.tokenizers import get_tokenizer
-from scmdm_jax.modes import train
-from scmdm_jax.modes.convert import export_model
+from scmdm_jax.domains.genomes.builder import SETS
+from scmdm_jax.domains.genomes.files import read_fasta
+from scmdm_jax.domains.registry import get_tokenizer
+from scmdm_jax.runs import adapting
+from scmdm_jax.verbs.export import export_model
 from tests import tiny_run
 from tests.compiling import quick_jit
 from tests.models.parameters import random_params
@@ -84,9 +84,9 @@ SMALLER = (
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    train.compiled_step.cache_clear()
+    adapting.compiled_step.cache_clear()
     yield
-    train.compiled_step.cache_clear()
+    adapting.compiled_step.cache_clear()
 
 
 def published(directory, name):
@@ -162,7 +162,7 @@ def test_text(model, config, sampling, tmp_path, capsys):
   assert tokens.max() < PIECES
   _, before = store.load_model(tmp_path / 'ours')
   description, after = store.load_model(trained)
-  assert description.layout == model.split('_')[0]
+  assert description.family == model.split('_')[0]
   # Everything is adapted, the new parameters among it.
   for part in ('backbone', 'self_conditioning'):
     assert jax.tree.leaves(after[part])

@@ -21,7 +21,8 @@ import ml_dtypes
 import numpy as np
 
 from scmdm_jax.checkpoints import layouts, model_config, safetensors_writer
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 
 
 def llada(num_blocks: int) -> ModelDescription:
@@ -37,7 +38,7 @@ def llada(num_blocks: int) -> ModelDescription:
     rope_theta=500000.0,
     causal=False,
   )
-  return ModelDescription(sizes, mask_id=126336, tokenizer='', layout='llada')
+  return ModelDescription(sizes, mask_id=126336, tokenizer='', family='llada')
 
 
 def write_source(directory: pathlib.Path, description: ModelDescription) -> None:

@@ -11,8 +11,10 @@ import os
 import pathlib
 from typing import Any
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import disk
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular
 
 MANIFEST = 'digests.json'
 FORMAT = 1
@@ -27,14 +29,12 @@ def record(directory: pathlib.Path, manifest: pathlib.Path) -> None:
 
   The manifest itself, if it lies there, is left out.
   """
-  files = _files(directory, manifest)
+  names = _files(directory, manifest)
   entries = {
     name: {'bytes': (directory / name).stat().st_size, 'sha256': digest}
-    for name, digest in _digests(directory, files).items()
+    for name, digest in _digests(directory, names).items()
   }
-  temporary = manifest.with_name(f'.{manifest.name}.tmp')
-  disk.write_json(temporary, {'format': FORMAT, 'files': entries})
-  temporary.rename(manifest)
+  files.write_json(manifest, {'format': FORMAT, 'files': entries})
 
 
 def check(
@@ -114,7 +114,7 @@ def _digests(directory: pathlib.Path, names: list[str]) -> dict[str, str]:
 
 def _digest(path: pathlib.Path) -> str:
   try:
-    with path.open('rb') as file:
+    with open_regular(path) as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()
   except OSError as e:
     raise DamagedData(f'{path}: cannot be read ({e.strerror}); use another copy') from e

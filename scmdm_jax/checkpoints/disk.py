@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from scmdm_jax.data.reading import NotText, decode
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular
 
 # Configurations are a few kB; the index of a 70B model is under 200 kB.
 MAX_JSON_BYTES = 8 << 20
@@ -25,9 +27,8 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     DamagedData: not UTF-8, not JSON, nested too deep, or not an object.
   """
   try:
-    # Reads one byte beyond the cap instead of asking for the size: the file may be
-    # a pipe, or grow.
-    with path.open('rb') as file:
+    # Reads one byte beyond the cap instead of asking for the size: the file may grow.
+    with open_regular(path) as file:
       data = file.read(MAX_JSON_BYTES + 1)
   except OSError as e:
     raise BadInput(f'{path}: {e.strerror}; wanted a readable JSON file') from e
@@ -36,8 +37,9 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
       f'{path}: more than {MAX_JSON_BYTES} bytes; wanted a small JSON file'
     )
   try:
-    value = json.loads(data, parse_constant=_refuse_constant)
-  except (ValueError, RecursionError) as e:
+    text = decode(data, path.name)
+    value = json.loads(text, parse_constant=_refuse_constant)
+  except (ValueError, RecursionError, NotText) as e:
     raise DamagedData(f'{path}: not JSON ({e}); get the file again') from e
   if not isinstance(value, dict):
     raise DamagedData(f'{path}: a JSON {type(value).__name__}; wanted an object')
@@ -46,12 +48,6 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
   raise ValueError(f'{name} is not a JSON number')
-
-
-def write_json(path: pathlib.Path, value: dict[str, Any]) -> None:
-  """Writes `value` for people to read; callers provide the atomicity."""
-  text = json.dumps(value, indent=2, allow_nan=False)
-  path.write_text(text + '\n', encoding='utf-8')
 
 
 def refuse_occupied(path: pathlib.Path) -> None:
@@ -160,7 +156,7 @@ def saving(
 
   Args:
     path: what is written, for the message.
-    complete_steps: the steps that are safe, told in the message.
+    complete_steps: the steps that are safe, named in the message.
   """
   try:
     yield

@@ -1,4 +1,4 @@
-"""Causal models in GGUF files, told as a Hugging Face `config.json` and tensors.
+"""Causal models in GGUF files, read as a Hugging Face `config.json` and tensors.
 
 Names, shapes and the order of the rows become those of the safetensors layouts; sizes
 come from the file's fields, and a field that changes the numbers in a way that is not
@@ -40,6 +40,12 @@ _SIZES = {
 _OPTIONAL = frozenset(
   {'attention.head_count_kv', 'attention.key_length', 'rope.freq_base', 'vocab_size'}
 )
+# Of special tokens; not computed with.
+_IDS = {
+  'tokenizer.ggml.bos_token_id': 'bos_token_id',
+  'tokenizer.ggml.eos_token_id': 'eos_token_id',
+  'tokenizer.ggml.padding_token_id': 'pad_token_id',
+}
 # What must be as here where it is given: nothing else is computed.
 _FIXED = {
   'attention.causal': True,
@@ -97,6 +103,12 @@ class GGUFSource:
   names: dict[str, str]  # Of the tensors in the file, by Hugging Face's names.
 
   @property
+  def beside(self) -> dict[str, str]:
+    """Texts that a Hugging Face model has in files beside its weights, by name."""
+    template = self.header.fields.get('tokenizer.chat_template')
+    return {'chat_template.jinja': template} if isinstance(template, str) else {}
+
+  @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Shape of every tensor by name."""
     return {name: tensor.shape for name, tensor in self.tensors.items()}
@@ -120,6 +132,8 @@ class GGUFSource:
       which = 'num_attention_heads' if match[1] == 'q' else 'num_key_value_heads'
       return _halves(value, self.config[which])
     return value
+
+  read_buffer = read
 
   def tokenizer_files(self) -> dict[str, bytes]:
     """`tokenizer.json` and `tokenizer_config.json` as a Hugging Face model has them.
@@ -229,6 +243,7 @@ def _config(header: Header, where: str) -> dict[str, Any]:
         f'{where}: {prefix}{name} is {_short(value)}, which is not computed; wanted '
         f'{wanted}'
       )
+  config |= {ours: fields[name] for name, ours in _IDS.items() if name in fields}
   tokens = fields.get('tokenizer.ggml.tokens')
   if 'vocab_size' not in config and isinstance(tokens, list):
     config['vocab_size'] = len(tokens)

@@ -2,6 +2,10 @@
 
 Format: ggml's `docs/gguf.md`, versions 2 and 3, little-endian. No more is read than the
 file holds, and nothing is allocated for what a header only claims to hold.
+
+Own code, since `gguf.GGUFReader` fails tests/checkpoints/gguf_header_test.py: it hangs
+on the case 'many numbers', and takes 'long string', 'overlap', 'between the steps',
+'empty dimension', 'big-endian' and 'name with a control character' for sound files.
 """
 
 import math
@@ -162,7 +166,7 @@ class _Reader:
 
   def name(self) -> str:
     name = self.text()
-    if not name.isprintable():  # Names are told to the user's terminal.
+    if not name.isprintable():  # Names are shown on the user's terminal.
       raise self.damaged(f'has the name {name[:80]!r}; wanted readable characters')
     return name
 

@@ -39,7 +39,7 @@ class _Cut(NamedTuple):
   pattern: str  # '' is GPT-2's own.
   digits: bool = False  # Every digit alone, before all else.
   nfc: bool = False
-  ignore_merges: bool = False  # A word that is a token is not merged anew.
+  ignore_merges: bool = False  # A word that is a token is not merged again.
 
 
 _CUTS = {

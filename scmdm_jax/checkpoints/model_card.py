@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from scmdm_jax.checkpoints import layouts
-from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.injection import INJECTIONS
 
-# The cache of Hugging Face's hub; nothing else in a path tells whose model it was.
+# The cache of Hugging Face's hub; nothing else in a path shows whose model it was.
 _HUB = re.compile(r'(?:^|/)models--([\w.-]+?)--([\w.-]+)(?:/|$)')
 _ORIGIN = {
   'base': 'Base',
@@ -27,19 +28,6 @@ _ORIGIN = {
 }
 # The licence in the front matter of somebody's card.
 _LICENSE = re.compile(r'^---\n(?:(?!---).*\n)*?license:[ \t]*["\']?([\w.-]+)')
-_SIGNALS = {
-  'embedding': 'the expected embedding `p @ E`; added: `signal @ projection.kernel`',
-  'mlp': (
-    'the expected embedding `p @ E`; added: `(gelu(n @ gate.kernel) * (n @ up.kernel)) '
-    '@ down.kernel` with `n` = RMS norm of the signal (eps 1e-6) times `norm.scale`, '
-    'and the tanh form of gelu'
-  ),
-  'table': 'the expected row `p @ table`; added as it is',
-  'gate': (
-    'the difference `p @ E - m` to the embedding `m` of the mask; added: '
-    '`tanh(gate) * signal`'
-  ),
-}
 
 
 def card(
@@ -51,7 +39,7 @@ def card(
 
   Args:
     description: the model.
-    origin: how it came about, as in `model.json`: 'base', 'imported_from' (paths, told
+    origin: how it came about, as in `model.json`: 'base', 'imported_from' (paths, given
       by their last part only), 'license', 'rate', 'steps', 'data' and the like.
     figures: what was measured, as in `evaluation.json`: numbers, nested at will.
   """
@@ -76,20 +64,20 @@ def _title(description: ModelDescription) -> str:
   if description.objective == 'classify':
     return 'A classifier of sequences and images (conv layout)'
   if description.mask_id is None and description.architecture.causal:
-    return f'A causal language model ({description.layout} layout)'
+    return f'A causal language model ({description.family} layout)'
   conditioned = description.injection != 'none'
   kind = 'self-conditioned masked diffusion model'
   if description.noise == 'uniform':
     kind = 'uniform diffusion model'
   elif not conditioned:
     kind = 'masked diffusion model'
-  return f'A {kind} ({description.layout} layout)'
+  return f'A {kind} ({description.family} layout)'
 
 
 def _front_matter(description: ModelDescription, origin: Mapping[str, Any]) -> str:
   kinds = {'masked': 'masked-diffusion', 'causal': 'text-generation'}
   tags = [kinds.get(description.objective, 'classification')]
-  tags.append(description.layout)
+  tags.append(description.family)
   if description.injection != 'none':
     tags.append('self-conditioning')
   fields = {'license': origin.get('license') or 'unknown', 'library_name': 'scmdm_jax'}
@@ -115,21 +103,15 @@ def _architecture(description: ModelDescription) -> str:
   arch = description.architecture
   shapes = [entry.shape for entry in layouts.manifest(description).values()]
   parts = f'{arch.num_blocks} blocks, width {arch.hidden_dim}, '
-  if isinstance(arch, ConvConfig):
-    parts += f'{arch.num_classes} classes'
-  else:
-    parts += f'{arch.num_heads} heads'
+  counted = 'classes' if description.objective == 'classify' else 'heads'
+  parts += f'{getattr(arch, f"num_{counted}")} {counted}'
   lines = [
     f'* {sum(map(math.prod, shapes)):,} parameters; {parts}; {arch.vocab_size:,} '
     f'tokens, length {arch.length:,}'
   ]
   if description.mask_id is not None:
     lines.append(f'* Mask: token {description.mask_id}')
-  if isinstance(arch, DiTConfig) and arch.grid:
-    lines.append(
-      f'* Positions: of an image, {" x ".join(map(str, arch.grid))} (channels, rows, '
-      'columns) behind the first token; code that does not know `grid` reads a text'
-    )
+  lines += [f'* {note}' for note in description.record.notes(arch)]
   if description.tokenizer:
     lines.append(f'* Tokenizer: {_code(description.tokenizer)}')
   if description.injection != 'none':
@@ -139,14 +121,14 @@ def _architecture(description: ModelDescription) -> str:
 
 def _told(origin: Mapping[str, Any]) -> dict[str, Any]:
   values = {}
-  for name, told in _ORIGIN.items():
+  for name, label in _ORIGIN.items():
     value = origin.get(name)
     if value is None or value == '':
       continue
     # A whole path says more of the machine than of the model.
     if name in ('base', 'imported_from'):
       value = _hub_name({name: value}) or str(value).rstrip('/').rpartition('/')[2]
-    values[told] = value
+    values[label] = value
   return values
 
 
@@ -203,7 +185,8 @@ for file in pathlib.Path('THIS_DIRECTORY').glob('*.safetensors'):
     for name, entry in layouts.manifest(description).items()
     if name.startswith(prefix)
   }
-  if not added:
+  injection = INJECTIONS[description.injection]
+  if injection is None:
     return f'{text}model.load_state_dict(weights)\n```\n'
   listed = '\n'.join(f'* `{name}` {list(shape)}' for name, shape in added.items())
   return f"""{text}added = [name for name in weights if name.startswith('{prefix}')]
@@ -218,7 +201,7 @@ read. They are, stored [in, out]:
 
 At a masked position they add a vector to the embedding of the mask, computed from the
 clean-token probabilities `p` that the model predicted there one step before. The signal
-is {_SIGNALS[description.injection]}.
+is {injection.card}.
 `E` is the model's own table of embeddings. Zero, the null signal, stands for "nothing
 predicted yet". `docs/use_in_pytorch.md` in the source of scmdm_jax has the forward pass
 and the sampler in 60 lines.

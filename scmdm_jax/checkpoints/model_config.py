@@ -2,20 +2,23 @@
 
 Field names are those of each project. Our own additions (`mask_token_id` where a
 project has none, `mlp_ratio`, `causal`, `grid`, `window`, `tokenizer`,
-`self_conditioning`) have defaults that make other projects' files mean what they mean
-there. A field that is null counts as absent. What changes the numbers and is not
-computed here is refused by name.
+`self_conditioning`, `framing`, `undefined_ids`) have defaults that make other projects'
+files mean what they mean there. A field that is null counts as absent. What changes the
+numbers and is not computed here is refused by name.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
-from scmdm_jax.checkpoints.model_kinds import KINDS, REQUIRED, Kind, Same
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import ConvConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families import FAMILIES
+from scmdm_jax.models.family import REQUIRED, Family, Same
 
-# Written only where they say something: a file is then like any other MDLM's.
-_OURS = ('grid', 'window')
+
+def _model_types() -> dict[str, Family]:
+  return {kind.name: f for f in FAMILIES.values() for kind in f.model_types}
 
 
 def description_from_config(config: dict[str, Any], path: str) -> ModelDescription:
@@ -36,34 +39,40 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
   """
   config = {name: value for name, value in config.items() if value is not None}
   name = config.get('model_type', 'mdlm' if 'n_blocks' in config else None)
-  if not isinstance(name, str) or name not in KINDS:
+  known = _model_types()
+  if not isinstance(name, str) or name not in known:
     raise BadInput(
-      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, KINDS))}, '
+      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, known))}, '
       'the layouts that can be imported'
     )
-  kind = KINDS[name]
-  config = _plain(config, name, path)
-  for field, wanted in kind.fixed.items():
+  family = known[name]
+  kind = next(k for k in family.model_types if k.name == name)
+  config = _plain(config, family, name, path)
+  for field, wanted in family.fixed.items():
     if config.get(field, wanted) != wanted:
       raise BadInput(
         f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
       )
-  arch = kind.architecture(**_values(config, kind, path), **kind.always)
+  values = {**_values(config, family, path), **family.always}
+  try:
+    arch = family.sizes(**values)
+  except ValueError as e:
+    raise BadInput(f'{path}: {e}') from e
   if arch.vocab_size < config['vocab_size']:
     raise BadInput(
       f'{path}: embedding_size is {arch.vocab_size}; wanted at least the vocab_size, '
       f'{config["vocab_size"]}'
     )
-  if not isinstance(arch, ConvConfig):
+  if hasattr(arch, 'num_heads'):
     head_dim = arch.hidden_dim // arch.num_heads
     if config.get('head_dim', head_dim) != head_dim:
       raise BadInput(
         f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number '
         f'of heads, {head_dim}, is computed'
       )
-  if name in ('llada', 'Dream') and 'mask_token_id' not in config:
+  if kind.mask == 'named' and 'mask_token_id' not in config:
     raise BadInput(f'{path}: no mask_token_id; wanted the id of the mask token')
-  default_mask = arch.vocab_size - 1 if name == 'mdlm' else None
+  default_mask = arch.vocab_size - 1 if kind.mask == 'last' else None
   mask_id = config.get('mask_token_id', default_mask)
   if mask_id is not None and type(mask_id) is not int:
     raise BadInput(f'{path}: mask_token_id is {mask_id!r}; wanted an integer')
@@ -80,82 +89,91 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       mask_id=mask_id,
       tokenizer=_value(config, 'tokenizer', str, '', path),
       injection=_value(config, 'self_conditioning', str, 'none', path),
-      layout=kind.layout,
-      noise='uniform' if name == 'udlm' else 'mask',
-      undefined_ids=(padding,) if padding[0] != padding[1] else (),
+      family=family.name,
+      noise=kind.noise,
+      framing=_value(config, 'framing', str, '', path),
+      undefined_ids=_undefined(config, padding, path),
     )
-  except ValueError as e:
+  except (ValueError, TypeError) as e:
     raise BadInput(f'{path}: {e}') from e
 
 
 def config_from_description(
-  description: ModelDescription, dtype: str
+  description: ModelDescription, dtype: str, others: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
   """Inverse of `description_from_config`, with the fields other projects expect.
 
-  Fingerprint and undefined ids have no field: they follow from the tokenizer's files.
+  The fingerprint has no field: it follows from the tokenizer's files.
 
   Args:
     description: the model.
     dtype: of the tensors beside the file: 'float32', 'bfloat16' or 'float16'.
+    others: fields that it was read with, see `carried`; what the model is counts.
 
   Raises:
     BadInput: the layout has no words for this architecture.
   """
-  arch = description.architecture
-  name = next(n for n, k in KINDS.items() if k.layout == description.layout)
-  if name == 'mdlm' and description.noise == 'uniform':
-    name = 'udlm'
-  kind = KINDS[name]
+  arch, family = description.architecture, description.record
+  kinds = [k for k in family.model_types if k.noise == description.noise]
+  kind = (*kinds, *family.model_types)[0]
   config = {
     'architectures': [kind.class_name],
-    'model_type': name,
+    'model_type': kind.name,
     **{
-      theirs: getattr(arch, ours)
-      for theirs, ours, _, _ in kind.fields
-      if theirs not in _OURS or getattr(arch, ours)
+      field.name: getattr(arch, field.ours)
+      for field in family.fields
+      if not field.quiet or getattr(arch, field.ours)
     },
-    **kind.fixed,
+    **family.fixed,
+    **family.extra(arch),
   }
-  if isinstance(arch, DiTConfig):
-    config |= {'cfg': arch.num_classes > 0, 'dropout': 0.0}
   config |= {
     'torch_dtype': dtype,
     'mask_token_id': description.mask_id,
     'tokenizer': description.tokenizer,
     'self_conditioning': description.injection,
   }
-  wanted = dataclasses.replace(description, fingerprint='', undefined_ids=())
+  if description.framing:
+    config['framing'] = description.framing
+  if ranges := description.undefined_ids:
+    config['undefined_ids'] = [list(ids) for ids in ranges]
+    if 'embedding_size' in config and ranges[-1][1] == arch.vocab_size:
+      config['vocab_size'] = ranges[-1][0]
+  known = {
+    *config,
+    'framing',
+    'undefined_ids',
+    *(field.name for field in family.fields),
+  }
+  config |= {name: v for name, v in (others or {}).items() if name not in known}
+  wanted = dataclasses.replace(description, fingerprint='')
   if description_from_config(config, 'config.json') != wanted:
     raise BadInput(
-      f'the {description.layout} layout cannot say what this model is: '
+      f'the {description.family} layout cannot say what this model is: '
       f'{description.to_dict()}'
     )
   return config
 
 
-def _plain(config: dict[str, Any], name: str, path: str) -> dict[str, Any]:
+def _plain(
+  config: dict[str, Any], family: Family, name: str, path: str
+) -> dict[str, Any]:
   """The file with other spellings of the same thing replaced by the usual ones."""
-  config = dict(config)
-  if name == 'udlm':
-    config.setdefault('time_conditioning', True)
-  if name in ('mdlm', 'udlm') and not _value(config, 'cfg', bool, False, path):
-    config['cfg_num_classes'] = 0  # Not trained for classifier-free guidance.
-  if name == 'gpt2':
-    if config.get('activation_function') == 'gelu_pytorch_tanh':
-      del config['activation_function']
-    if 'n_ctx' in config:
-      config.setdefault('n_positions', config['n_ctx'])
-  if name == 'llada' and config.get('multi_query_attention') is False:
-    del config['multi_query_attention']
+  try:
+    config = family.plain(dict(config), name)
+  except ValueError as e:
+    raise BadInput(f'{path}: {e}') from e
   kinds = {str(kind) for kind in _value(config, 'layer_types', list, [], path)}
   if not kinds <= {'full_attention'}:
     raise BadInput(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
   # Transformers 5 moved what there is to say of rotary positions into one object.
-  rope = _value(config, 'rope_parameters', dict, {}, path)
-  config |= {field: value for field, value in rope.items() if value is not None}
+  rope = _unscaled(_value(config, 'rope_parameters', dict, {}, path))
+  config |= rope
+  scaling = config.get('rope_scaling')
+  if isinstance(scaling, dict) and _unscaled(scaling) in ({}, {'rope_type': 'default'}):
+    del config['rope_scaling']
   for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
     if config.get(field, wanted) != wanted:
       raise BadInput(
@@ -169,19 +187,43 @@ def _plain(config: dict[str, Any], name: str, path: str) -> dict[str, Any]:
   return config
 
 
-def _values(config: dict[str, Any], kind: Kind, path: str) -> dict[str, Any]:
-  """The arguments of the architecture."""
-  required = [field[0] for field in kind.fields if field[3] is REQUIRED]
+def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
+  """The object without nulls, and without a scaling that scales by one."""
+  rope = {name: value for name, value in rope.items() if value is not None}
+  if 'type' in rope and rope.get('rope_type', rope['type']) == rope['type']:
+    rope['rope_type'] = rope.pop('type')
+  if rope.get('rope_type') == 'linear' and rope.get('factor') == 1:
+    rope['rope_type'] = 'default'
+  if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
+    del rope['factor']
+  return rope
+
+
+def _undefined(
+  config: dict[str, Any], padding: tuple[int, int], path: str
+) -> tuple[tuple[int, int], ...]:
+  """Ranges of ids without a token: as written, or the rows of a longer table."""
+  written = _value(config, 'undefined_ids', list, [], path)
+  if not all(isinstance(ids, list) and len(ids) == 2 for ids in written):
+    raise BadInput(f'{path}: undefined_ids is {written!r:.200}; wanted pairs of ids')
+  default = (padding,) if padding[0] != padding[1] else ()
+  return tuple((start, stop) for start, stop in written) or default
+
+
+def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]:
+  """The sizes of a model."""
+  required = [field.name for field in family.fields if field.default is REQUIRED]
   missing = [name for name in required if name not in config]
   if missing:
     raise BadInput(
       f'{path}: no {", ".join(missing)}; wanted all of {", ".join(required)}'
     )
   values = {}
-  for theirs, ours, of, default in kind.fields:
+  for field in family.fields:
+    default = field.default
     if isinstance(default, Same):
-      default = default.times * _value(config, default.name, of, None, path)
-    values[ours] = _value(config, theirs, of, default, path)
+      default = default.times * _value(config, default.name, field.of, None, path)
+    values[field.ours] = _value(config, field.name, field.of, default, path)
   return values
 
 

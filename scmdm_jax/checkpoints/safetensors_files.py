@@ -7,6 +7,7 @@ file outside the given directory is read.
 import dataclasses
 import os.path
 import pathlib
+import re
 from typing import Any
 
 import ml_dtypes
@@ -35,7 +36,18 @@ DTYPES = {
   'F16': np.dtype(np.float16),
   'BF16': np.dtype(ml_dtypes.bfloat16),
 }
+# Of masks and the like, which follow from the sizes.
+_BUFFERS = {
+  **DTYPES,
+  'F64': np.dtype(np.float64),
+  'BOOL': np.dtype(np.bool_),
+  'U8': np.dtype(np.uint8),
+  'I8': np.dtype(np.int8),
+  'I32': np.dtype(np.int32),
+  'I64': np.dtype(np.int64),
+}
 
+_SHARD = re.compile(r'model-[0-9]+-of-[0-9]+\.safetensors')
 _PICKLES = frozenset({'.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle'})
 
 
@@ -46,6 +58,11 @@ class Source:
   where: pathlib.Path
   config: dict[str, Any]
   tensors: dict[str, Tensor]
+
+  @property
+  def beside(self) -> pathlib.Path:
+    """Where the files are that come with the weights."""
+    return self.where
 
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -67,11 +84,18 @@ class Source:
       BadInput: a tensor of another dtype.
       DamagedData: the data cannot be read.
     """
+    return self._read(name, DTYPES)
+
+  def read_buffer(self, name: str) -> np.ndarray:
+    """A tensor that is no weight and may be of other dtypes; errors as `read`."""
+    return self._read(name, _BUFFERS)
+
+  def _read(self, name: str, dtypes: dict[str, np.dtype]) -> np.ndarray:
     tensor = self.tensors[name]
-    if tensor.dtype not in DTYPES:
+    if tensor.dtype not in dtypes:
       raise BadInput(
         f'{tensor.file}: tensor {name!r} is {tensor.dtype}; wanted one of '
-        f'{", ".join(DTYPES)}'
+        f'{", ".join(dtypes)}'
       )
     data = np.empty(tensor.size, np.uint8)
     try:
@@ -86,7 +110,7 @@ class Source:
       raise DamagedData(
         f'{tensor.file}: ends inside tensor {name!r}; get the file again'
       )
-    return data.view(DTYPES[tensor.dtype]).reshape(tensor.shape)
+    return data.view(dtypes[tensor.dtype]).reshape(tensor.shape)
 
   def tokenizer_files(self) -> dict[str, pathlib.Path]:
     """The files of the tokenizer that are there, by name.
@@ -196,6 +220,12 @@ def _weight_files(
     ):
       raise DamagedData(f'{index}: weight_map is not an object of file names')
     files = sorted({inside(directory, name) for name in weight_map.values()})
+    if WEIGHTS in names and directory / WEIGHTS not in files:
+      raise BadInput(
+        f'{directory}: holds {WEIGHTS} and, of other files, {INDEX}: '
+        f'{_some([file.name for file in files])}; remove what is outdated, or give '
+        f'--source={directory / WEIGHTS}'
+      )
     for file in files:
       _refuse_pickle(file)
     missing = [file.name for file in files if not os.path.isfile(file)]
@@ -206,8 +236,8 @@ def _weight_files(
       )
     return files, weight_map
   weights = [name for name in names if name.endswith('.safetensors')]
-  if WEIGHTS in weights:
-    weights = [WEIGHTS]
+  if WEIGHTS in weights and not any(map(_SHARD.fullmatch, weights)):
+    weights = [WEIGHTS]  # Others beside it are adapters and the like.
   if len(weights) > 1:
     raise BadInput(
       f'{directory}: {_some(weights)} and no {INDEX}; give one file, or the index'
@@ -224,11 +254,11 @@ def _check_index(
     name for name in {**found, **wanted} if found.get(name) != wanted.get(name)
   )
   if wrong:
-    told = []
+    examples = []
     for n in wrong:
       file = found[n].name if n in found else None
-      told.append(f'{n} (index: {weight_map.get(n)}, found in: {file})')
-    raise DamagedData(f'{index}: disagrees with the shards on {_some(told)}')
+      examples.append(f'{n} (index: {weight_map.get(n)}, found in: {file})')
+    raise DamagedData(f'{index}: disagrees with the shards on {_some(examples)}')
 
 
 def _some(names: list[str], most: int = 8) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import disk
 from scmdm_jax.checkpoints.safetensors_files import CONFIG, DTYPES, INDEX, WEIGHTS
 
@@ -62,15 +63,16 @@ def write(
   shards = _shards(tensors, shard_bytes)
   with disk.new_directory(path) as temporary:
     for name, content in (extra_files or {}).items():
+      (temporary / name).parent.mkdir(exist_ok=True)
       if isinstance(content, str):
         (temporary / name).write_text(content, encoding='utf-8')
       else:
         shutil.copyfile(content, temporary / name)
-    disk.write_json(temporary / CONFIG, config)
+    files.write_json(temporary / CONFIG, config, allow_nan=False)
     for file, names in shards.items():
       _write_file(temporary / file, {name: tensors[name] for name in names}, read)
     if len(shards) > 1:
-      disk.write_json(temporary / INDEX, _index(tensors, shards))
+      files.write_json(temporary / INDEX, _index(tensors, shards))
     return sum((temporary / file).stat().st_size for file in shards)
 
 

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import digests, disk, tree_diff
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.parallel import multihost
+from scmdm_jax.processes import multihost
 
 MODEL_JSON = 'model.json'
 MODEL_SUBDIRECTORY = 'model'  # Of a training workdir.
@@ -175,9 +176,10 @@ def writing_model(
       yield writer
       writer.finish()
     if multihost.index() == 0:
-      disk.write_json(
+      files.write_json(
         temporary / MODEL_JSON,
         {'format': FORMAT, 'description': description.to_dict(), 'extra': extra},
+        allow_nan=False,
       )
       digests.record(temporary, temporary / digests.MANIFEST)
   multihost.from_first('')  # It is there for all.
@@ -299,6 +301,17 @@ def load_model(
     As `open_model`.
   """
   model = open_model(path, verify_below)
+  return model.description, load_params(model, dtype=dtype, place=place)
+
+
+def load_params(
+  model: StoredModel, *, dtype: Any = jnp.float32, place: Place | None = None
+) -> dict[str, Any]:
+  """All parameters of an opened checkpoint; the arguments are those of `load_model`.
+
+  Raises:
+    DamagedData: they cannot be read.
+  """
   wanted = model.params
   if dtype is not None:
     wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
@@ -311,7 +324,7 @@ def load_model(
   with disk.reading(model.directory / _PARAMS), context:
     params = ocp.load(str(model.directory / _PARAMS), wanted)
   _give_back_memory()
-  return model.description, params
+  return params
 
 
 def find_model(path: str | pathlib.Path) -> pathlib.Path:

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 
 from scmdm_jax.errors import BadInput, DamagedData
 
+_SHOWN = 8
+
 
 def differences(saved: Any, wanted: Any) -> str:
   """Every leaf that is unknown, missing, or of another shape or dtype.
@@ -19,7 +21,8 @@ def differences(saved: Any, wanted: Any) -> str:
       data.
 
   Returns:
-    The differences with path, saved and wanted shape; empty if there is none.
+    The first differences with path, saved and wanted shape, and how many more there
+    are; empty if there is none.
   """
   have, want = _leaves(saved), _leaves(wanted)
   problems = [f'unknown {p} {have[p]}' for p in have if p not in want]
@@ -29,7 +32,8 @@ def differences(saved: Any, wanted: Any) -> str:
     for p in want
     if p in have and have[p] != want[p]
   ]
-  return '; '.join(problems)
+  more = [f'and {len(problems) - _SHOWN} more'] if len(problems) > _SHOWN else []
+  return '; '.join([*problems[:_SHOWN], *more])
 
 
 def refuse_differences(path: pathlib.Path, saved: Any, wanted: Any) -> None:

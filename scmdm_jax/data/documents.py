@@ -1,200 +1,130 @@
-"""Documents of text out of files: plain text, HTML, JSON lines, parquet."""
+"""Documents of text out of files: plain text, HTML, JSON, CSV and parquet."""
 
-import html.parser
-import json
 import pathlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.data import reading, splits, tables
+from scmdm_jax.errors import BadInput
 
-_PLAIN = ('.txt', '.text', '.md', '.rst')
-_HTML = ('.html', '.htm')
-_SUFFIXES = (*_PLAIN, *_HTML, '.jsonl', '.parquet')
-# A file that says which split it holds, as Hugging Face's do:
-# train-00000-of-00080.parquet, lambada_test.jsonl.
-_SPLIT = re.compile(
-  r'(?:^|[^a-z])(train|test|validation|valid|val)(?:[^a-z]|$)', re.IGNORECASE
+# .raw and .tokens: WikiText's own files.
+_PLAIN = ('.txt', '.text', '.md', '.markdown', '.rst', '.raw', '.tokens')
+_HTML = ('.html', '.htm', '.xhtml')
+SUFFIXES = (*_PLAIN, *_HTML, *tables.SUFFIXES)
+_BLOCKS = re.compile(
+  'address|article|aside|blockquote|br|center|d[dlt]|div|fieldset|fig(ure|caption)|'
+  'footer|form|h[1-6]|header|hr|li|main|nav|[ou]l|option|p|pre|section|table|t[dhr]'
 )
+_HIDDEN = frozenset(('head', 'script', 'style', 'template'))
 
 
-def files_of(source: pathlib.Path) -> list[pathlib.Path]:
+def files_of(
+  source: pathlib.Path,
+  option: str = 'data.source',
+  endings: Sequence[str] = SUFFIXES,
+) -> tuple[list[pathlib.Path], list[str]]:
   """The files of a source: itself, or a folder's in the order of their paths.
 
-  In a folder those count that end in .txt .text .md .rst .html .htm .jsonl .parquet,
-  at any depth, but no hidden ones.
+  In a folder those count that end as texts do, at any depth, but no hidden ones and no
+  cards and licences.
+
+  Args:
+    source: the file or folder.
+    option: who gave it, for messages.
+    endings: of names, without that of the packing; any file may do without one.
+
+  Returns:
+    The files, and the paths of others in the folder.
 
   Raises:
     BadInput: nothing is there, or no such file.
   """
+  wanted = f'{" ".join(endings)}, each also packed as {" ".join(reading.PACKED)}'
   if source.is_file():
-    return [source]
+    if reading.suffix(source) not in ('', *endings) and not tables.is_table(source):
+      raise BadInput(
+        f'{option} {source}: of no format that is known here; wanted {wanted}; '
+        'rename it to .txt if it is plain text'
+      )
+    return [source], []
   if not source.is_dir():
     raise BadInput(
-      f'data.source {source}: no file or folder; wanted text ({", ".join(_SUFFIXES)}), '
-      'or a folder of it'
+      f'{option} {source}: no regular file or folder; wanted text ({wanted}), or a '
+      'folder of it'
     )
-  found = [
-    path
-    for path in sorted(source.rglob('*'))
-    if path.suffix.lower() in _SUFFIXES
-    and path.is_file()
-    and not any(part.startswith('.') for part in path.relative_to(source).parts)
-  ]
+  found, others = [], []
+  for path in sorted(source.rglob('*')):
+    inside = path.relative_to(source)
+    if path.is_file() and not any(part.startswith('.') for part in inside.parts):
+      if reading.suffix(path) in endings and splits.is_data(path):
+        found.append(path)
+      else:
+        others.append(str(inside))
   if not found:
+    beside = f' but {", ".join(others[:3])}' if others else ''
     raise BadInput(
-      f'data.source {source}: no text in it; wanted files that end in '
-      f'{", ".join(_SUFFIXES)}'
+      f'{option} {source}: no text in it{beside}; wanted files that end in {wanted}'
     )
-  return found
+  return found, others
 
 
-def named_splits(files: Sequence[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
-  """Files by the split their names say, 'train' and 'test'; {} unless all say one.
+def read(
+  files: Sequence[pathlib.Path],
+  column: str = 'text',
+  empty: Callable[[pathlib.Path], object] = lambda _: None,
+) -> Iterator[tuple[str, str]]:
+  """The documents of files and their places, a few in memory at a time.
 
-  A validation split is the test split of a source that has no other.
-  """
-  splits: dict[str, list[pathlib.Path]] = {}
-  for path in files:
-    match = _SPLIT.search(path.name)
-    if match is None:
-      return {}
-    splits.setdefault(match[1].lower(), []).append(path)
-  validation = [splits.pop(n) for n in ('validation', 'valid', 'val') if n in splits]
-  if validation:
-    splits.setdefault('test', validation[0])
-  return splits
-
-
-def read(files: Sequence[pathlib.Path], column: str = 'text') -> Iterator[str]:
-  """The documents of files, one after the other, a few in memory at a time.
-
-  A line of `.jsonl` or a row of `.parquet` is a document, the empty one too; any other
-  file is one, unless it is empty. Of HTML the text is read.
+  A row of a table is a document, the empty one too; any other file is one, unless
+  there is no text in it. Of HTML the text is read.
 
   Args:
     files: as `files_of` gives them.
-    column: field of the JSON objects, or column of the table.
+    column: of the tables.
+    empty: called with every file that has no document.
 
   Raises:
-    BadInput: a file that is not UTF-8, a line or a table without the column.
-    DamagedData: a file that cannot be read.
+    BadInput: a file that is no text, a line or a table without the column.
+    DamagedData: a file that cannot be unpacked or parsed.
   """
   for path in files:
-    try:
-      yield from _documents(path, column)
-    except OSError as error:
-      raise DamagedData(f'{path}: cannot be read ({error.strerror})') from error
+    documents = 0
+    for place, text in _documents(path, column):
+      documents += 1
+      yield f'{path}: {place}' if place else str(path), text
+    if not documents:
+      empty(path)
 
 
-def _documents(path: pathlib.Path, column: str) -> Iterator[str]:
-  match path.suffix.lower():
-    case '.jsonl':
-      yield from _lines(path, column)
-      return
-    case '.parquet':
-      yield from _rows(path, column)
-      return
-  text = _decoded(path.read_bytes(), path, 0).removeprefix('\ufeff')
-  if path.suffix.lower() in _HTML:
+def _documents(path: pathlib.Path, column: str) -> Iterator[tuple[str, str]]:
+  if tables.is_table(path):
+    yield from tables.texts(path, (column,))
+    return
+  text = reading.text(path)
+  if reading.suffix(path) in _HTML:
     text = html_text(text)
   if text.strip():
-    yield text
-
-
-def _lines(path: pathlib.Path, column: str) -> Iterator[str]:
-  start = 0
-  with path.open('rb') as file:
-    for number, line in enumerate(file, 1):
-      text = _decoded(line, path, start)
-      start += len(line)
-      if not text.strip():
-        continue
-      try:
-        document = json.loads(text)[column]
-        if not isinstance(document, str):
-          raise TypeError
-        document.encode()  # JSON can write half of a surrogate pair, UTF-8 cannot.
-      except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadInput(
-          f'{path}: line {number} is no JSON object with a text "{column}"; '
-          'correct or remove it'
-        ) from error
-      yield document
-
-
-def _rows(path: pathlib.Path, column: str) -> Iterator[str]:
-  import pyarrow as pa
-  from pyarrow import parquet
-
-  row = 0
-  try:
-    with parquet.ParquetFile(path) as file:
-      names = file.schema_arrow.names
-      if column not in names:
-        raise BadInput(f'{path}: no column {column}; found {names}')
-      for batch in file.iter_batches(batch_size=1000, columns=[column]):
-        for value in batch.column(0).to_pylist():
-          if not isinstance(value, str):
-            raise BadInput(
-              f'{path}: row {row} of column {column} is {value!r}; wanted a text'
-            )
-          yield value
-          row += 1
-  except pa.ArrowException as error:
-    reason = str(error).splitlines()[0]
-    raise DamagedData(
-      f'{path}: cannot be parsed ({reason}); replace the file'
-    ) from error
-
-
-def _decoded(data: bytes, path: pathlib.Path, start: int) -> str:
-  try:
-    return data.decode()
-  except UnicodeDecodeError as error:
-    raise BadInput(
-      f'{path}: not UTF-8 at byte {start + error.start} '
-      f'(0x{data[error.start]:02x}); convert the file'
-    ) from error
-
-
-class _Reader(html.parser.HTMLParser):
-  """Collects what a browser would show, a line per block."""
-
-  _BLOCKS = re.compile(
-    'address|article|aside|blockquote|br|center|d[dlt]|div|fieldset|fig(ure|caption)|'
-    'footer|form|h[1-6]|header|hr|li|main|nav|[ou]l|p|pre|section|table|t[dhr]'
-  )
-  _HIDDEN = frozenset(('head', 'script', 'style', 'template'))
-
-  def __init__(self):
-    super().__init__(convert_charrefs=True)
-    self.pieces: list[str] = []
-    self._hidden = 0
-
-  def handle_starttag(self, tag, attrs):
-    del attrs
-    self._hidden += tag in self._HIDDEN
-    self._break(tag)
-
-  def handle_endtag(self, tag):
-    self._hidden = max(0, self._hidden - (tag in self._HIDDEN))
-    self._break(tag)
-
-  def handle_data(self, data):
-    if not self._hidden:
-      # A line break in the source is a space; the page's lines come from its blocks.
-      self.pieces.append(re.sub(r'\s+', ' ', data))
-
-  def _break(self, tag: str) -> None:
-    if self._BLOCKS.fullmatch(tag):
-      self.pieces.append('\n')
+    yield '', text
 
 
 def html_text(source: str) -> str:
   """The text of a page: one line per paragraph, without markup, scripts and head."""
-  reader = _Reader()
-  reader.feed(source)
-  reader.close()
-  lines = (re.sub(' +', ' ', x).strip() for x in ''.join(reader.pieces).split('\n'))
-  return '\n'.join(line for line in lines if line) + '\n'
+  import justhtml
+
+  # It is shown, not run: what stands in <noscript> is read, nothing is made harmless.
+  page = justhtml.JustHTML(source, sanitize=False, scripting_enabled=False)
+  pieces: list[str] = []
+  rest: list[Any] = [page.root]
+  while rest:
+    node = rest.pop()
+    if isinstance(node, str):
+      pieces.append(node)
+    elif isinstance(node, justhtml.Text):
+      # A line break in the source is a space; the page's lines come from its blocks.
+      pieces.append(re.sub(r'\s+', ' ', node.data or ''))
+    elif node.name not in _HIDDEN:
+      edge = ['\n'] if _BLOCKS.fullmatch(node.name) else []
+      rest += [*edge, *reversed(node.children or ()), *edge]
+  lines = (re.sub(' +', ' ', x).strip() for x in ''.join(pieces).split('\n'))
+  return ''.join(f'{line}\n' for line in lines if line)

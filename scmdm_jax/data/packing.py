@@ -11,6 +11,7 @@ larger than memory only the rows in use are read.
 """
 
 import itertools
+import json
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ from collections.abc import Iterable
 import numpy as np
 import tqdm
 
+from scmdm_jax import files
+from scmdm_jax.data import unknown
 from scmdm_jax.data.pipeline import check_vocabulary
 from scmdm_jax.data.sources import Documents, locked
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -67,6 +70,7 @@ def packed_rows(
   length: int,
   data_dir: pathlib.Path,
   frame: bool = True,
+  unknown_limit: float = 0.01,
 ) -> PackedRows:
   """The rows of a split, its tokens prepared under `data_dir` if need be.
 
@@ -78,9 +82,11 @@ def packed_rows(
     data_dir: where prepared data live.
     frame: whether rows begin with bos and end with eos, as MDLM trains; its zero-shot
       rows of later releases do not.
+    unknown_limit: largest share of tokens that the tokenizer may not know.
 
   Raises:
-    BadInput: not one row of text, or a text that the tokenizer refuses.
+    BadInput: not one row of text, a text that the tokenizer refuses, or too much that
+      it does not know.
     DamagedData: what an earlier run prepared cannot be read.
   """
   eos = tokenizer.eos_id
@@ -91,7 +97,7 @@ def packed_rows(
     raise BadInput(f'data.length: found {length}; wanted at least {least} for text')
   folder = data_dir / 'tokens' / f'{documents.key}-{tokenizer.fingerprint[:16]}'
   paths = [folder / f'{first:010}.npy' for first in range(0, documents.count, _PART)]
-  if not all(path.exists() for path in paths):
+  if not all(path.is_file() for path in paths):
     with locked(folder):
       _write_parts(documents, tokenizer, paths)
   try:
@@ -101,6 +107,7 @@ def packed_rows(
       f'{folder}: prepared tokens cannot be read ({error}); delete this directory and '
       'run again'
     ) from error
+  _check_unknown(documents, tokenizer, parts, folder, unknown_limit)
   rows = PackedRows(parts, length, *framed)
   if not len(rows):
     found = sum(map(len, parts))
@@ -109,6 +116,36 @@ def packed_rows(
       f'{documents.key} has {found} tokens'
     )
   return rows
+
+
+def _check_unknown(
+  documents: Documents,
+  tokenizer: Tokenizer,
+  parts: list[np.ndarray],
+  folder: pathlib.Path,
+  limit: float,
+) -> None:
+  """Counts once what the tokenizer does not know, and reports or refuses it."""
+  if tokenizer.unk_id is None:
+    return
+  path = folder / 'unknown.json'
+  if not path.is_file():
+    counts = [unknown.count(part, tokenizer) for part in parts]
+    named: list[str] = []
+    if any(counts):
+      first = next(i for i, found in enumerate(counts) if found) * _PART
+      for text in itertools.islice(documents.texts(), first, None):
+        if named := unknown.examples(sorted(set(text)), tokenizer):
+          break
+    facts = {'unknown': sum(counts), 'tokens': sum(map(len, parts)), 'named': named}
+    with locked(folder):
+      files.write_json(path, facts)
+  try:
+    facts = json.loads(path.read_bytes())
+    found = facts['unknown'], facts['tokens'], facts['named']
+  except (OSError, ValueError, TypeError, KeyError) as error:
+    raise DamagedData(f'{path}: cannot be read; delete it and run again') from error
+  unknown.check(documents.key, tokenizer, *found, limit)
 
 
 def _write_parts(
@@ -128,27 +165,28 @@ def _write_parts(
   for path in paths:
     first = int(path.stem)
     texts = itertools.islice(counted, _PART)
-    if path.exists():
+    if path.is_file():
       for _ in texts:
         pass
       continue
-    tokens = _encode(texts, tokenizer, first)
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('wb') as file:
+    tokens = _encode(documents, texts, tokenizer, first)
+    with files.replacing(path) as temporary, temporary.open('wb') as file:
       np.save(file, tokens)
-    temporary.rename(path)
 
 
-def _encode(texts: Iterable[str], tokenizer: Tokenizer, first: int) -> np.ndarray:
+def _encode(
+  documents: Documents, texts: Iterable[str], tokenizer: Tokenizer, first: int
+) -> np.ndarray:
   """Ids of documents, each followed by eos, in the smallest type that holds them."""
   end = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
   encoded = [np.zeros(0, np.int32)]
   for number, text in enumerate(texts, first):
     try:
       ids = tokenizer.encode_text(text)
+      check_vocabulary(ids, tokenizer, 'a document')
     except BadInput as error:
-      raise BadInput(f'record {number}: {error}') from error
-    check_vocabulary(ids, tokenizer, f'record {number}')
+      where = documents.find(text) or f'record {number}'
+      raise BadInput(f'{where}: {error}') from error
     encoded += [ids, np.array(end, np.int32)]
   kind = np.min_scalar_type(tokenizer.vocab_size - 1)
   return np.concatenate(encoded).astype(kind)

@@ -1,38 +1,25 @@
-"""Prepares datasets on disk once and reads their texts back.
+"""TFDS data sets: each prepared on disk once, then read back.
 
-Texts are read in bulk: random access to single array_record entries costs about 150 us
-each through TFDS, reading a thousand at once 16 us. Molecules and images are held in
-memory, at most some 180 megabytes; documents are not, and pass by once, on their way to
-`packing`.
+Records are read in bulk: random access to single array_record entries costs about 150
+us each through TFDS, reading a thousand at once 16 us.
 """
 
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import io
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-from scmdm_jax.data.datasets.images import images_dataset_builder
-from scmdm_jax.data.datasets.images.image_files import Images
-from scmdm_jax.data.datasets.images.images_dataset_builder import LabelledImages
-from scmdm_jax.data.datasets.qm9 import qm9_dataset_builder
-from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
-from scmdm_jax.data.datasets.text import text_dataset_builder
-from scmdm_jax.data.datasets.text.text_dataset_builder import Text
+from scmdm_jax.data import splits
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular, special_files
 
-# Data sets by name: QM9, the sets of texts, the sets of images. How genomes are cut
-# depends on the run: see `genome_rows`.
-NAMES = (Qm9.name, *text_dataset_builder.SETS, *images_dataset_builder.SETS)
 _BLOCK = 1000  # Records read at once.
-_Builder = Qm9 | Text | LabelledImages
 Builder = TypeVar('Builder', bound=tfds.core.GeneratorBasedBuilder)
 
 
@@ -43,145 +30,34 @@ class Documents:
   Attributes:
     key: name of the data set and the split, unlike that of any other.
     count: how many.
-    texts: reads them anew, in the order of the split.
+    texts: reads them again, in the order of the split.
+    find: document -> where it stands in the source, for messages; '' unknown.
   """
 
   key: str
   count: int
   texts: Callable[[], Iterator[str]]
-
-
-def prepare(
-  name: str,
-  data_dir: str | pathlib.Path,
-  source_path: str | pathlib.Path | None = None,
-) -> pathlib.Path:
-  """Builds a dataset unless it is there already.
-
-  The files appear under their final name in one rename, so an interrupted
-  preparation leaves nothing that could be taken for a dataset; the next call removes
-  its remains and starts again. A lock makes a second process wait and then use what
-  the first one built. Takes about 15 s for QM9 on one core.
-
-  Args:
-    name: one of `NAMES`.
-    data_dir: where prepared datasets live; created if need be.
-    source_path: local source file or folder: for QM9 and images instead of the package,
-      for texts what there is; see the builders.
-
-  Returns:
-    The directory of the prepared dataset.
-
-  Raises:
-    BadInput: unknown name, package not installed, unsuitable source file, or a
-      `data_dir` that cannot be written.
-    DamagedData: the source, or what an earlier run prepared, cannot be read.
-  """
-  return pathlib.Path(_prepared_builder(name, data_dir, source_path).data_dir)
-
-
-def open_split(
-  name: str,
-  data_dir: str | pathlib.Path,
-  split: str,
-  source_path: str | pathlib.Path | None = None,
-) -> Sequence[str]:
-  """The texts of one split, in the order of the split; prepares them if need be.
-
-  Args:
-    name: as in `prepare`.
-    data_dir: as in `prepare`.
-    split: 'train' or 'test'.
-    source_path: as in `prepare`.
-
-  Raises:
-    BadInput: unknown split; otherwise as `prepare`.
-    DamagedData: as `prepare`.
-  """
-  builder = _prepared_builder(name, data_dir, source_path)
-  _check_split(builder, name, split)
-  return tuple(_read(builder, split))
-
-
-def open_documents(
-  name: str,
-  data_dir: str | pathlib.Path,
-  split: str,
-  source_path: str | pathlib.Path | None = None,
-) -> Documents:
-  """As `open_split`, without reading anything yet."""
-  builder = _prepared_builder(name, data_dir, source_path)
-  _check_split(builder, name, split)
-  config = builder.builder_config
-  assert config is not None
-  return Documents(
-    f'{config.name}-{split}',
-    builder.info.splits[split].num_examples,
-    functools.partial(_read, builder, split),
-  )
-
-
-def open_images(
-  name: str,
-  data_dir: str | pathlib.Path,
-  split: str,
-  source_path: str | pathlib.Path | None = None,
-) -> Images:
-  """As `open_split`, of a set of images."""
-  builder = _prepared_builder(name, data_dir, source_path)
-  _check_split(builder, name, split)
-  shape: Any = builder.info.features
-  pixels = np.empty(
-    (
-      builder.info.splits[split].num_examples,
-      *shape[images_dataset_builder.IMAGE].shape,
-    ),
-    np.uint8,
-  )
-  labels = np.empty(len(pixels), np.uint8)
-  for i, record in enumerate(_records(builder, split)):
-    with damage_named(builder.data_dir):
-      pixels[i] = record[images_dataset_builder.IMAGE]
-      labels[i] = record[images_dataset_builder.LABEL]
-  return Images(pixels, labels)
-
-
-def all_texts(
-  name: str,
-  data_dir: str | pathlib.Path,
-  source_path: str | pathlib.Path | None = None,
-) -> Sequence[str]:
-  """The texts of all splits, train first: what novelty is measured against.
-
-  Arguments and errors as `prepare`.
-  """
-  builder = _prepared_builder(name, data_dir, source_path)
-  return (*_read(builder, 'train'), *_read(builder, 'test'))
-
-
-def _prepared_builder(
-  name: str, data_dir: str | pathlib.Path, source_path: str | pathlib.Path | None
-) -> _Builder:
-  if name not in NAMES:
-    raise BadInput(f'dataset: {name!r} is not known; choose from {list(NAMES)}')
-  if name in text_dataset_builder.SETS:
-    builder_class, config = Text, text_dataset_builder.config_of(name, source_path)
-  elif name in images_dataset_builder.SETS:
-    builder_class = LabelledImages
-    config = images_dataset_builder.config_of(name, source_path)
-  else:
-    builder_class, config = Qm9, Qm9.BUILDER_CONFIGS[0]
-    if source_path is not None:
-      config = qm9_dataset_builder.file_config(pathlib.Path(source_path))
-  return prepared(builder_class, config, data_dir)
+  find: Callable[[str], str] = lambda _: ''
 
 
 def prepared(
   builder_class: type[Builder], config: Any, data_dir: str | pathlib.Path
 ) -> Builder:
-  """The builder of a data set that is there, and built first if it is not.
+  """The builder of a data set, which is built first unless it is there already.
 
-  Arguments, locks and errors as `prepare`; `config` is one of the builder's.
+  The files appear under their final name in one rename, so an interrupted
+  preparation leaves nothing that could be taken for a dataset; the next call removes
+  its remains and starts again. A lock makes a second process wait and then use what
+  the first one built.
+
+  Args:
+    builder_class: of TFDS.
+    config: one of its configs.
+    data_dir: where prepared data sets live; created if need be.
+
+  Raises:
+    BadInput: an unsuitable source, or a `data_dir` that cannot be written.
+    DamagedData: the source, or what an earlier run prepared, cannot be read.
   """
   root = pathlib.Path(data_dir)
   folder = root / builder_class.name / config.name
@@ -190,7 +66,7 @@ def prepared(
     with locked(folder):
       for remains in folder.glob('incomplete.*'):
         shutil.rmtree(remains)
-      # TFDS tells standard output, which belongs to the results, of downloads.
+      # TFDS reports downloads on standard output, which belongs to the results.
       with contextlib.redirect_stdout(io.StringIO()):
         tfds.disable_progress_bar()
         # Does nothing if another process finished while this one waited.
@@ -198,29 +74,24 @@ def prepared(
           data_dir=root, config=config, file_format='array_record'
         ).download_and_prepare()
   with damage_named(directory):
+    if special := special_files(directory):
+      raise ValueError(f'{special[0]} is not a regular file')
     builder = builder_class(data_dir=root, config=config, file_format='array_record')
     if not builder.info.splits:
       raise ValueError('no dataset_info.json')
+    facts = builder.info.metadata
+    counts = {name: split.num_examples for name, split in builder.info.splits.items()}
+  if facts:
+    splits.report(facts, counts)
   return builder
 
 
-def _check_split(builder: _Builder, name: str, split: str) -> None:
-  if split not in builder.info.splits:
-    raise BadInput(
-      f'split: {split!r} is not in dataset {name}; choose from '
-      f'{sorted(builder.info.splits)}'
-    )
+def records(builder: tfds.core.DatasetBuilder, split: str) -> Iterator[dict[str, Any]]:
+  """The records of a split of a prepared data set, in its order, read in bulk.
 
-
-def _read(builder: _Builder, split: str) -> Iterator[str]:
-  of = text_dataset_builder if isinstance(builder, Text) else qm9_dataset_builder
-  for record in _records(builder, split):
-    with damage_named(builder.data_dir):
-      text = record[of.TEXT_COLUMN].decode()
-    yield text
-
-
-def _records(builder: _Builder, split: str) -> Iterator[dict[str, Any]]:
+  Raises:
+    DamagedData: they cannot be read, or some are missing.
+  """
   with damage_named(builder.data_dir):
     count = builder.info.splits[split].num_examples
     # TFDS's decorator hides the method's parameters from type checkers.
@@ -228,12 +99,39 @@ def _records(builder: _Builder, split: str) -> Iterator[dict[str, Any]]:
   for first in range(0, count, _BLOCK):
     with damage_named(builder.data_dir):
       block = range(first, min(first + _BLOCK, count))
-      records = source.__getitems__(block)
+      found = source.__getitems__(block)
       # array_record gives None for what lies behind the end of a truncated file.
-      missing = sum(value is None for r in records for value in r.values())
+      missing = sum(value is None for r in found for value in r.values())
       if missing:
         raise ValueError(f'{missing} of {count} records are missing')
-    yield from records
+    yield from found
+
+
+def count(builder: tfds.core.DatasetBuilder, name: str, split: str) -> int:
+  """How many records a split has.
+
+  Args:
+    builder: of a prepared data set.
+    name: of the data set, for messages.
+    split: 'train' or 'test'.
+
+  Raises:
+    BadInput: there is no such split.
+  """
+  if split not in builder.info.splits:
+    raise BadInput(
+      f'split: {split!r} is not in dataset {name}; choose from '
+      f'{sorted(builder.info.splits)}'
+    )
+  return builder.info.splits[split].num_examples
+
+
+def texts(builder: tfds.core.DatasetBuilder, split: str, column: str) -> Iterator[str]:
+  """The texts in a column of `records`."""
+  for record in records(builder, split):
+    with damage_named(builder.data_dir):
+      text = record[column].decode()
+    yield text
 
 
 @contextlib.contextmanager
@@ -256,7 +154,7 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
   """Makes `folder` and waits until no other process prepares anything there."""
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    lock = (folder / 'prepare.lock').open('w')
+    lock = open_regular(folder / 'prepare.lock', 'a')
   except OSError as error:
     raise BadInput(
       f'data directory {folder}: cannot be written ({error.strerror}); give another'

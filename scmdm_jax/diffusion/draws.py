@@ -47,19 +47,19 @@ def keep_nucleus(logits: jax.Array, top_p: float) -> jax.Array:
 
 
 def _rank_of(x: jax.Array) -> jax.Array:
-  """int32 in the order of float32 `x`."""
+  """Returns an int32 in the order of float32 `x`."""
   bits = jax.lax.bitcast_convert_type(x, jnp.int32)
   return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _of_rank(rank: jax.Array) -> jax.Array:
-  """The inverse of `_rank_of`."""
+  """Returns the float32 `x` whose `_rank_of` this is."""
   bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)
   return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def shaping_temperature(temperature: jax.Array | float) -> jax.Array:
-  """What scores are divided by before a nucleus or a measure is taken of them.
+  """Returns what scores are divided by before a nucleus or measure is taken of them.
 
   0 counts as 1, as in Dream: a greedy draw divides by nothing, and at the limit all
   positions would be equally certain.
@@ -70,7 +70,7 @@ def shaping_temperature(temperature: jax.Array | float) -> jax.Array:
 def shape_logits(
   logits: jax.Array, temperature: jax.Array | float, top_p: float
 ) -> jax.Array:
-  """`logits` [N, V] with what lies outside the nucleus at `temperature` banned.
+  """Bans in `logits` [N, V] what lies outside the nucleus at `temperature`.
 
   The temperature itself is left to the draw, which takes 0 without a division.
   """
@@ -84,9 +84,9 @@ def draw_tokens(
   keys: jax.Array,
   logits: jax.Array,
   temperature: jax.Array | float = 1.0,
-  columns: int = 1,
+  vocabulary_shards: int = 1,
 ) -> jax.Array:
-  """One token per position, int32 [N], from softmax(logits / temperature).
+  """Draws a token per position, int32 [N], from softmax(logits / temperature).
 
   Gumbel-max twice over about sqrt(V) numbers: first which block of the vocabulary, by
   the blocks' total probabilities, then which token of it. The law is exactly that of
@@ -98,14 +98,14 @@ def draw_tokens(
     keys: [N] typed keys; consumed.
     logits: float32 [N, V]; `BANNED` tokens are never drawn.
     temperature: scalar >= 0; may be traced. 0 is greedy.
-    columns: see `network.Network`; does not change the result.
+    vocabulary_shards: see `network.Placement`; does not change the result.
   """
   vocab = logits.shape[-1]
   size = math.ceil(math.sqrt(vocab))
   noise = jax.vmap(lambda key: jax.random.gumbel(key, (2, size), jnp.float32, 'high'))(
     keys
   )
-  blocks = _block_scores(logits, size, temperature, columns)
+  blocks = _block_scores(logits, size, temperature, vocabulary_shards)
   block = jnp.argmax(blocks + temperature * noise[:, 0, : blocks.shape[-1]], axis=-1)
   ids = block[:, None] * size + jnp.arange(size)[None]
   inside = jnp.take_along_axis(logits, jnp.minimum(ids, vocab - 1), axis=-1)
@@ -114,9 +114,9 @@ def draw_tokens(
 
 
 def _block_scores(
-  logits: jax.Array, size: int, temperature: jax.Array | float, columns: int
+  logits: jax.Array, size: int, temperature: jax.Array | float, vocabulary_shards: int
 ) -> jax.Array:
-  """T log sum exp(logits / T) of every `size` columns, [N, ceil(V / size)].
+  """Returns T log sum exp(logits / T) of every `size` columns, [N, ceil(V / size)].
 
   As T falls to 0 this is the largest score of the block. Where the columns are spread
   over devices, each device is filled up to whole blocks: the few columns that change
@@ -131,9 +131,10 @@ def _block_scores(
     total = jnp.exp((columns - largest) / positive).sum(-1)
     return largest[..., 0] + temperature * jnp.log(total)
 
-  if columns > 1:
+  if vocabulary_shards > 1:
     count = -(-vocab // size)
-    padding = -(-count // columns) * columns * size - vocab
+    per_shard = -(-count // vocabulary_shards)
+    padding = per_shard * vocabulary_shards * size - vocab
     padded = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=BANNED)
     return scores(padded.reshape(len(logits), -1, size))[:, :count]
   parts = [scores(logits[:, :whole].reshape(-1, whole // size, size))]
@@ -145,7 +146,7 @@ def _block_scores(
 def draw_in_float64(
   keys: jax.Array, logits: jax.Array, temperature: jax.Array | float = 1.0
 ) -> jax.Array:
-  """As `draw_tokens`, by one Gumbel number in float64 for every token; int32 [N].
+  """Draws as `draw_tokens`, by one Gumbel number in float64 for every token; int32 [N].
 
   What ReMDM, Duo and LLaDA do, for a hundred times the noise.
 
@@ -169,7 +170,7 @@ def draw_jointly(
   reveal: jax.Array,
   mask_id: int,
 ) -> jax.Array:
-  """The token, or `mask_id` for "stays masked", in one draw over both; int32 [N].
+  """Draws the token, or `mask_id` for "stays masked", in one draw; int32 [N].
 
   What MDLM and MD4 do, in plain float32: a token competes at p times `reveal`, and
   below about 1e-7 of that it is lost, so samples are colder than the model and fewer
@@ -179,7 +180,7 @@ def draw_jointly(
     keys: [N] typed keys; consumed.
     logits: float32 [N, V] clean scores.
     temperature: scalar > 0.
-    reveal: scalar, the probability that a masked position is revealed now.
+    reveal: scalar or [N, 1], the probability that a masked position is revealed now.
     mask_id: its column stands for the mask.
   """
   log_probs = jax.nn.log_softmax(logits / temperature, axis=-1) + jnp.log(reveal)

@@ -54,7 +54,7 @@ class Estimate:
       raise ValueError(f'gaps from {self.low} to {self.high}; wanted 0 < low <= high')
 
   def cost(self, rate: float) -> float:
-    """Training steps at `rate` over vanilla ones, by the FLOPs of the backbone."""
+    """Returns the cost of a step at `rate` over a vanilla one, in FLOPs."""
     return 1 + rate * (self.passes + 1) / 6
 
 
@@ -62,7 +62,7 @@ SAME_T = Estimate()
 
 
 def parse(text: str) -> Estimate:
-  """The recipe written as NAME or NAME:field=value,... .
+  """Returns the recipe written as NAME or NAME:field=value,... .
 
   Raises:
     ValueError: an unknown name or field, or a value that is not one.
@@ -80,7 +80,7 @@ def parse(text: str) -> Estimate:
 
 
 def is_estimate(text: str) -> bool:
-  """Whether `parse` takes it."""
+  """Returns whether `parse` takes it."""
   try:
     parse(text)
   except ValueError:
@@ -96,7 +96,7 @@ def predict_signal(
   sigma: jax.Array,
   mask_id: int,
 ) -> jax.Array:
-  """One evaluation at `x_t` under `signal`, as the signal of the next, [B, L, D].
+  """Evaluates at `x_t` under `signal`; returns the signal of the next, [B, L, D].
 
   The prediction comes from `frozen` (the same network with constant parameters), so it
   needs no gradient buffers; only a signal table of `network`'s own can learn from it.
@@ -106,14 +106,14 @@ def predict_signal(
 
 
 def _share(rate: float, passes: int, i: int, examples: int) -> float:
-  """How many of `examples` take pass number `i`, counted from 0, on average."""
+  """Returns how many of `examples` take pass number `i`, counted from 0, on average."""
   return round(rate * (passes - i) / passes * examples, 6)
 
 
 def passes_taken(
   key: jax.Array, batch: int, shards: int, rate: float, passes: int
 ) -> jax.Array:
-  """How many passes each example takes, int32 [B], falling within a shard.
+  """Draws how many passes each example takes, int32 [B], falling within a shard.
 
   Of each shard the first are conditioned, a share `rate` of all; of those a K-th takes
   each number of passes from K to 1. Where a count is not whole, the last example is
@@ -133,7 +133,7 @@ def passes_taken(
 def earlier_times(
   key: jax.Array, t: jax.Array, taken: jax.Array, estimate: Estimate
 ) -> list[jax.Array]:
-  """The times of passes 0, 1, ..., float32 [B] each: t + (n - i) gap, at most 1.
+  """Returns the times of passes 0, 1, ..., float32 [B]: t + (n - i) gap, at most 1.
 
   Args:
     key: consumed.
@@ -157,7 +157,7 @@ def mixed_signal(
   passes: int = 1,
   earlier: Sequence[tuple[jax.Array, jax.Array]] = (),
 ) -> jax.Array:
-  """The signal of a training batch: `rate` of the examples are conditioned, [B, L, D].
+  """Returns the signal of a batch, `rate` of it conditioned, float32 [B, L, D].
 
   Which examples take how many passes is `passes_taken`'s: the first of the batch, and
   no work is spent on the rest, which get the null signal. Examples and times arrive in
@@ -176,7 +176,7 @@ def mixed_signal(
     earlier: (x [B, L], sigma [B]) of each pass, where it is not made at `x_t`, on
       supersets of its masks.
   """
-  shards = network.shards
+  shards = network.placement.batch_shards
   examples = x_t.shape[0] // shards
   signal = null_signal(network, x_t)
   if rate == 0:
@@ -192,16 +192,18 @@ def mixed_signal(
 
     def first(x: jax.Array, count: int = count) -> jax.Array:
       x = split(x)[:, :count]
-      return network.pin(x.reshape(-1, *x.shape[2:]))
+      return network.placement.constrain_batch(x.reshape(-1, *x.shape[2:]))
 
     x, level = earlier[i] if earlier else (x_t, sigma)
-    told = predict_signal(
+    predicted = predict_signal(
       network, frozen, first(x), first(signal), first(level), mask_id
     )
-    told, before = split(told), split(signal)
+    predicted, before = split(predicted), split(signal)
     if count > share:
       chosen = split(taken)[:, count - 1, None, None] > i
-      told = told.at[:, -1].set(jnp.where(chosen, told[:, -1], before[:, count - 1]))
-    told = jnp.concatenate([told, before[:, count:]], axis=1)
-    signal = network.spread(told.reshape(signal.shape))
+      predicted = predicted.at[:, -1].set(
+        jnp.where(chosen, predicted[:, -1], before[:, count - 1])
+      )
+    predicted = jnp.concatenate([predicted, before[:, count:]], axis=1)
+    signal = network.placement.constrain(predicted.reshape(signal.shape))
   return signal

@@ -33,10 +33,13 @@ def nelbo(
   mask_id: int,
   passes: int,
 ) -> jax.Array:
-  """Continuous-time NELBO per example in nats, float32 [B], one stratified time each.
+  """Returns the continuous-time NELBO per example in nats, float32 [B].
+
+  Every example has one time; the times of a batch are stratified.
 
   Times stop at T_MIN and visible tokens at t = 1 go unscored, as in MDLM: with the
-  log-linear schedule the figure lies 0.1 % below a strict bound. `carried_elbo` is one.
+  log-linear schedule the figure lies 0.1 % below a strict bound; `carried_nelbo` does
+  not.
 
   Args:
     key: consumed. Equal keys give equal times and masks, whatever the network.
@@ -59,7 +62,7 @@ def nelbo(
   return nelbo_weight(schedule, t) * nll.sum(-1)
 
 
-def carried_elbo(
+def carried_nelbo(
   key: jax.Array,
   network: Network,
   x_0: jax.Array,
@@ -67,9 +70,9 @@ def carried_elbo(
   schedule: Schedule,
   mask_id: int,
   num_steps: int,
-  self_condition: bool = True,
+  self_conditioning: bool = True,
 ) -> jax.Array:
-  """Negative ELBO in nats, float32 [B], of the chain that `sampling.sample` runs.
+  """Returns the NELBO in nats, float32 [B], of the chain that `sample` runs.
 
   A forward trajectory x_T, ..., x_1 is drawn; the sum over steps of
   (alpha_s - alpha_t) / (1 - alpha_t) * sum over masked of -log p(x_0 | x_t, c_t) is its
@@ -83,7 +86,7 @@ def carried_elbo(
     schedule: see `schedules`.
     mask_id: the mask token.
     num_steps: T.
-    self_condition: as in `sample`; False gives the discrete-time vanilla bound.
+    self_conditioning: as in `sample`; False gives the discrete-time vanilla bound.
   """
   chex.assert_rank(x_0, 2)
   alphas = reverse_alphas(schedule, num_steps)
@@ -95,11 +98,13 @@ def carried_elbo(
     x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
     hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
     masked = x_t == mask_id
-    if not self_condition:
+    if not self_conditioning:
       nll = readout.read_nll(network, hidden, x_0, masked, mask_id)
     else:
-      nll, told = readout.read_nll_and_signal(network, hidden, x_0, masked, mask_id)
-      signal = jnp.where(masked[..., None], told, signal)
+      nll, predicted = readout.read_nll_and_signal(
+        network, hidden, x_0, masked, mask_id
+      )
+      signal = jnp.where(masked[..., None], predicted, signal)
     return signal, reveal_probability(alpha_t, alpha_s) * nll.sum(-1)
 
   inputs = (alphas[:-1], alphas[1:], reverse_noise_levels(schedule, num_steps))

@@ -19,7 +19,7 @@ def mask_tokens(
 
 
 def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:
-  """(alpha_s - alpha_t) / (1 - alpha_t): P(masked at t is visible at s < t).
+  """Returns (alpha_s - alpha_t) / (1 - alpha_t): P(masked at t is visible at s < t).
 
   The posterior q(x_s | x_t, x_0) puts this on x_0 and the rest on the mask. At
   alpha_t = 1 nothing is masked; the answer there is 1.
@@ -30,13 +30,13 @@ def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:
 
 
 def clean_logits(logits: jax.Array, mask_id: int) -> jax.Array:
-  """Scores over clean tokens: float32 [..., V] with the mask column banned."""
+  """Returns scores over clean tokens: float32 [..., V] with the mask column banned."""
   columns = jnp.arange(logits.shape[-1])
   return jnp.where(columns == mask_id, BANNED, logits.astype(jnp.float32))
 
 
 def subs_log_probs(logits: jax.Array, x_t: jax.Array, mask_id: int) -> jax.Array:
-  """SUBS log-probabilities of `x_0`, float32 [B, L, V], from raw `logits` [B, L, V].
+  """Returns SUBS log-probabilities of `x_0`, float32 [B, L, V], of raw `logits`.
 
   The mask has probability zero, and a visible position of `x_t` int32 [B, L] is certain
   of its token (`BANNED` elsewhere).

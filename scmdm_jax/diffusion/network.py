@@ -7,8 +7,42 @@ import jax
 import jax.numpy as jnp
 
 
+class Placement(Protocol):
+  """Keeps arrays on their devices. Every function returns the values it is given.
+
+  A batch may be split three ways; on one device all three counts are 1.
+  """
+
+  @property
+  def batch_shards(self) -> int:
+    """S: a batch is S equal runs of examples, each on devices of its own."""
+    ...
+
+  @property
+  def sequence_shards(self) -> int:
+    """P: the positions of an example are P equal runs, each on devices of its own."""
+    ...
+
+  @property
+  def vocabulary_shards(self) -> int:
+    """The scores of a position are so many equal runs, each on devices of its own."""
+    ...
+
+  def constrain(self, x: jax.Array) -> jax.Array:
+    """Keeps examples and positions of `x` [B, L, ...] on their devices."""
+    ...
+
+  def constrain_batch(self, x: jax.Array) -> jax.Array:
+    """Keeps the S runs of examples along the first axis of `x` on their devices."""
+    ...
+
+  def constrain_groups(self, x: jax.Array) -> jax.Array:
+    """Keeps the S times P groups along the first axis of `x` on their devices."""
+    ...
+
+
 class Network(Protocol):
-  """A denoiser with its parameters bound, and how its examples are spread."""
+  """A denoiser with its parameters bound, and where its arrays live."""
 
   @property
   def signal_dim(self) -> int:
@@ -37,38 +71,13 @@ class Network(Protocol):
     ...
 
   @property
-  def shards(self) -> int:
-    """S: a batch is S equal runs of examples, each on devices of its own."""
-    ...
-
-  @property
-  def parts(self) -> int:
-    """P: the positions of an example are so many equal runs, likewise."""
-    ...
-
-  @property
-  def columns(self) -> int:
-    """The scores of a position are so many equal runs, each on devices of its own."""
-    ...
-
-  @property
-  def pin(self) -> Callable[..., jax.Array]:
-    """Keeps the S equal runs along the first axis of an array where they belong."""
-    ...
-
-  @property
-  def pin_parts(self) -> Callable[..., jax.Array]:
-    """Keeps S times P runs along the first axis of an array where they belong."""
-    ...
-
-  @property
-  def spread(self) -> Callable[..., jax.Array]:
-    """Keeps examples and positions of an array [B, L, ...] where they belong."""
+  def placement(self) -> Placement:
+    """Keeps arrays on their devices; see `Placement`."""
     ...
 
 
 def null_signal(network: Network, x_t: jax.Array) -> jax.Array:
-  """The signal of "nothing predicted yet": the zero vector, [B, L, D] float32.
+  """Returns the signal of "nothing predicted yet": zeros, float32 [B, L, D].
 
   Injections are linear or bias-free in the signal, so zero stays an exact zero behind
   them. Zero *logits* would not do: their softmax is the mean embedding.

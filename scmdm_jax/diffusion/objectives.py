@@ -38,7 +38,7 @@ def masked_nll(
   sigma: jax.Array,
   mask_id: int,
 ) -> jax.Array:
-  """-log p(x_0 | x_t, signal) at masked positions and 0 elsewhere, float32 [B, L].
+  """Returns -log p(x_0 | x_t, signal) where masked, 0 elsewhere, float32 [B, L].
 
   Args:
     network: see `network.Network`.
@@ -64,7 +64,7 @@ def diffusion_loss(
   shown: float = 0.0,
   estimate: Estimate = SAME_T,
 ) -> jax.Array:
-  """Continuous-time NELBO estimate in nats per token, float32 scalar.
+  """Returns an estimate of the continuous-time NELBO in nats per token, float32 [].
 
   E_t[ -alpha'(t) / (1 - alpha(t)) * sum over masked positions of -log p(x_0 | x_t, c) ]
   with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`.
@@ -92,7 +92,7 @@ def diffusion_loss(
     given = jax.random.bernoulli(jax.random.fold_in(key_mask, 1), shown, t.shape)
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """What is masked at a time is masked at all later ones."""
+    """Masks at a time what is masked at all later ones, too."""
     x = mask_tokens(key_mask, x_0, schedule(t), mask_id)
     if given is not None:
       x = x.at[:, 0].set(jnp.where(given, x_0[:, 0], x[:, 0]))
@@ -101,7 +101,8 @@ def diffusion_loss(
   x_t, sigma = noised(t)
   earlier = []
   if estimate.high and rate:
-    taken = passes_taken(key_rate, len(x_0), network.shards, rate, estimate.passes)
+    shards = network.placement.batch_shards
+    taken = passes_taken(key_rate, len(x_0), shards, rate, estimate.passes)
     key_gap = jax.random.fold_in(key_rate, 1)
     earlier = [noised(s) for s in earlier_times(key_gap, t, taken, estimate)]
   signal = mixed_signal(

@@ -11,9 +11,13 @@ shows the network. A position that is masked again finds that prediction there (
 null signal, with `keep_signal=False`), not the one-hot of the token it had. With
 blocks, positions right of the active block have the null signal, since nothing has been
 read there. With guidance each of the two evaluations has its own; see
-`readout.Guidance`.
+`guidance.Guidance`.
+
+With blocks every example goes its own way: how many steps it spends on a block depends
+on what its prompt left to write there, see `blocks.deal_steps`.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import chex
@@ -21,24 +25,86 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.blocks import Blocks, deal_steps
+from scmdm_jax.diffusion.checks import check
+from scmdm_jax.diffusion.draws import NOISES
+from scmdm_jax.diffusion.guidance import Guidance, Predictor
 from scmdm_jax.diffusion.masking import reveal_probability
-from scmdm_jax.diffusion.network import Network, null_signal
-from scmdm_jax.diffusion.readout import Guidance, Reading
-from scmdm_jax.diffusion.schedules import Schedule
-from scmdm_jax.diffusion.strategies import (
-  Ancestral,
-  Joint,
-  Plan,
-  Strategy,
-  View,
-)
+from scmdm_jax.diffusion.network import Network
+from scmdm_jax.diffusion.planning import Plan, Strategy, View, column
+from scmdm_jax.diffusion.readout import Decoding, Reading
+from scmdm_jax.diffusion.schedules import LogLinear, Schedule
+from scmdm_jax.diffusion.strategies import Ancestral, Joint
+
+_ANCESTRAL, _LOG_LINEAR = Ancestral(), LogLinear()
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+  """How samples are drawn; hashable, so that it can be a compilation key.
+
+  num_steps: T >= 1, at most so many denoiser evaluations (twice that with guidance).
+  strategy: see `strategies`.
+  schedule: see `schedules`; fixes the fraction visible after each step.
+  self_conditioning: whether each prediction is the next step's signal.
+  top_p: in (0, 1]; shapes drawn tokens, not the signal.
+  noise: 'high', 'low' or 'float64'; see `draws`. 'low' goes with the `Joint` strategy.
+  guidance: see `guidance.Guidance`.
+  block_length: 0, or the length of blocks that are finished from left to right (LLaDA's
+    semi-autoregressive sampling). Without a prompt each has num_steps / (number of
+    blocks) steps; with one, steps go to what is left to write.
+  keep_signal: whether a position that is masked again keeps its last prediction.
+  chunk: positions read at a time; None chooses. Does not change the result.
+  """
+
+  num_steps: int
+  strategy: Strategy = _ANCESTRAL
+  schedule: Schedule = _LOG_LINEAR
+  self_conditioning: bool = True
+  top_p: float = 1.0
+  noise: str = 'high'
+  guidance: Guidance | None = None
+  block_length: int = 0
+  keep_signal: bool = True
+  chunk: int | None = None
+
+  def __post_init__(self):
+    check(self.num_steps > 0, 'num_steps', self.num_steps, 'a number above 0')
+    check(0 < self.top_p <= 1, 'top_p', self.top_p, 'a number above 0, at most 1')
+    check(self.noise in NOISES, 'noise', self.noise, f'one of {", ".join(NOISES)}')
+    length = self.block_length
+    check(length >= 0, 'block_length', length, 'a number of at least 0')
+    wanted = "'low' with the Joint strategy, and with no other"
+    joint = isinstance(self.strategy, Joint)
+    check((self.noise == 'low') == joint, 'noise', self.noise, wanted)
+    check(self.chunk is None or self.chunk > 0, 'chunk', self.chunk, 'a number above 0')
+
+  def blocks(self, length: int) -> int:
+    """Returns the number of blocks of an example of `length` tokens.
+
+    Raises:
+      ValueError: such an example cannot be written in these steps and blocks.
+    """
+    block = self.block_length or length
+    blocks, rest = divmod(length, block)
+    check(
+      not rest and not self.num_steps % blocks,
+      'block_length',
+      block,
+      f'a divisor of the length, {length}, whose number of blocks divides num_steps = '
+      f'{self.num_steps}',
+    )
+    most = (2**31 - 1) // length
+    found = self.num_steps
+    check(blocks == 1 or found <= most, 'num_steps', found, f'at most {most} in blocks')
+    return blocks
 
 
 class SamplerState(NamedTuple):
   """What a step hands to the next; nothing of size V."""
 
   x_t: jax.Array  # int32 [B, L]; mask_id where still hidden.
-  signal: jax.Array  # float32 [B, L, D]; see the module.
+  signal: jax.Array  # float32 [B, L, M D]; see the module and `guidance.Predictor`.
   certainty: jax.Array  # float32 [B, L]; log-probability when revealed, else 0.
   evaluations: jax.Array  # int32 []; denoiser evaluations made so far.
 
@@ -51,74 +117,45 @@ class Samples(NamedTuple):
   trajectory: jax.Array | None  # int32 [T, B, L]: tokens after every step.
 
 
-class Sampler(NamedTuple):
-  """How samples are drawn; everything that stays the same from step to step.
+class Chain(NamedTuple):
+  """What stays the same from step to step."""
 
-  schedule: see `schedules`; fixes the fraction visible after each step.
-  mask_id: the mask token; never sampled.
-  num_steps: T >= 1, at most so many denoiser evaluations (twice that with guidance).
-  strategy: see `strategies`.
-  self_condition: whether each prediction is the next step's signal.
-  temperature: scalar >= 0; may be traced. Shapes drawn tokens, not the signal.
-  top_p: in (0, 1]; shapes drawn tokens, not the signal.
-  noise: 'high', 'low' or 'float64'; see `draws`. 'low' wants the `Joint` strategy.
-  guidance: see `readout.Guidance`.
-  block_length: 0, or the length of blocks that are finished from left to right, each
-    in num_steps / (number of blocks) steps (LLaDA's semi-autoregressive sampling).
-  keep_signal: whether a position that is masked again keeps its last prediction.
-  chunk: positions read at a time; None chooses. Does not change the result.
-  """
-
-  schedule: Schedule
+  predictor: Predictor
+  sampler: Sampler
   mask_id: int
-  num_steps: int
-  strategy: Strategy = Ancestral()
-  self_condition: bool = True
   temperature: jax.Array | float = 1.0
-  top_p: float = 1.0
-  noise: str = 'high'
-  guidance: Guidance | None = None
-  block_length: int = 0
-  keep_signal: bool = True
-  chunk: int | None = None
 
 
-def initial_state(network: Network, x_init: jax.Array, streams: int) -> SamplerState:
-  """Before the first step: `x_init` int32 [B, L] and null signals, side by side."""
-  null = jnp.concatenate([null_signal(network, x_init)] * streams, axis=-1)
+def initial_state(predictor: Predictor, x_init: jax.Array) -> SamplerState:
+  """Returns the state before the first step, `x_init` int32 [B, L] and null signals."""
   certainty = jnp.zeros(x_init.shape, jnp.float32)
-  return SamplerState(x_init, null, certainty, jnp.int32(0))
+  return SamplerState(x_init, predictor.null_signal(x_init), certainty, jnp.int32(0))
 
 
 def _fold(keys: jax.Array, data: jax.Array | int) -> jax.Array:
-  return jax.vmap(jax.random.fold_in, (0, None))(keys, data)
+  """Folds `data`, a number or [B], into `keys` [B]."""
+  return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
 
 
-def _encode(
-  sampler: Sampler, network: Network, state: SamplerState, sigma: jax.Array
-) -> tuple[jax.Array, int]:
-  """Hidden states [B, L, D], both networks' side by side; evaluations made."""
-  if sampler.guidance is None:
-    return network.encode(state.x_t, state.signal, sigma), 1
-  networks = (network, sampler.guidance.unconditional)
-  signals = jnp.split(state.signal, 2, axis=-1)
-  hidden = [
-    n.encode(state.x_t, s, sigma) for n, s in zip(networks, signals, strict=True)
-  ]
-  return jnp.concatenate(hidden, axis=-1), 2
+def _position_keys(keys: jax.Array, length: int) -> jax.Array:
+  """Returns a key per position, [B, L], so that it does not matter which are read."""
+
+  def of_example(key: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(length))
+
+  return jax.vmap(of_example)(keys)
 
 
 def reverse_step(
   keys: jax.Array,
   state: SamplerState,
-  network: Network,
-  sampler: Sampler,
+  chain: Chain,
   plan: Plan,
   step: jax.Array,
   active: jax.Array,
   last: jax.Array | bool,
 ) -> SamplerState:
-  """One step of a strategy: evaluate, read what is masked, reveal, mask again.
+  """Takes one step of a strategy: evaluate, read what is masked, reveal, mask again.
 
   Which positions, then which token: a joint draw over V and the mask would lose rare
   tokens to rounding.
@@ -126,78 +163,101 @@ def reverse_step(
   Args:
     keys: [B] typed keys of this step, one per example; consumed.
     state: see `SamplerState`.
-    network: see `network.Network`.
-    sampler: see `Sampler`.
-    plan: of the strategy; see `strategies`.
-    step: int32 [], from 0, within the plan.
+    chain: see `Chain`.
+    plan: of the strategy; see `planning`.
+    step: int32 [], from 0, within the plan; [B] where examples have steps of their own.
     active: bool [B, L]: what may be written at all; the prompt is not.
-    last: whether to reveal everything that is left.
+    last: whether to reveal everything that is left, bool [] or [B].
   """
-  strategy, length = sampler.strategy, state.x_t.shape[1]
+  sampler, strategy = chain.sampler, chain.sampler.strategy
   split = jax.vmap(jax.random.split)(keys)
-  masked = (state.x_t == sampler.mask_id) & active
-  revealed = (state.x_t != sampler.mask_id) & active
+  masked = (state.x_t == chain.mask_id) & active
   view = View(
     keys=split[:, 0],
     step=step,
-    num_steps=len(plan.alphas) - 1,
+    num_steps=len(plan.alphas) - 1 if plan.steps is None else plan.steps,
     plan=plan,
     masked=masked,
-    revealed=revealed,
+    revealed=(state.x_t != chain.mask_id) & active,
     measure=jnp.zeros(masked.shape, jnp.float32),
     certainty=state.certainty,
   )
-
-  def choose(view: View) -> tuple[jax.Array, jax.Array]:
-    choice = strategy.choose(view)
-    remask = jnp.zeros_like(masked) if choice.remask is None else choice.remask
-    return choice.reveal | (masked & last), remask & ~jnp.asarray(last)
-
-  ahead = None if strategy.measure else choose(view)
-  hidden, evaluations = _encode(sampler, network, state, plan.sigmas[step])
-  # A key per position, so that what is read does not depend on what else is.
-  position_keys = jax.vmap(lambda key: _fold_range(key, length))(split[:, 1])
-
-  def read(wanted: jax.Array, told: jax.Array) -> Reading:
-    return readout.read(
-      position_keys,
-      network,
-      hidden,
-      state.x_t,
-      wanted,
-      mask_id=sampler.mask_id,
-      told=told if sampler.self_condition else None,
-      measure='log_prob' if strategy.remembers else strategy.measure,
-      shaped=strategy.shaped,
-      temperature=sampler.temperature,
-      top_p=sampler.top_p,
-      noise=sampler.noise,
-      reveal=jnp.where(last, 1.0, reveal_probability(view.alpha_t, view.alpha_s)),
-      guidance=sampler.guidance,
-      chunk=sampler.chunk,
-    )
-
+  ahead = None if strategy.measure else _choose(strategy, view, last)
+  hidden = chain.predictor.encode(state.x_t, state.signal, plan.at('sigmas', step))
+  wanted, carried = _asked(strategy, view, None if ahead is None else ahead[0])
+  reading = readout.read(
+    _position_keys(split[:, 1], masked.shape[1]),
+    chain.predictor,
+    hidden,
+    state.x_t,
+    _decoding(chain, view, last),
+    wanted,
+    carried if sampler.self_conditioning else None,
+    sampler.chunk,
+  )
   if ahead is None:
-    reading = read(masked | (revealed & strategy.reads_visible), masked)
-  elif strategy.final:
+    ahead = _choose(strategy, view._replace(measure=reading.measure), last)
+  return _advanced(state, chain, masked, reading, *ahead)
+
+
+def _choose(
+  strategy: Strategy, view: View, last: jax.Array | bool
+) -> tuple[jax.Array, jax.Array]:
+  """Returns what is revealed and what is masked again, bool [B, L] each."""
+  choice = strategy.choose(view)
+  remask = choice.remask
+  if remask is None:
+    remask = jnp.zeros_like(view.masked)
+  last = column(jnp.asarray(last))
+  return choice.reveal | (view.masked & last), remask & ~last
+
+
+def _asked(
+  strategy: Strategy, view: View, reveal: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
+  """Returns where tokens and where signals are wanted; `reveal` where it is known."""
+  if reveal is None:
+    return view.masked | (view.revealed & strategy.reads_visible), view.masked
+  if strategy.final:
     # Tokens where one is revealed, signals where the mask stays: never both.
-    reading = read(ahead[0], masked & ~ahead[0])
-  else:
-    reading = read(ahead[0], masked)
-  reveal, remask = ahead or choose(view._replace(measure=reading.measure))
+    return reveal, view.masked & ~reveal
+  return reveal, view.masked
+
+
+def _decoding(chain: Chain, view: View, last: jax.Array | bool) -> Decoding:
+  """Returns how this step turns scores into tokens and measures."""
+  strategy = chain.sampler.strategy
+  reveal = jnp.where(last, 1.0, reveal_probability(view.alpha_t, view.alpha_s))
+  return Decoding(
+    mask_id=chain.mask_id,
+    measure='log_prob' if strategy.remembers else strategy.measure,
+    shaped=strategy.shaped,
+    temperature=chain.temperature,
+    top_p=chain.sampler.top_p,
+    noise=chain.sampler.noise,
+    reveal=column(reveal),
+  )
+
+
+def _advanced(
+  state: SamplerState,
+  chain: Chain,
+  masked: jax.Array,
+  reading: Reading,
+  reveal: jax.Array,
+  remask: jax.Array,
+) -> SamplerState:
+  """Returns the state after a step that read, reveals and masks so, bool [B, L]."""
   x_s = jnp.where(reveal, reading.tokens, state.x_t)
-  x_s = jnp.where(remask, sampler.mask_id, x_s)
+  x_s = jnp.where(remask, chain.mask_id, x_s)
   signal = state.signal
-  if sampler.self_condition:
+  if chain.sampler.self_conditioning:
     signal = jnp.where(masked[..., None], reading.signal, signal)
-    if not sampler.keep_signal:
+    if not chain.sampler.keep_signal:
       signal = jnp.where(remask[..., None], 0.0, signal)
   certainty = jnp.where(reveal, reading.measure, state.certainty)
-  return SamplerState(x_s, signal, certainty, state.evaluations + evaluations)
-
-
-def _fold_range(key: jax.Array, length: int) -> jax.Array:
-  return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(length))
+  evaluations = state.evaluations + len(chain.predictor.networks)
+  return SamplerState(x_s, signal, certainty, evaluations)
 
 
 def sample(
@@ -206,6 +266,9 @@ def sample(
   x_init: jax.Array,
   sampler: Sampler,
   *,
+  mask_id: int,
+  temperature: jax.Array | float = 1.0,
+  unconditional: Network | None = None,
   keep_trajectory: bool = False,
 ) -> Samples:
   """Draws samples by any strategy (SCMDM, arXiv 2604.26985, with its carried signal).
@@ -216,76 +279,105 @@ def sample(
     network: see `network.Network`.
     x_init: int32 [B, L]; the mask where a token is wanted. Other tokens never change.
     sampler: see `Sampler`.
+    mask_id: the mask token; never drawn.
+    temperature: scalar >= 0; may be traced. Shapes drawn tokens, not the signal.
+    unconditional: the other network under guidance; None without.
     keep_trajectory: also return the tokens after every step.
 
   Raises:
-    ValueError: `num_steps` is no multiple of the number of blocks, `block_length` does
-      not divide L, or 'low' noise without the `Joint` strategy.
+    ValueError: steps and blocks that do not fit L, see `Sampler.blocks`; guidance
+      without an unconditional network, or one without guidance.
   """
   chex.assert_rank([keys, x_init], [1, 2])
   chex.assert_equal_shape_prefix([keys, x_init], 1)
   chex.assert_type(x_init, jnp.int32)
-  length = x_init.shape[1]
-  block = sampler.block_length or length
-  blocks, rest = divmod(length, block)
-  if rest or sampler.num_steps % blocks:
-    raise ValueError(
-      f'block_length {block} gives {length / block:g} blocks; wanted a whole number '
-      f'that divides num_steps {sampler.num_steps}'
-    )
-  if (sampler.noise == 'low') != isinstance(sampler.strategy, Joint):
-    raise ValueError("noise 'low' and the Joint strategy go together")
-  steps = sampler.num_steps // blocks
-  writable = x_init == sampler.mask_id
-  state = initial_state(network, x_init, 2 if sampler.guidance else 1)
-
-  def write_block(state: SamplerState, b: jax.Array):
-    position = jnp.arange(length)
-    inside = (position >= b * block) & (position < (b + 1) * block)
-    active = writable & inside[None]
-    return _write(
-      _fold(keys, b), network, state, sampler, active, steps, keep_trajectory
-    )
-
+  if (sampler.guidance is None) != (unconditional is None):
+    raise ValueError('guidance and an unconditional network go together')
+  networks = (network,) if unconditional is None else (network, unconditional)
+  chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
+  blocks = sampler.blocks(x_init.shape[1])
+  writable = x_init == mask_id
+  state = initial_state(chain.predictor, x_init)
   if blocks == 1:
-    state, states = _write(
-      keys, network, state, sampler, writable, steps, keep_trajectory
-    )
+    state, states = _write(keys, state, chain, writable, keep_trajectory)
   else:
-    state, states = jax.lax.scan(write_block, state, jnp.arange(blocks))
-  if states is not None:
-    states = states.reshape(sampler.num_steps, *x_init.shape)
+    state, states = _write_blocks(keys, state, chain, writable, blocks, keep_trajectory)
   return Samples(state.x_t, state.evaluations, states)
 
 
 def _write(
   keys: jax.Array,
-  network: Network,
   state: SamplerState,
-  sampler: Sampler,
+  chain: Chain,
   active: jax.Array,
-  steps: int,
   keep_trajectory: bool,
 ) -> tuple[SamplerState, jax.Array | None]:
-  """Runs a strategy from its start until all `active` positions are written."""
-  plan = sampler.strategy.start(_fold(keys, steps), active, sampler.schedule, steps)
+  """Runs a strategy from its start until all `active` positions are written.
+
+  Returns the state and, if they are to be kept, the tokens after every step.
+  """
+  strategy, steps = chain.sampler.strategy, chain.sampler.num_steps
+  plan = strategy.start(_fold(keys, steps), active, chain.sampler.schedule, steps)
 
   def step(state: SamplerState, i: jax.Array) -> SamplerState:
-    last = i == steps - 1
-    return reverse_step(_fold(keys, i), state, network, sampler, plan, i, active, last)
+    return reverse_step(_fold(keys, i), state, chain, plan, i, active, i == steps - 1)
 
   def scanned(state: SamplerState, i: jax.Array):
     state = step(state, i)
     return state, state.x_t if keep_trajectory else None
 
-  if keep_trajectory or not sampler.strategy.early_exit:
+  if keep_trajectory or not strategy.early_exit:
     return jax.lax.scan(scanned, state, jnp.arange(steps))
 
   def unfinished(carry) -> jax.Array:
     state, i = carry
-    return (i < steps) & ((state.x_t == sampler.mask_id) & active).any()
+    return (i < steps) & ((state.x_t == chain.mask_id) & active).any()
 
   state, _ = jax.lax.while_loop(
     unfinished, lambda carry: (step(*carry), carry[1] + 1), (state, jnp.int32(0))
   )
+  return state, None
+
+
+def _write_blocks(
+  keys: jax.Array,
+  state: SamplerState,
+  chain: Chain,
+  writable: jax.Array,
+  number: int,
+  keep_trajectory: bool,
+) -> tuple[SamplerState, jax.Array | None]:
+  """Runs a strategy in each of `number` blocks in turn, every example at its own pace.
+
+  What a strategy draws before a block follows from the block's key: it is drawn again
+  in every step, so nothing of it is carried. Returns what `_write` does.
+  """
+  strategy, total = chain.sampler.strategy, chain.sampler.num_steps
+  to_write = writable.reshape(len(writable), number, -1).sum(-1, dtype=jnp.int32)
+  blocks = Blocks(writable, deal_steps(to_write, total), total)
+
+  def step(state: SamplerState, i: jax.Array) -> tuple[SamplerState, jax.Array]:
+    """Takes step `i` [B]; returns the state and the next step with work to do."""
+    b, steps, local, active = blocks.at(i)
+    keys_b = _fold(keys, b)
+    begun = _fold(keys_b, steps.own)
+    plan = strategy.start(begun, active, chain.sampler.schedule, steps)
+    last = local == steps.own - 1
+    state = reverse_step(_fold(keys_b, local), state, chain, plan, local, active, last)
+    # A block that is written leaves its other steps unused.
+    written = ~((state.x_t == chain.mask_id) & active).any(-1)
+    return state, jnp.where(written, i - local + steps.own, i + 1)
+
+  def scanned(state: SamplerState, i: jax.Array):
+    state, _ = step(state, jnp.broadcast_to(i, len(writable)))
+    return state, state.x_t if keep_trajectory else None
+
+  if keep_trajectory or not strategy.early_exit:
+    return jax.lax.scan(scanned, state, jnp.arange(total, dtype=jnp.int32))
+
+  def unfinished(carry: tuple[SamplerState, jax.Array]) -> jax.Array:
+    return ((carry[0].x_t == chain.mask_id) & writable).any()
+
+  first = jnp.zeros(len(writable), jnp.int32)
+  state, _ = jax.lax.while_loop(unfinished, lambda c: step(*c), (state, first))
   return state, None

@@ -10,6 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from scmdm_jax.diffusion.checks import check
+
 # t [...] in [0, 1] -> alpha [...], falling from 1 at t = 0.
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -21,11 +23,10 @@ class LogLinear:
   eps: float = 1e-3
 
   def __post_init__(self):
-    if not 0 <= self.eps < 1:
-      raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
+    check(0 <= self.eps < 1, 'eps', self.eps, 'a number from 0, below 1')
 
   def __call__(self, t: jax.Array) -> jax.Array:
-    """alpha(t), elementwise."""
+    """Returns alpha(t), elementwise."""
     return 1 - (1 - self.eps) * t
 
 
@@ -36,11 +37,10 @@ class Cosine:
   eps: float = 1e-3
 
   def __post_init__(self):
-    if not 0 <= self.eps < 1:
-      raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
+    check(0 <= self.eps < 1, 'eps', self.eps, 'a number from 0, below 1')
 
   def __call__(self, t: jax.Array) -> jax.Array:
-    """alpha(t), elementwise."""
+    """Returns alpha(t), elementwise."""
     return 1 - (1 - self.eps) * jnp.cos(jnp.pi / 2 * (1 - t))
 
 
@@ -52,23 +52,21 @@ class Polynomial:
   eps: float = 1e-3
 
   def __post_init__(self):
-    if not 0 <= self.eps < 1:
-      raise ValueError(f'eps is {self.eps}; wanted 0 <= eps < 1')
-    if not self.power > 0:
-      raise ValueError(f'power is {self.power}; wanted a number above 0')
+    check(0 <= self.eps < 1, 'eps', self.eps, 'a number from 0, below 1')
+    check(0 < self.power < float('inf'), 'power', self.power, 'a number above 0')
 
   def __call__(self, t: jax.Array) -> jax.Array:
-    """alpha(t), elementwise."""
+    """Returns alpha(t), elementwise."""
     return 1 - (1 - self.eps) * t**self.power
 
 
 def noise_level(schedule: Schedule, t: jax.Array) -> jax.Array:
-  """Sigma = -log alpha(t) [...], the noise level of time-conditioned networks."""
+  """Returns sigma = -log alpha(t) [...], what time-conditioned networks are given."""
   return -jnp.log(jnp.maximum(schedule(t), jnp.finfo(jnp.float32).tiny))
 
 
 def nelbo_weight(schedule: Schedule, t: jax.Array) -> jax.Array:
-  """-alpha'(t) / (1 - alpha(t)) [...], the weight of masked positions in the NELBO.
+  """Returns -alpha'(t) / (1 - alpha(t)) [...], the NELBO's weight where masked.
 
   Finite everywhere: at t = 0 nothing is masked, so the weight multiplies an empty sum,
   and a large finite number keeps that product at zero.
@@ -78,19 +76,26 @@ def nelbo_weight(schedule: Schedule, t: jax.Array) -> jax.Array:
   return jnp.minimum(weight, jnp.finfo(jnp.float32).max)
 
 
-def reverse_alphas(schedule: Schedule, num_steps: int) -> jax.Array:
-  """Alpha at the T + 1 times of a reverse chain, float32 [T + 1], rising from 0 to 1.
+def chain_alpha(schedule: Schedule, t: jax.Array) -> jax.Array:
+  """Returns alpha(t) [...] of a reverse chain: 0 at t = 1, 1 at t = 0.
 
-  Times are evenly spaced from 1 to 0. The chain starts with every position masked, so
-  its first alpha is 0 whatever the schedule's own value at t = 1: the masked fraction
-  at every later time is then exactly the forward process's.
+  The chain starts with every position masked, so its first alpha is 0 whatever the
+  schedule's own value at t = 1: the masked fraction at every later time is then exactly
+  the forward process's.
   """
-  t = jnp.linspace(1.0, 0.0, num_steps + 1)
-  return schedule(t).at[0].set(0.0).at[-1].set(1.0)
+  return jnp.where(t >= 1, 0.0, jnp.where(t <= 0, 1.0, schedule(t)))
+
+
+def reverse_alphas(schedule: Schedule, num_steps: int) -> jax.Array:
+  """Returns alpha at the T + 1 times of a reverse chain, float32, rising from 0 to 1.
+
+  Times are evenly spaced from 1 to 0; see `chain_alpha`.
+  """
+  return chain_alpha(schedule, jnp.linspace(1.0, 0.0, num_steps + 1))
 
 
 def reverse_noise_levels(schedule: Schedule, num_steps: int) -> jax.Array:
-  """Noise levels at the first T times of a reverse chain, float32 [T], falling.
+  """Returns noise levels at the first T times of a reverse chain, float32, falling.
 
   The schedule's own values: at t = 1 too, where the chain's alpha is 0 and -log alpha
   would be a number that no time-conditioned network has seen in training.
@@ -99,7 +104,7 @@ def reverse_noise_levels(schedule: Schedule, num_steps: int) -> jax.Array:
 
 
 def antithetic_times(key: jax.Array, batch: int, t_min: float) -> jax.Array:
-  """One time per example, stratified: t_i uniform in its own 1/B slice, float32 [B].
+  """Draws a time per example, each uniform in its own 1/B slice, float32 [B].
 
   The slices are dealt to the examples at random, then mapped to [t_min, 1]; MDLM,
   `antithetic_sampling`. The key is consumed.

@@ -1,27 +1,9 @@
-"""How well a classifier knows the classes of rows, and how well it is known to.
+"""How well a classifier knows the classes of rows.
 
 A row is int32 [L] and begins with the token of its class; classes have ids in a run.
 """
 
-from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
 import numpy as np
-
-
-def class_nll(
-  logits: Callable[[jax.Array], jax.Array], rows: jax.Array, first_class: int
-) -> jax.Array:
-  """-log p(class | content) in nats, float32 [B].
-
-  Args:
-    logits: rows int32 [B, L] -> class scores [B, C].
-    rows: int32 [B, L], each beginning with its class.
-    first_class: id of class 0.
-  """
-  scores = jax.nn.log_softmax(logits(rows).astype(jnp.float32))
-  return -jnp.take_along_axis(scores, rows[:, :1] - first_class, axis=1)[:, 0]
 
 
 def accuracy(wanted: np.ndarray, found: np.ndarray) -> float:
@@ -46,3 +28,19 @@ def macro_f1(wanted: np.ndarray, found: np.ndarray, num_classes: int) -> float:
     marked = np.sum(wanted == label) + np.sum(found == label)
     scores.append(2 * hits / marked if marked else 0.0)
   return float(np.mean(scores))
+
+
+def rank_auroc(positive: np.ndarray, negative: np.ndarray) -> float:
+  """Area under the ROC curve, exactly: P(positive > negative) + P(equal) / 2.
+
+  Args:
+    positive: scores `[N]` of what should score high.
+    negative: scores `[M]` of what should not.
+  """
+  both = np.concatenate([positive, negative])
+  values, inverse, counts = np.unique(both, return_inverse=True, return_counts=True)
+  del values
+  last = np.cumsum(counts)
+  ranks = (last - (counts - 1) / 2)[inverse]  # Equal scores share their mean rank.
+  n, m = len(positive), len(negative)
+  return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

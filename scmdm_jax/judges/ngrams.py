@@ -63,7 +63,7 @@ class NGrams:
 
 
 def fits(vocab_size: int, order: int) -> bool:
-  """Whether stretches of `order` tokens can be told apart in 63 bits."""
+  """Returns whether stretches of `order` tokens can be kept apart in 63 bits."""
   return vocab_size**order < 2**63
 
 

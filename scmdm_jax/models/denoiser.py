@@ -8,29 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from scmdm_jax.models.conv import Conv
-from scmdm_jax.models.decoder import Decoder
-from scmdm_jax.models.description import (
-  ConvConfig,
-  DecoderConfig,
-  DiTConfig,
-  GPT2Config,
-  ModelDescription,
-)
-from scmdm_jax.models.dit import DiT
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.gpt2 import GPT2
-from scmdm_jax.models.injection import expected_row, make_injection
+from scmdm_jax.models.injection import make_injection
+from scmdm_jax.parallel import rules
+from scmdm_jax.parallel.placement import Placement
 
 Params = dict[str, Any]
 
-_BACKBONES = {
-  DiTConfig: DiT,
-  DecoderConfig: Decoder,
-  GPT2Config: GPT2,
-  ConvConfig: Conv,
-}
-_TABLES = {DiTConfig: 'vocab_embed', DecoderConfig: 'embed_tokens', GPT2Config: 'wte'}
 # Far below any score, and its exponential is an exact zero.
 _BANNED = -1e30
 
@@ -59,27 +44,29 @@ class Denoiser(NamedTuple):
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
-  shards, parts, columns, pin, pin_parts, spread: how examples, positions and scores are
-    spread over devices; see `Execution`.
+  placement: keeps examples, positions and scores on their devices; see `Placement`.
   """
 
   encode: Encode
   logits: Callable[[jax.Array], jax.Array]
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
-  shards: int
-  parts: int
-  columns: int
-  pin: Callable[[jax.Array], jax.Array]
-  pin_parts: Callable[[jax.Array], jax.Array]
-  spread: Callable[[jax.Array], jax.Array]
+  placement: Placement
 
 
 def _backbone(
   description: ModelDescription, execution: Execution | None = None
 ) -> nn.Module:
-  arch: Any = description.architecture
-  return _BACKBONES[type(arch)](arch, execution or Execution())
+  make: Any = description.record.module
+  return make(description.architecture, execution or Execution())
+
+
+def _table(weights: Params, description: ModelDescription) -> jax.Array:
+  """The token embeddings [V, D]."""
+  node: Any = weights
+  for part in description.record.table.split('/'):
+    node = node[part]
+  return node['embedding'] if isinstance(node, dict) else node
 
 
 def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
@@ -90,7 +77,7 @@ def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
 def _apply(
   module: nn.Module,
   weights: Params,
-  *args: jax.Array | None,
+  *args: jax.Array | int | None,
   method: str = '__call__',
 ) -> jax.Array:
   result: Any = module.apply({'params': weights}, *args, method=method)
@@ -111,10 +98,10 @@ def init_params(key: jax.Array, description: ModelDescription) -> Params:
 
 def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh parameters of the injection alone: the identity; the key is consumed."""
-  if description.injection == 'none':
-    return {}
   arch = description.architecture
   module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  if module is None:
+    return {}
   return _init(module, key, jnp.zeros((1, arch.hidden_dim)))
 
 
@@ -139,25 +126,26 @@ def bind(
     execution: see `Execution`; None: on one device, nothing recomputed.
 
   Raises:
-    ValueError: classes for a model without, or a classifier (`conv.bind` binds it).
+    ValueError: classes for a model without, or a classifier (`classifier.bind`).
   """
   arch = description.architecture
   if description.objective == 'classify':
-    raise ValueError('a classifier is no denoiser; wanted conv.bind')
+    raise ValueError('a classifier is no denoiser; wanted classifier.bind')
   conditioning = () if classes is None else (classes,)
   if conditioning and not getattr(arch, 'num_classes', 0):
     raise ValueError('classes are given, but the model has none; wanted None')
   execution = execution or Execution()
   if execution.dtype:
     params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
-  params = execution.gather(params)
+  placement = execution.placement
+  if placement.mesh is not None and placement.mesh.size > 1:
+    params = rules.gather_vocabulary(placement.mesh, params)
   backbone, weights = _backbone(description, execution), params['backbone']
-  module, injection = None, params['self_conditioning']
-  if description.injection != 'none':
-    module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  injection = params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
-  table = jax.lax.stop_gradient(weights[_TABLES[type(arch)]]['embedding'])
+  table = jax.lax.stop_gradient(_table(weights, description))
   undefined = np.zeros(arch.vocab_size, bool)
   for start, stop in description.undefined_ids:
     undefined[start:stop] = True
@@ -165,14 +153,7 @@ def bind(
   def signal(probs: jax.Array) -> jax.Array:
     if module is None:
       return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
-    if description.injection == 'table':
-      return _apply(module, injection, probs, method='lookup')
-    expected = expected_row(probs, table)
-    if description.injection == 'gate':
-      # Times the sum, one for probabilities: linear in weights of any sum.
-      mask_row = jnp.broadcast_to(table[description.mask_id], expected.shape)
-      return expected - probs.sum(-1, keepdims=True) * mask_row
-    return expected
+    return _apply(module, injection, probs, table, description.mask_id, method='signal')
 
   def encode(
     x_t: jax.Array,
@@ -180,7 +161,7 @@ def bind(
     sigma: jax.Array,
     real: jax.Array | None = None,
   ) -> jax.Array:
-    x = execution.spread(_apply(backbone, weights, x_t, method='embed'))
+    x = placement.constrain(_apply(backbone, weights, x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
@@ -193,15 +174,4 @@ def bind(
       return scores
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
-  return Denoiser(
-    encode,
-    logits,
-    signal,
-    arch.hidden_dim,
-    execution.shards,
-    execution.parts,
-    execution.columns,
-    execution.pin,
-    execution.pin_parts,
-    execution.spread,
-  )
+  return Denoiser(encode, logits, signal, arch.hidden_dim, placement)

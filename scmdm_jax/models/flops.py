@@ -9,21 +9,19 @@ import jax
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 
-_ONCE_PER_EXAMPLE = ('adaLN_modulation', 'sigma_map', 'cond_map')
-_VOCABULARY = ('linear', 'lm_head')
-
 
 def blocks(description: ModelDescription, length: int) -> float:
   """Of all blocks and the injection, per token of a sequence of `length`."""
-  arch, products = description.architecture, 0
+  arch, record, products = description.architecture, description.record, 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(
     denoiser.abstract_params(description)
   ):
     names = [key.key for key in path]
-    if names[-1] == 'kernel' and not {*_ONCE_PER_EXAMPLE, *_VOCABULARY} & {*names}:
+    if names[-1] != 'kernel' or '/'.join(names[1:-1]) == record.head:
+      continue
+    if not {*record.per_example} & {*names}:
       products += leaf.size
-  window = getattr(arch, 'window', 0)  # Its blocks see three of themselves.
-  seen = min(length, 3 * window + 1) if window else length
+  seen = record.seen(arch, length)
   return 2 * products + 4 * arch.num_blocks * seen * arch.hidden_dim
 
 
@@ -45,8 +43,8 @@ def training(description: ModelDescription, length: int, rate: float) -> float:
 
 
 def sampling(
-  description: ModelDescription, length: int, num_steps: int, self_condition: bool
+  description: ModelDescription, length: int, num_steps: int, self_conditioning: bool
 ) -> float:
   """Of a whole sample, per token, half of the positions being masked on average."""
-  reads = vocabulary(description) / 2 * (2 if self_condition else 1)
+  reads = vocabulary(description) / 2 * (2 if self_conditioning else 1)
   return num_steps * (blocks(description, length) + reads)

@@ -11,9 +11,13 @@ that vector without biases, so that
 The paper does not publish its injection; `embedding` is our default.
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import PartitionSpec as P
 
 _zeros = nn.initializers.zeros_init()
 
@@ -29,8 +33,25 @@ def expected_row(probs: jax.Array, table: jax.Array) -> jax.Array:
   )
 
 
-class Embedding(nn.Module):
+class _FromEmbeddings(nn.Module):
+  """The signal is the expected embedding under the previous prediction."""
+
+  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
+    """The signal float32 [..., D] of a prediction.
+
+    Args:
+      probs: float32 [..., V].
+      table: [V, D], the model's own embeddings, as a constant.
+      mask_id: the row of the mask.
+    """
+    del mask_id
+    return expected_row(probs, table)
+
+
+class Embedding(_FromEmbeddings):
   """Expected embedding through a zero-initialised D x D projection."""
+
+  vocab_size: int
 
   dim: int
 
@@ -41,9 +62,10 @@ class Embedding(nn.Module):
     return self.projection(signal)
 
 
-class MLP(nn.Module):
+class MLP(_FromEmbeddings):
   """Normalised, then a gated MLP with a last layer from zero (as DiffusionGemma)."""
 
+  vocab_size: int
   dim: int
 
   def setup(self):
@@ -66,8 +88,9 @@ class Table(nn.Module):
   def setup(self):
     self.table = self.param('table', _zeros, (self.vocab_size, self.dim))
 
-  def lookup(self, probs: jax.Array) -> jax.Array:
-    """Expected row [..., D] under `probs` [..., V]."""
+  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
+    """As of `Embedding`, of its own table."""
+    del table, mask_id
     return expected_row(probs, self.table)
 
   def __call__(self, signal: jax.Array) -> jax.Array:
@@ -80,20 +103,92 @@ class Gate(nn.Module):
   The signal carries the difference `p E - m`, so that zero means "nothing known".
   """
 
+  vocab_size: int
   dim: int
 
   def setup(self):
     self.gate = self.param('gate', _zeros, (self.dim,))
 
+  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
+    """As of `Embedding`, less the embedding of the mask."""
+    expected = expected_row(probs, table)
+    # Times the sum, one for probabilities: linear in weights of any sum.
+    mask_row = jnp.broadcast_to(table[mask_id], expected.shape)
+    return expected - probs.sum(-1, keepdims=True) * mask_row
+
   def __call__(self, signal: jax.Array) -> jax.Array:
     return signal * jnp.broadcast_to(jnp.tanh(self.gate), signal.shape)
 
 
-def make_injection(name: str, vocab_size: int, dim: int) -> nn.Module:
-  """The module called `name`: it maps a signal [..., D] to an addend [..., D]."""
-  return {
-    'embedding': lambda: Embedding(dim),
-    'mlp': lambda: MLP(dim),
-    'table': lambda: Table(vocab_size, dim),
-    'gate': lambda: Gate(dim),
-  }[name]()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Injection:
+  """The record of an injection: all that is known of it outside its module."""
+
+  name: str
+  # Made of V and D; `signal` as in `Embedding`, and `__call__`, which maps a signal
+  # [..., D] to what is added to the embedding of the mask.
+  module: Callable[[int, int], nn.Module]
+  splits: Mapping[str, P]  # Of every parameter, by its path; see `family.Row`.
+  card: str  # Completes "the signal is ..." in the model card.
+  per_token: tuple[str, ...] = ()  # Parameters with a row per token of the vocabulary.
+
+  def __post_init__(self):
+    """Refuses a record with pieces missing.
+
+    Raises:
+      ValueError: what is missing.
+    """
+    missing = [m for m in ('signal', '__call__') if not hasattr(self.module, m)]
+    missing += [f for f in ('name', 'splits', 'card') if not getattr(self, f)]
+    missing += [f'split of {p}' for p in self.per_token if p not in self.splits]
+    if missing:
+      raise ValueError(f'injection {self.name!r}: it has no {", ".join(missing)}')
+
+
+# By name; with 'none' the previous prediction is not read.
+INJECTIONS: dict[str, Injection | None] = {
+  'none': None,
+  'embedding': Injection(
+    name='embedding',
+    module=Embedding,
+    splits={'projection/kernel': P('fsdp', None)},
+    card='the expected embedding `p @ E`; added: `signal @ projection.kernel`',
+  ),
+  'mlp': Injection(
+    name='mlp',
+    module=MLP,
+    splits={
+      'norm/scale': P(),
+      'gate/kernel': P('fsdp', 'tensor'),
+      'up/kernel': P('fsdp', 'tensor'),
+      'down/kernel': P('tensor', 'fsdp'),
+    },
+    card=(
+      'the expected embedding `p @ E`; added: `(gelu(n @ gate.kernel) * (n @ '
+      'up.kernel)) @ down.kernel` with `n` = RMS norm of the signal (eps 1e-6) times '
+      '`norm.scale`, and the tanh form of gelu'
+    ),
+  ),
+  'table': Injection(
+    name='table',
+    module=Table,
+    splits={'table': P('tensor', 'fsdp')},
+    card='the expected row `p @ table`; added as it is',
+    per_token=('table',),
+  ),
+  'gate': Injection(
+    name='gate',
+    module=Gate,
+    splits={'gate': P()},
+    card=(
+      'the difference `p @ E - m` to the embedding `m` of the mask; added: '
+      '`tanh(gate) * signal`'
+    ),
+  ),
+}
+
+
+def make_injection(name: str, vocab_size: int, dim: int) -> nn.Module | None:
+  """The module called `name`; None for 'none'."""
+  record = INJECTIONS[name]
+  return None if record is None else record.module(vocab_size, dim)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax.models.family import Buffer
+
 # Slowest turn of a coordinate: an image has tens of rows, a text thousands of tokens.
 _GRID_BASE = 100.0
 
@@ -39,6 +41,19 @@ def rotate_in_grid(x: jax.Array, grid: tuple[int, ...]) -> jax.Array:
     grid: `C`, `H` and `W`; values are ordered channel, row, column.
   """
   return _turn(x, _grid_turns(grid, x.shape[1], x.shape[-1]))
+
+
+def rotary_buffer(size: int, base: float) -> Buffer:
+  """Returns the tensor `inv_freq` of files, float32 [size / 2].
+
+  Pair j of a head of `size` turns by base^(-2j / size) with each position.
+  """
+
+  def value() -> np.ndarray:
+    exponents = -np.arange(0, size, 2, dtype=np.float64) / size
+    return (base**exponents).astype(np.float32)
+
+  return Buffer((size // 2,), value, f'base {base:g} in heads of {size}')
 
 
 class _Turns(NamedTuple):

@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +29,21 @@ class Facts(NamedTuple):
   steady: bool | None  # See `steady`.
 
 
-def compile_and_measure(lowered: Any) -> tuple[Facts | None, int]:
-  """The facts and the peak; no facts where the compiler found no room.
+def compile_and_measure(
+  lowered: Any, options: Mapping[str, Any] | None = None
+) -> tuple[Facts | None, int]:
+  """Returns the facts and the peak; no facts where the compiler found no room.
+
+  Args:
+    lowered: of a jitted function.
+    options: of the compiler, by name.
 
   Raises:
     JaxRuntimeError: it failed for another reason.
   """
   started = time.time()
   try:
-    compiled = lowered.compile()
+    compiled = lowered.compile(dict(options)) if options else lowered.compile()
   except jax.errors.JaxRuntimeError as e:
     used = _NO_ROOM.search(str(e))
     if 'RESOURCE_EXHAUSTED' not in str(e) or used is None:
@@ -68,11 +75,11 @@ def compile_and_measure(lowered: Any) -> tuple[Facts | None, int]:
 
 
 def steady(compiled: Any) -> bool | None:
-  """Whether what a program is given to keep comes back as it was given.
+  """Returns whether what a program is given to keep comes back as it was given.
 
   Shape, dtype, layout and sharding of every donated array are then those of the result
   in its place, so that the next step meets the same program; what comes back otherwise
-  is compiled for anew. None if nothing is donated.
+  is compiled for again. None if nothing is donated.
   """
   donated = [argument.donated for argument in jax.tree.leaves(compiled.args_info)]
   if not any(donated):

@@ -19,6 +19,7 @@ _CALLED = re.compile(
 )
 _FUSED = re.compile(r' fusion\(.*calls=%?([\w.-]+)')
 _BOUND = re.compile(r' = [su]32\[\]\S* constant\((\d+)\)')
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
 class Collective(NamedTuple):
@@ -50,12 +51,15 @@ def _computations(text: str) -> dict[str, list[str]]:
 def _calls(
   computations: dict[str, list[str]], lines: list[str]
 ) -> list[tuple[str, int]]:
-  """Which computations the lines of one call, and how often each time they run."""
+  """Returns what the lines of a computation call, and how often when they run."""
   found = []
   for line in lines:
     if loop := _WHILE.search(line):
       condition, body = loop.groups()
-      bounds = _BOUND.findall('\n'.join(computations.get(condition, ())))
+      # On GPUs the bound is inside a fusion, but the compiler writes down the count.
+      bounds = _TRIPS.findall(line) or _BOUND.findall(
+        '\n'.join(computations.get(condition, ()))
+      )
       found.append((body, max(map(int, bounds), default=1)))
     for names in _CALLED.findall(line):
       found += [(name, 1) for name in re.findall(r'[\w.-]+', names)]
@@ -63,7 +67,7 @@ def _calls(
 
 
 def _runs(computations: dict[str, list[str]]) -> dict[str, int]:
-  """How often each computation runs when the program does."""
+  """Counts how often each computation runs when the program does."""
   calls = {
     name: [(callee, n) for callee, n in _calls(computations, lines) if callee != name]
     for name, lines in computations.items()
@@ -85,7 +89,7 @@ def _runs(computations: dict[str, list[str]]) -> dict[str, int]:
 
 
 def collectives(text: str) -> list[Collective]:
-  """All collectives of a compiled program, those in computations that run."""
+  """Returns all collectives of a compiled program, in computations that run."""
   computations = _computations(text)
   if not computations:
     return []
@@ -118,7 +122,7 @@ def collectives(text: str) -> list[Collective]:
 
 
 def totals(found: list[Collective]) -> dict[str, dict[str, int]]:
-  """By kind: how many there are in the program, how often they run, and their bytes."""
+  """Counts by kind: how many there are, how often they run, and their bytes."""
   by_kind: dict[str, dict[str, int]] = {}
   for one in found:
     entry = by_kind.setdefault(one.kind, {'count': 0, 'runs': 0, 'bytes': 0})

@@ -6,9 +6,8 @@ example: activations [B, L, D] are split along L, and a layer of attention gathe
 and values. What is drawn for an example does not depend on the mesh.
 """
 
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -17,8 +16,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.execution import Execution
-from scmdm_jax.parallel import rules
 
 AXES = ('data', 'fsdp', 'sequence', 'tensor')
 BATCH_AXES = ('data', 'fsdp')
@@ -31,7 +28,7 @@ def make_mesh(
   sequence: int = 1,
   devices: Sequence[Any] | None = None,
 ) -> Mesh:
-  """The mesh of all `devices` (None: all there are); one size may be -1, the rest.
+  """Returns the mesh of all `devices` (None: of the run); one size may be -1, the rest.
 
   Raises:
     BadInput: the sizes do not multiply to the number of devices.
@@ -52,22 +49,22 @@ def make_mesh(
 
 
 def one_device() -> Mesh:
-  """The mesh of the first device of this process."""
+  """Returns the mesh of the first device of this process."""
   return make_mesh(1, 1, 1, devices=jax.local_devices()[:1])
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many parts a batch is split."""
+  """Returns into how many shards a batch is split."""
   return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Of arrays whose first axis is the examples."""
+  """Returns the sharding of arrays whose first axis is the examples."""
   return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The whole array on every device."""
+  """Returns the sharding of arrays that are whole on every device."""
   return NamedSharding(mesh, P())
 
 
@@ -98,21 +95,21 @@ def check_length(length: int, mesh: Mesh) -> None:
 
 
 def place_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """`rows` [B, ...], which every process has as a whole, spread over the mesh."""
+  """Shards `rows` [B, ...], which every process has as a whole, over the mesh."""
   return jax.make_array_from_callback(
     rows.shape, batch_sharding(mesh), lambda index: rows[index]
   )
 
 
 def place_own_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """The rows that this process holds of a batch (see `own_part`), [B, ...] of all."""
+  """Returns the batch [B, ...] of which this process has `rows`; see `own_part`."""
   _, count = own_part(mesh)
   shape = (len(rows) * count, *rows.shape[1:])
   return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, shape)
 
 
 def own_part(mesh: Mesh) -> tuple[int, int]:
-  """Which of how many equal parts of a batch this process feeds: (index, count).
+  """Returns (index, count): which of how many parts of a batch this process feeds.
 
   Processes that share their examples, as `tensor` and `sequence` groups across
   processes do, feed the same part.
@@ -126,35 +123,3 @@ def own_part(mesh: Mesh) -> tuple[int, int]:
       'mesh.sequence, then mesh.fsdp, to fill whole processes'
     )
   return rows[0] // len(rows), shards // len(rows)
-
-
-@functools.cache
-def execution(mesh: Mesh, remat: str = 'none', dtype: str = '') -> Execution:
-  """How a network runs on `mesh`: what `denoiser.bind` takes."""
-  if mesh.size == 1:
-    return Execution(remat=remat, dtype=dtype)
-
-  def keeping(*axes: Any) -> Callable[[jax.Array], jax.Array]:
-    sharding = NamedSharding(mesh, P(*axes))
-    return lambda x: jax.lax.with_sharding_constraint(x, sharding)
-
-  free = P.UNCONSTRAINED  # Heads and their width: as `tensor` has them.
-  query = keeping(BATCH_AXES, 'sequence', free, free)
-  key = keeping(BATCH_AXES, None, free, free)
-
-  def meet(q: jax.Array, k: jax.Array, v: jax.Array) -> tuple[jax.Array, ...]:
-    return query(q), key(k), key(v)
-
-  shards, parts = batch_shards(mesh), mesh.shape['sequence']
-  return Execution(
-    shards=shards,
-    parts=parts,
-    columns=mesh.shape['tensor'],
-    pin=keeping(BATCH_AXES),
-    pin_parts=keeping((*BATCH_AXES, 'sequence')),
-    spread=keeping(BATCH_AXES, 'sequence'),
-    **({'meet': meet} if parts > 1 else {}),
-    gather=functools.partial(rules.gather_vocabulary, mesh),
-    remat=remat,
-    dtype=dtype,
-  )

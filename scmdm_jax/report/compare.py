@@ -1,16 +1,16 @@
 """The comparison's report: `report.json` and a self-contained `index.html`."""
 
-import json
 import math
 import numbers
 import os
 import pathlib
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from scmdm_jax.report import figures, page, sections
+from scmdm_jax import files
+from scmdm_jax.report import figures, page, sections, table
 from scmdm_jax.report.summary import at_matched_entropy, summarize, summarize_matched
+from scmdm_jax.report.table import Metrics
 
 
 def write_report(
@@ -23,8 +23,8 @@ def write_report(
 
   Args:
     directory: the report's own directory, made if missing.
-    results: plain dicts, lists, texts and numbers with the keys `domain` ('molecules',
-      'text', 'images'), `title`, `command`, `hardware`, `versions`, `config`,
+    results: plain dicts, lists, texts and numbers with the keys `domain`, `metrics`
+      (see `table.Metrics`), `title`, `command`, `hardware`, `versions`, `config`,
       `git_sha`, `base`, `control`, `arms`, `seeds`, `runs`, `gallery`, `trajectory`,
       `temperature_curve`, `cost` and `notes`.
       Measures may be None where a judge was absent. `summary`, `matched_entropy` and
@@ -42,10 +42,8 @@ def write_report(
   directory = pathlib.Path(directory)
   directory.mkdir(parents=True, exist_ok=True)
   report = complete(results)
-  write_atomically(
-    directory / 'report.json', json.dumps(report, indent=1, allow_nan=False) + '\n'
-  )
-  write_atomically(directory / 'index.html', render(report))
+  files.write_json(directory / 'report.json', report, allow_nan=False)
+  files.write_text(directory / 'index.html', render(report))
   return directory / 'index.html'
 
 
@@ -72,19 +70,42 @@ def render(report: Mapping[str, Any]) -> str:
     list(dict.fromkeys([*arms, *(run['arm'] for run in report['runs'])])),
     report['control'],
   )
-  return page.render_page(
-    report['title'],
-    sections.lead(report),
-    [
-      page.Section('results', 'Results', sections.results(report)),
-      page.Section('matched', 'At matched entropy', sections.matched(report)),
-      page.Section('curves', 'Curves', sections.curves(report, styles)),
-      page.Section('arms', 'What was compared', sections.arms(report)),
-      page.Section('samples', 'Samples', sections.gallery(report)),
-      page.Section('trajectory', 'One trajectory', sections.trajectory_of(report)),
-      page.Section('cost', 'Cost', sections.cost(report)),
-      page.Section('provenance', 'Provenance', sections.provenance(report)),
-    ],
+  metrics = Metrics(report['metrics'])
+  matched = report['matched_entropy_summary']
+  natural = [row for row in matched if row['temperature'] == 1]
+  values: dict[str, Any] = {
+    'findings': sections.findings(report, metrics),
+    'tables': table.build_all(report['summary'], report['control'], metrics),
+    'matched_all': table.build_matched(matched, metrics) if matched else None,
+    'matched_natural': table.build_matched(natural, metrics) if natural else None,
+    'curves': sections.curves(report, metrics, styles),
+    'arms': sections.arms(report),
+    'cost': sections.cost(report),
+    'versions': page.paths(report['versions']),
+    'config': page.paths(report['config']),
+    **sections.trajectory_of(report),
+  }
+  shown = {
+    'results': ('Results', True),
+    'matched': ('At matched entropy', values['matched_all']),
+    'curves': ('Curves', values['curves']),
+    'arms': ('What was compared', values['arms']),
+    'samples': ('Samples', any(report['gallery'].values())),
+    'trajectory': ('One trajectory', values['frames'] or values['steps']),
+    'cost': ('Cost', any((values['cost'].ratios, *values['cost'][1::2]))),
+    'provenance': ('Provenance', True),
+  }
+  return page.render(
+    'comparison.html',
+    title=report['title'],
+    report=report,
+    sections=[(name, heading) for name, (heading, there) in shown.items() if there],
+    parameters=f'{report["base"]["parameters"]:,}',
+    beyond=f'{table.BEYOND:g}',
+    chance=sections.chance(report['seeds']),
+    max_seeds=table.max_seeds(report['summary']),
+    br=page.finished('<br>'),
+    **values,
   )
 
 
@@ -116,19 +137,3 @@ def plain(value: Any, path: str, lost: list[str]) -> Any:
     f'{path}: {type(value).__name__} is not plain data; give a dict, '
     'list, text, number or None'
   )
-
-
-def write_atomically(path: pathlib.Path, content: str) -> None:
-  """Replaces `path` by `content` (UTF-8); a reader sees the old file or the new."""
-  descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
-  try:
-    with os.fdopen(descriptor, 'w', encoding='utf-8', newline='\n') as file:
-      file.write(content)
-      file.flush()
-      os.fsync(file.fileno())
-    # mkstemp gives 0600; a report is read by others, too.
-    os.chmod(name, 0o644)
-    os.replace(name, path)
-  except BaseException:
-    os.unlink(name)
-    raise

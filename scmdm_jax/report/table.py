@@ -1,4 +1,4 @@
-"""The table of results: one set of rows, as plain text and as HTML.
+"""The table of results: one set of rows, for the page and as plain text.
 
 A row is an arm at a number of steps. A cell holds `mean ± standard error`, followed
 by `(n)` where fewer seeds than elsewhere were measured, and below it the paired
@@ -23,88 +23,57 @@ class Metric:
   better: str
 
 
-METRICS = {
-  'valid_rate': Metric('valid rate', 'higher'),
-  'generative_perplexity': Metric('generative perplexity', 'lower'),
+# What every comparison has, whatever it is of; the rest come with the results.
+GENERAL = {
   'entropy': Metric('unigram entropy', ''),
-  'distinct_2': Metric('distinct-2', ''),
   'distinct_4': Metric('distinct-4', ''),
-  'repetition_4': Metric('repeated 4-grams', ''),
-  'ngram_bits': Metric('n-gram bits', 'lower'),
-  'word_rate': Metric('known words', 'higher'),
-  'ngram_bits_real': Metric('n-gram bits, real', ''),
-  'word_rate_real': Metric('known words, real', ''),
-  'mauve': Metric('MAUVE', 'higher'),
-  'mauve_smoothed': Metric('MAUVE, smoothed', 'higher'),
-  'frechet_distance': Metric('Frechet distance', 'lower'),
-  'class_accuracy': Metric('class accuracy', 'higher'),
-  'js_distance_3': Metric('3-mer JS distance', 'lower'),
-  'js_distance_6': Metric('6-mer JS distance', 'lower'),
-  'gc_error': Metric('GC error', 'lower'),
-  'macro_f1': Metric('macro F1', 'higher'),
-  'auroc': Metric('discriminator AUROC', 'lower'),
-  'nearest_distance': Metric('distance to nearest training image', ''),
-  'frechet_distance_real': Metric('Frechet distance, real', ''),
-  'frechet_distance_real_spread': Metric('its spread', ''),
-  'class_accuracy_real': Metric('class accuracy, real', ''),
-  'real_count': Metric('real images', ''),
-  'nearest_distance_real': Metric('distance to nearest, real', ''),
-  'js_distance_3_real': Metric('3-mer JS distance, real', ''),
-  'js_distance_6_real': Metric('6-mer JS distance, real', ''),
-  'gc_error_real': Metric('GC error, real', ''),
-  'macro_f1_real': Metric('macro F1, real', ''),
-  'auroc_real': Metric('discriminator AUROC, real', ''),
-  'stray_rate': Metric('stray tokens', 'lower'),
-  'valid': Metric('valid count', 'higher'),
-  'unique_rate': Metric('unique of valid', 'higher'),
-  'novel_rate': Metric('novel of valid', 'higher'),
-  'valid_canonical_unique_rate': Metric('valid and canonically unique', 'higher'),
   'nelbo_null': Metric('NELBO, null pass', 'lower'),
   'nelbo_two_pass': Metric('NELBO, two-pass', 'lower'),
-  'carried_elbo': Metric('carried ELBO', 'lower'),
+  'carried_nelbo': Metric('carried NELBO', 'lower'),
   'log_perplexity': Metric('log generative perplexity', 'lower'),
 }
-
-# Columns that are read together on the page.
-QUALITY = (
-  'valid_rate',
-  'generative_perplexity',
-  'mauve',
-  'frechet_distance',
-  'class_accuracy',
-  'js_distance_6',
-  'macro_f1',
-)
-HEADLINE = (*QUALITY, 'entropy', 'carried_elbo')
 LIKELIHOOD = ('nelbo_null', 'nelbo_two_pass')
-SETS = (
-  'mauve_smoothed',
-  'js_distance_3',
-  'gc_error',
-  'auroc',
-  'stray_rate',
-  'nearest_distance',
-  'real_count',
-  'nearest_distance_real',
-  'frechet_distance_real',
-  'frechet_distance_real_spread',
-  'class_accuracy_real',
-  'js_distance_3_real',
-  'js_distance_6_real',
-  'gc_error_real',
-  'macro_f1_real',
-  'auroc_real',
-  'valid',
-  'distinct_2',
-  'distinct_4',
-  'repetition_4',
-  'unique_rate',
-  'novel_rate',
-  'valid_canonical_unique_rate',
-)
-GROUPS = (HEADLINE, LIKELIHOOD, SETS)
-# In a terminal: two columns hold in 90 characters.
-TERMINAL_GROUPS = (QUALITY, HEADLINE[len(QUALITY) :], LIKELIHOOD)
+_BESIDE = ('entropy', 'carried_nelbo')  # The measures of quality, in the headline.
+
+
+@dataclasses.dataclass(frozen=True)
+class Metrics:
+  """The metrics of a comparison: `GENERAL` and those of its results, in order.
+
+  Attributes:
+    own: name -> `{label, better, quality}`; those of quality stand among the first.
+  """
+
+  own: Mapping[str, Mapping[str, Any]]
+
+  def of(self, name: str) -> Metric:
+    """The entry of a metric, or the bare name for an unknown one."""
+    if name in self.own:
+      # Figures show it, too, and escape nothing.
+      return Metric(text.visible(self.own[name]['label']), self.own[name]['better'])
+    return GENERAL.get(name, Metric(name, ''))
+
+  @property
+  def quality(self) -> tuple[str, ...]:
+    """Those that say how good samples are."""
+    return tuple(name for name, entry in self.own.items() if entry['quality'])
+
+  @property
+  def headline(self) -> tuple[str, ...]:
+    """Columns that are read together on the page."""
+    return (*self.quality, *_BESIDE)
+
+  @property
+  def groups(self) -> tuple[tuple[str, ...], ...]:
+    """The columns of each table of the page."""
+    first = self.headline
+    rest = tuple(name for name in (*self.own, 'distinct_4') if name not in first)
+    return first, LIKELIHOOD, rest
+
+  @property
+  def terminal_groups(self) -> tuple[tuple[str, ...], ...]:
+    """The columns of each table in a terminal: two hold in 90 characters."""
+    return self.quality, _BESIDE, LIKELIHOOD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +92,15 @@ class Table:
   header: list[str]
   rows: list[tuple[str, str, list[Cell]]]
 
+  @property
+  def has_key(self) -> bool:
+    """Whether any row has a second key."""
+    return any(key for _, key, _ in self.rows)
 
-def metric(name: str) -> Metric:
-  """The entry of `METRICS`, or the bare name for a metric unknown here."""
-  return METRICS.get(name, Metric(name, ''))
+  @property
+  def shown_header(self) -> list[str]:
+    """The header, without the second column where no row has a key."""
+    return self.header if self.has_key else [self.header[0], *self.header[2:]]
 
 
 def difference_cell(row: Mapping[str, Any], value: str = '') -> Cell:
@@ -147,17 +121,20 @@ def max_seeds(summary: Sequence[Mapping[str, Any]]) -> int:
 
 
 def build(
-  summary: Sequence[Mapping[str, Any]], metrics: Sequence[str], control: str
+  summary: Sequence[Mapping[str, Any]],
+  names: Sequence[str],
+  control: str,
+  metrics: Metrics,
 ) -> Table:
-  """Rows for the summary's arms and steps that have any of `metrics`.
+  """Rows for the summary's arms and steps that have any of the metrics `names`.
 
   Ordered by number of steps, then by the arms' first appearance, so the arms to be
   compared stand under each other.
   """
   found = {(r['num_steps'], r['arm'], r['metric']): r for r in summary}
   arms = list(dict.fromkeys(r['arm'] for r in summary))
-  keys = {(n, arm) for n, arm, name in found if name in metrics}
-  present = [m for m in metrics if any(name == m for _, _, name in found)]
+  keys = {(n, arm) for n, arm, name in found if name in names}
+  present = [m for m in names if any(name == m for _, _, name in found)]
   most = max_seeds(summary)
   rows = []
   for num_steps, arm in sorted(keys, key=lambda k: (k[0] or 0, arms.index(k[1]))):
@@ -173,37 +150,42 @@ def build(
       cells.append(difference_cell(row, value))
     label = f'{arm} (control)' if arm == control else arm
     rows.append((label, '' if num_steps is None else str(num_steps), cells))
-  return Table(['arm', 'T', *(_heading(name) for name in present)], rows)
+  return Table(['arm', 'T', *(_heading(metrics.of(name)) for name in present)], rows)
 
 
-def build_all(summary: Sequence[Mapping[str, Any]], control: str) -> list[Table]:
+def build_all(
+  summary: Sequence[Mapping[str, Any]], control: str, metrics: Metrics
+) -> list[Table]:
   """`build` for every group of metrics that was measured, unknown metrics last."""
-  known = {name for group in GROUPS for name in group}
+  known = {name for group in metrics.groups for name in group}
   extra = tuple(dict.fromkeys(r['metric'] for r in summary if r['metric'] not in known))
-  tables = [build(summary, group, control) for group in (*GROUPS, extra)]
+  groups = (*metrics.groups, extra)
+  tables = [build(summary, group, control, metrics) for group in groups]
   return [table for table in tables if table.rows]
 
 
-def build_matched(matched: Sequence[Mapping[str, Any]]) -> Table:
+def build_matched(matched: Sequence[Mapping[str, Any]], metrics: Metrics) -> Table:
   """Rows of `summarize_matched`: differences to the control at matched entropy."""
   found = {(r['arm'], r['temperature'], r['metric']): r for r in matched}
-  metrics = list(dict.fromkeys(r['metric'] for r in matched))
+  names = list(dict.fromkeys(r['metric'] for r in matched))
   rows = []
   keys = dict.fromkeys((t, arm) for arm, t, _ in found)
   for temperature, arm in sorted(keys, key=lambda key: key[0]):
     cells = []
-    for name in metrics:
+    for name in names:
       row = found[arm, temperature, name]
       seeds, missing = len(row['paired_seeds']), len(row['unmatched_seeds'])
       cells.append(difference_cell(row, f'{seeds} of {seeds + missing} seeds'))
     rows.append((arm, text.number(temperature), cells))
-  header = ['arm', 'temperature', *(f'difference in {_heading(m)}' for m in metrics)]
+  headings = [f'difference in {_heading(metrics.of(name))}' for name in names]
+  header = ['arm', 'temperature', *headings]
   return Table(header, rows)
 
 
 def text_table(
   summary: Sequence[Mapping[str, Any]],
   control: str,
+  metrics: Metrics,
   matched: Sequence[Mapping[str, Any]] = (),
 ) -> str:
   """The headline and the likelihoods for a terminal, with a legend.
@@ -213,13 +195,16 @@ def text_table(
   Args:
     summary: rows of `summarize`.
     control: the arm the differences refer to.
+    metrics: how they are called and read.
     matched: rows of `summarize_matched`; those at temperature 1 are shown.
   """
-  tables = [build(summary, group, control) for group in TERMINAL_GROUPS]
+  groups = metrics.terminal_groups
+  tables = [build(summary, group, control, metrics) for group in groups]
   blocks = [_text_block(table) for table in tables if table.rows]
   natural = [row for row in matched if row['temperature'] == 1]
   if natural:
-    blocks.append('At matched entropy:\n' + _text_block(build_matched(natural)))
+    shown = _text_block(build_matched(natural, metrics))
+    blocks.append('At matched entropy:\n' + shown)
   blocks.append(
     f'Mean ± standard error ({max_seeds(summary)} seeds unless a number in parentheses '
     'says otherwise).\nBelow it the difference to '
@@ -229,37 +214,8 @@ def text_table(
   return '\n\n'.join(blocks)
 
 
-def html_table(table: Table) -> str:
-  """`table` as an HTML table in a container that scrolls sideways."""
-  has_key = any(key for _, key, _ in table.rows)
-  columns = table.header if has_key else [table.header[0], *table.header[2:]]
-  head = ''.join(f'<th scope="col">{text.escape(h)}</th>' for h in columns)
-  body, last = [], None
-  for arm, key, cells in table.rows:
-    start = ' class="start"' if last is not None and key != last else ''
-    last = key
-    body.append(f'<tr{start}><th scope="row">{text.escape(arm)}</th>')
-    if has_key:
-      body.append(f'<td class="number">{text.escape(key)}</td>')
-    body.extend(f'<td class="number">{_html_cell(cell)}</td>' for cell in cells)
-    body.append('</tr>\n')
-  return (
-    f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n'
-    f'<tbody>{"".join(body)}</tbody></table></div>'
-  )
-
-
-def _html_cell(cell: Cell) -> str:
-  lines = [text.escape(cell.value)] if cell.value else []
-  if cell.difference:
-    tag = 'strong' if cell.beyond else 'span'
-    lines.append(f'<{tag} class="difference">{text.escape(cell.difference)}</{tag}>')
-  return '<br>'.join(lines) or text.ABSENT
-
-
-def _heading(name: str) -> str:
-  entry = metric(name)
-  arrow = {'higher': ' ↑', 'lower': ' ↓', '': ''}[entry.better]
+def _heading(entry: Metric) -> str:
+  arrow = {'higher': ' ↑', 'lower': ' ↓'}.get(entry.better, '')
   return entry.label + arrow
 
 

@@ -1,9 +1,41 @@
 """One denoising trajectory, step by step: how the sampler writes."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from scmdm_jax.report import text
+
+_FRAMES = 16  # Of a film, at most.
+
+
+class Cell(NamedTuple):
+  """A position after a step."""
+
+  kind: Literal['masked', 'new', 'old']
+  text: str
+
+
+class Step(NamedTuple):
+  """The whole sequence after a step, and what the evaluation behind it saw."""
+
+  cells: list[Cell]
+  masked: int
+  signal: str
+
+
+class Frame(NamedTuple):
+  """A picture of the sequence after a step.
+
+  step: from 0, before any step.
+  image: a data URI.
+  caption: what the picture is of.
+  masked: positions that are.
+  """
+
+  step: int
+  image: str
+  caption: str
+  masked: int
 
 
 def revealed(masked: Sequence[Sequence[bool]]) -> list[list[bool]]:
@@ -14,17 +46,13 @@ def revealed(masked: Sequence[Sequence[bool]]) -> list[list[bool]]:
   ]
 
 
-def trajectory_html(trajectory: Mapping[str, Any], *, conditioned: bool) -> str:
-  """A table with one row per step and one column per position.
+def steps_of(trajectory: Mapping[str, Any], *, conditioned: bool) -> list[Step]:
+  """The rows of the table, the start first.
 
   Args:
     trajectory: `{arm, num_steps, tokens, masked}`; `tokens` and `masked` are lists
       of rows of L entries: the start (before any step), then one row per step.
     conditioned: whether the arm carries a signal from step to step.
-
-  Returns:
-    A paragraph that says what is carried, and the table. Masked positions are grey
-    dots, tokens written in this step are framed and bold, older ones plain.
 
   Raises:
     ValueError: if rows of tokens and masks don't match in number or length.
@@ -36,31 +64,35 @@ def trajectory_html(trajectory: Mapping[str, Any], *, conditioned: bool) -> str:
       f'trajectory: rows of tokens have lengths {shapes[0]}, of masked {shapes[1]}; '
       'both must be the same number of equally long rows'
     )
-  rows = []
-  for i, (row, hidden, new) in enumerate(
-    zip(tokens, masked, revealed(masked), strict=True)
-  ):
-    cells = ''.join(map(_cell, row, hidden, new))
-    rows.append(
-      f'<tr><th scope="row">{i}</th>{cells}'
-      f'<td class="number">{sum(hidden)}</td>'
-      f'<td class="signal">{_signal(i, conditioned)}</td></tr>\n'
+  return [
+    Step(list(map(_cell, row, hidden, new)), sum(hidden), _signal(i, conditioned))
+    for i, (row, hidden, new) in enumerate(
+      zip(tokens, masked, revealed(masked), strict=True)
     )
-  positions = ''.join(f'<th>{i + 1}</th>' for i in range(shapes[0][0]))
-  return (
-    f'<p>{_explanation(trajectory, conditioned)}</p>\n'
-    '<div class="scroll"><table class="trajectory">\n'
-    f'<thead><tr><th scope="col">step</th>{positions}'
-    '<th scope="col">masked</th><th scope="col">signal seen</th></tr></thead>\n'
-    f'<tbody>{"".join(rows)}</tbody></table></div>'
-  )
+  ]
 
 
-def _cell(token: str, hidden: bool, new: bool) -> str:
+def frames_of(trajectory: Mapping[str, Any]) -> list[Frame]:
+  """Some of the pictures of a film, the first and the last among them; [] without."""
+  shown = trajectory.get('frames') or []
+  last = len(shown) - 1
+  chosen = {round(i * last / (_FRAMES - 1)) for i in range(_FRAMES)} if shown else ()
+  return [
+    Frame(
+      step,
+      shown[step]['image'],
+      shown[last]['caption'],
+      sum(trajectory['masked'][step]),
+    )
+    for step in sorted(chosen)
+  ]
+
+
+def _cell(token: str, hidden: bool, new: bool) -> Cell:
   if hidden:
-    return '<td class="mask">·</td>'
-  shown = text.escape(token).replace(' ', '␣') or '∅'
-  return f'<td class="new"><b>{shown}</b></td>' if new else f'<td>{shown}</td>'
+    return Cell('masked', '')
+  shown = text.visible(token).replace(' ', '␣') or '∅'
+  return Cell('new' if new else 'old', shown)
 
 
 def _signal(step: int, conditioned: bool) -> str:
@@ -70,24 +102,3 @@ def _signal(step: int, conditioned: bool) -> str:
   if not conditioned:
     return 'none'
   return 'null (zero)' if step == 1 else f'prediction of step {step - 1}'
-
-
-def _explanation(trajectory: Mapping[str, Any], conditioned: bool) -> str:
-  arm = text.escape(trajectory['arm'])
-  return (
-    f'Arm <b>{arm}</b>, {text.escape(trajectory["num_steps"])} steps. Every row is the '
-    'whole sequence after a step. <span class="mask">·</span> is a masked position, '
-    '<span class="new"><b>framed</b></span> a token written in this step; a token '
-    f'once written stays. {carried(conditioned)}'
-  )
-
-
-def carried(conditioned: bool) -> str:
-  """What the sampler carries from step to step, for a caption."""
-  return (
-    'Carried from step to step is the previous prediction of the clean sequence, as '
-    'one vector per position (the expectation of its token embedding), seen where the '
-    'sequence is still masked; the first step sees an exact zero.'
-    if conditioned
-    else 'No signal is carried: each step sees the tokens only.'
-  )

@@ -6,9 +6,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from scmdm_jax.diffusion.checks import check
+from scmdm_jax.training import guards
+
 Params = Any
+
+_NO_LIMITS = np.full(2, np.inf, np.float32)
 
 # (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed.
 LossFn = Callable[[jax.Array, Params, jax.Array], jax.Array]
@@ -27,6 +33,18 @@ class OptimizerConfig:
   accumulate: int = 1  # Micro-batches per step; divides the batch.
   # (name of a top-level group of parameters, factor on its learning rate), ...
   rate_factors: tuple[tuple[str, float], ...] = ()
+
+  def __post_init__(self):
+    for name in ('b1', 'b2', 'ema_decay'):
+      value = getattr(self, name)
+      check(0 <= value < 1, name, value, 'a number from 0, below 1')
+    check(self.eps >= 0, 'eps', self.eps, 'a number of at least 0')
+    decay = self.weight_decay
+    check(decay >= 0, 'weight_decay', decay, 'a number of at least 0')
+    check(self.clip > 0, 'clip', self.clip, 'a number above 0')
+    check(self.accumulate > 0, 'accumulate', self.accumulate, 'a number above 0')
+    for name, factor in self.rate_factors:
+      check(factor > 0, f'rate_factors of {name}', factor, 'a number above 0')
 
 
 class TrainState(NamedTuple):
@@ -90,10 +108,12 @@ def _scaled(
 
 
 def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = None):
-  """Compiles `train_step(state, tokens, key, learning_rate) -> (state, metrics)`.
+  """Compiles `train_step(state, tokens, key, learning_rate[, limits])`.
 
-  The step's own key is `fold_in(key, state.step)`, so resuming needs no saved key. The
-  state is donated. Metrics are device scalars: `loss`, `grad_norm`, `learning_rate`.
+  It returns the new state and metrics, device scalars: `loss`, `grad_norm`,
+  `learning_rate`. The step's own key is `fold_in(key, state.step)`, so resuming needs
+  no saved key. The state is donated; where `guards.is_sound` of loss, norm and `limits`
+  says no, all of it but the number of the step stays as it was.
 
   Args:
     loss_fn: see `LossFn`.
@@ -102,11 +122,7 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
   """
   optimizer = make_optimizer(config)
 
-  def train_step(state: TrainState, tokens, key, learning_rate):
-    key = jax.random.fold_in(key, state.step)
-    loss, grads = _mean_loss_and_grads(
-      loss_fn, key, state.params, tokens, config.accumulate
-    )
+  def updated(state: TrainState, grads, learning_rate):
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     updates = _scaled(updates, learning_rate, dict(config.rate_factors))
     params = optax.apply_updates(state.params, updates)
@@ -115,11 +131,22 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
     ema = optax.incremental_update(
       jax.tree.map(lambda p: p.astype(jnp.float32), params), state.ema, 1 - decay
     )
-    metrics = {
-      'loss': loss,
-      'grad_norm': optax.tree.norm(grads),
-      'learning_rate': learning_rate,
-    }
-    return TrainState(state.step + 1, params, opt_state, ema), metrics
+    return params, opt_state, ema
+
+  def train_step(state: TrainState, tokens, key, learning_rate, limits=_NO_LIMITS):
+    key = jax.random.fold_in(key, state.step)
+    loss, grads = _mean_loss_and_grads(
+      loss_fn, key, state.params, tokens, config.accumulate
+    )
+    grad_norm = optax.tree.norm(grads)
+    # Not by `where`: fused with the update, it changes the last bits and the memory.
+    new = jax.lax.cond(
+      guards.is_sound(loss, grad_norm, limits),
+      updated,
+      lambda state, *_: tuple(state[1:]),
+      *(state, grads, learning_rate),
+    )
+    metrics = {'loss': loss, 'grad_norm': grad_norm, 'learning_rate': learning_rate}
+    return TrainState(state.step + 1, *new), metrics
 
   return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)

@@ -1,32 +1,59 @@
 """Metrics to JSON lines and TensorBoard, and a progress bar on a terminal."""
 
+import contextlib
 import json
+import logging
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
 
 import tqdm
 from tensorboardX import SummaryWriter
 
+from scmdm_jax import files
+from scmdm_jax.errors import DamagedData
+from scmdm_jax.regular_files import open_regular, read_regular
+
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
-  """The lines of a metrics file; a last line cut short by a kill is left out."""
-  return [record for _, record in _lines(path)]
+  """Returns the sound lines of a metrics file; damaged ones are left out.
+
+  Raises:
+    DamagedData: it is no regular file, or cannot be read.
+  """
+  return [record for _, record in _lines(path) if record is not None]
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, dict]]:
-  """Where each line ends, in bytes, and what it says."""
-  end = 0
-  for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-    try:
-      record = json.loads(line)
-    except ValueError:
-      return
-    if not line.endswith(b'\n'):
-      return
-    end += len(line)
-    yield end, record
+def _lines(path: pathlib.Path) -> list[tuple[bytes, dict | None]]:
+  """Every line with its record; None for one that is damaged or was cut by a kill."""
+  try:
+    lines = read_regular(path).splitlines(keepends=True)
+  except FileNotFoundError:
+    return []
+  except OSError as e:
+    raise DamagedData(f'{path}: cannot be read ({e.strerror}); move it away') from e
+  return [(line, _record(line)) for line in lines]
+
+
+def _record(line: bytes) -> dict | None:
+  try:
+    record = json.loads(line)
+  except (ValueError, RecursionError):
+    return None
+  # Of a line without its end more could follow.
+  sound = line.endswith(b'\n') and isinstance(record, dict)
+  return record if sound and type(record.get('step')) is int else None
+
+
+def _keep_until(path: pathlib.Path, step: int) -> None:
+  """Drops what is damaged or behind `step`; a kill leaves the old lines or the new."""
+  lines = _lines(path)
+  damaged = sum(record is None and line.endswith(b'\n') for line, record in lines)
+  if damaged:
+    logging.warning('%s: dropped %d damaged lines', path, damaged)
+  kept = [line for line, record in lines if record and record['step'] <= step]
+  if len(kept) < len(lines):
+    files.write_bytes(path, b''.join(kept))
 
 
 class MetricWriter:
@@ -36,28 +63,37 @@ class MetricWriter:
   step never appears twice.
   """
 
-  def __init__(
-    self, directory: pathlib.Path, *, first_step: int, num_steps: int, name: str
-  ):
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / 'metrics.jsonl'
-    kept = [end for end, record in _lines(path) if record['step'] <= first_step]
-    self._file = path.open('a', buffering=1)
-    # In one stroke: a kill here must not cost the lines that are to stay.
-    self._file.truncate(max(kept, default=0))
+  def __init__(self, directory: pathlib.Path, *, num_steps: int, name: str):
+    self._directory = directory
+    self._num_steps = num_steps
+    self._name = name
+    self._open = contextlib.ExitStack()
+
+  def begin(self, first_step: int) -> None:
+    """Opens the files, where what was written after `first_step` is dropped.
+
+    Raises:
+      DamagedData: `metrics.jsonl` is no regular file, or cannot be read.
+    """
+    path = self._directory / 'metrics.jsonl'
+    self._directory.mkdir(parents=True, exist_ok=True)
+    _keep_until(path, first_step)
+    self._file = self._open.enter_context(open_regular(path, 'a', buffering=1))
     self._tensorboard = SummaryWriter(
-      str(directory / 'tensorboard'), purge_step=first_step + 1
+      str(self._directory / 'tensorboard'), purge_step=first_step + 1
     )
+    self._open.callback(self._tensorboard.close)
     self._started = time.time()
     self._first = first_step
     # On a terminal only: in a log file a bar is noise.
     self._bar = tqdm.tqdm(
-      total=num_steps,
+      total=self._num_steps,
       initial=first_step,
-      desc=name,
+      desc=self._name,
       unit='step',
       disable=not sys.stderr.isatty(),
     )
+    self._open.callback(self._bar.close)
 
   def progress(self, step: int, metrics: dict[str, float]) -> None:
     """Moves the bar to `step`."""
@@ -75,6 +111,4 @@ class MetricWriter:
 
   def close(self) -> None:
     """Flushes and closes everything."""
-    self._bar.close()
-    self._file.close()
-    self._tensorboard.close()
+    self._open.close()

@@ -54,6 +54,8 @@ def test_config_is_what_the_file_says(written):
     'intermediate_size': tiny.MLP,
     'rms_norm_eps': 1e-5,  # Not 9.99999975e-06, the float32.
     'rope_theta': 5000.0,
+    'bos_token_id': 0,
+    'eos_token_id': 0,
     'tie_word_embeddings': False,
   }
   json.dumps(source.config)

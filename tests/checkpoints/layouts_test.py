@@ -8,12 +8,10 @@ import pytest
 from scmdm_jax.checkpoints import layouts, model_config
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import (
-  DecoderConfig,
-  DiTConfig,
-  GPT2Config,
-  ModelDescription,
-)
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.gpt2 import GPT2Config
+from scmdm_jax.models.families.llama import DecoderConfig
 from tests.checkpoints import manifests
 
 CASES = list(manifests.CASES.values())
@@ -31,7 +29,7 @@ PUBLISHED = {
       DecoderConfig(126464, 4096, 4096, 32, 32, 32, 12288, 5e5, causal=False),
       126336,
       '',
-      layout='llada',
+      family='llada',
     ),
     manifests.llada(),
     8_015_581_184,
@@ -54,7 +52,7 @@ PUBLISHED = {
       ),
       151666,
       '',
-      layout='dream',
+      family='dream',
     ),
     manifests.dream(),
     7_615_616_512,

@@ -256,12 +256,14 @@ CASES = {
 
 
 def random_tensors(shapes, seed=0, scale=0.5):
-  """Every value random, norms and zero-initialised layers too."""
+  """Every parameter random, norms and zero-initialised layers too."""
   rng = np.random.default_rng(seed)
-  return {
-    name: (scale * rng.standard_normal(shape)).astype(np.float32)
-    for name, shape in shapes.items()
-  }
+  values = {name: rng.standard_normal(shape) for name, shape in shapes.items()}
+  tensors = {name: (scale * v).astype(np.float32) for name, v in values.items()}
+  for name in tensors:
+    if name.endswith('inv_freq'):  # No parameter: 10000^(-2j / size).
+      tensors[name] = np.geomspace(1, 1e-4, shapes[name][0], endpoint=False, dtype='f4')
+  return tensors
 
 
 def write_directory(path, config, tensors):

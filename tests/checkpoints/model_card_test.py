@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import model_card
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 
 SIZES = {'vocab_size': 11, 'length': 12, 'hidden_dim': 16, 'num_blocks': 2}
 DIT = DiTConfig(**SIZES, num_heads=2, cond_dim=8)
@@ -59,7 +61,7 @@ def test_training_and_figures():
   figures = {
     'mode': 'evaluate',
     'samples': {'valid_rate': 0.3896484375, 'generative_perplexity': None},
-    'likelihood': {'carried_elbo': {'32': 0.55}},
+    'likelihood': {'carried_nelbo': {'32': 0.55}},
     'odd|name': 3,
   }
   text = model_card.card(ADAPTED, ORIGIN, figures)
@@ -69,7 +71,7 @@ def test_training_and_figures():
     '| Steps | 800 |',
     '| Data | qm9 |',
     '| samples.valid_rate | 0.389648 |',
-    '| likelihood.carried_elbo.32 | 0.55 |',
+    '| likelihood.carried_nelbo.32 | 0.55 |',
     '| odd\\|name | 3 |',
   ):
     assert line in text.splitlines()

@@ -8,12 +8,10 @@ from scmdm_jax.checkpoints.model_config import (
   description_from_config,
 )
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models.description import (
-  DecoderConfig,
-  DiTConfig,
-  GPT2Config,
-  ModelDescription,
-)
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.gpt2 import GPT2Config
+from scmdm_jax.models.families.llama import DecoderConfig
 from tests.checkpoints.manifests import (
   CASES,
   DREAM_CONFIG,
@@ -60,9 +58,9 @@ GPT2 = GPT2Config(11, 12, 16, 2, 2, 64)
       TIED_LLAMA_CONFIG,
       ModelDescription(dataclasses.replace(LLAMA, tied=True), None, ''),
     ),
-    (QWEN2_CONFIG, ModelDescription(QWEN2, None, '', layout='qwen2')),
-    (DREAM_CONFIG, ModelDescription(DREAM, 9, '', layout='dream')),
-    (LLADA_CONFIG, ModelDescription(LLADA, 9, '', layout='llada')),
+    (QWEN2_CONFIG, ModelDescription(QWEN2, None, '', family='qwen2')),
+    (DREAM_CONFIG, ModelDescription(DREAM, 9, '', family='dream')),
+    (LLADA_CONFIG, ModelDescription(LLADA, 9, '', family='llada')),
     (GPT2_CONFIG, ModelDescription(GPT2, None, '')),
   ],
   ids=lambda x: x['model_type'] if isinstance(x, dict) else '',
@@ -140,6 +138,17 @@ def test_mask_is_never_guessed(config):
       description_from_config(config, 'c')
 
 
+def test_how_rows_were_framed_is_said_where_it_is_known():
+  assert description_from_config(MDLM_CONFIG, 'c').framing == ''
+  found = description_from_config(MDLM_CONFIG | {'framing': 'start_end'}, 'c')
+  assert found.framing == 'start_end'
+  assert config_from_description(found, 'float32')['framing'] == 'start_end'
+  plain = dataclasses.replace(found, framing='')
+  assert 'framing' not in config_from_description(plain, 'float32')
+  with pytest.raises(BadInput, match="c: framing is 'chat'; wanted one of"):
+    description_from_config(MDLM_CONFIG | {'framing': 'chat'}, 'c')
+
+
 def test_rows_beyond_the_vocabulary_are_undefined():
   found = description_from_config(LLADA_CONFIG | {'embedding_size': 16}, 'c')
   assert found.architecture.vocab_size == 16
@@ -150,8 +159,13 @@ OF_OURS = [
   ModelDescription(DiTConfig(11, 12, 16, 2, 2, 8, 3, True), 4, 'qm9', 'gate'),
   ModelDescription(dataclasses.replace(DIT, num_classes=2), 4, ''),
   ModelDescription(DIT, 4, '', 'mlp', noise='uniform'),
+  ModelDescription(DIT, 4, '', framing='start_end'),
+  ModelDescription(LLAMA, None, '', framing='none'),
+  ModelDescription(DIT, 4, '', undefined_ids=((2, 3), (7, 11))),
+  ModelDescription(LLADA, 3, '', family='llada', undefined_ids=((8, 11),)),
+  ModelDescription(dataclasses.replace(GPT2, tied=False), None, ''),
   ModelDescription(dataclasses.replace(LLAMA, causal=False), 7, 'bytes', 'mlp'),
-  ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', layout='llada'),
+  ModelDescription(dataclasses.replace(LLADA, num_kv_heads=2), 7, '', family='llada'),
 ]
 PUBLISHED = [description_from_config(config, 'c') for config, _ in CASES.values()]
 
@@ -185,8 +199,8 @@ def test_export_says_what_the_import_said(config):
   [
     # Biases only on queries, keys and values; Dream without its shift; a mask less.
     ModelDescription(dataclasses.replace(LLAMA, qkv_bias=True), None, ''),
-    ModelDescription(dataclasses.replace(DREAM, shifted=False), 9, '', layout='dream'),
-    ModelDescription(LLADA, 9, '', layout='llada', noise='uniform'),
+    ModelDescription(dataclasses.replace(DREAM, shifted=False), 9, '', family='dream'),
+    ModelDescription(LLADA, 9, '', family='llada', noise='uniform'),
   ],
 )
 def test_what_a_layout_cannot_say_is_no_export(description):
@@ -194,12 +208,12 @@ def test_what_a_layout_cannot_say_is_no_export(description):
     config_from_description(description, 'float32')
 
 
-def test_fingerprint_and_undefined_ids_stay_behind():
+def test_the_fingerprint_stays_behind():
   description = ModelDescription(
-    LLADA, 9, '', layout='llada', fingerprint='abc', undefined_ids=((10, 11),)
+    LLADA, 9, '', family='llada', fingerprint='abc', undefined_ids=((10, 11),)
   )
   found = description_from_config(config_from_description(description, 'float32'), 'c')
-  assert found == dataclasses.replace(description, fingerprint='', undefined_ids=())
+  assert found == dataclasses.replace(description, fingerprint='')
 
 
 @pytest.mark.parametrize(
@@ -228,6 +242,15 @@ def test_fingerprint_and_undefined_ids_stay_behind():
     (LLAMA_CONFIG, {'mlp_bias': True}, 'mlp_bias is True'),
     (LLAMA_CONFIG, {'rope_scaling': {'factor': 2}}, 'rope_scaling is'),
     (LLAMA_CONFIG, {'rope_parameters': {'rope_type': 'yarn'}}, "rope_type is 'yarn'"),
+    (LLAMA_CONFIG, {'rope_scaling': {'type': 'longrope', 'factor': 1}}, 'rope_scaling'),
+    (
+      LLAMA_CONFIG,
+      {'rope_scaling': {'type': 'yarn', 'factor': 1, 'mscale': 2}},
+      'rope',
+    ),
+    (MDLM_CONFIG, {'undefined_ids': [[3, 99]]}, 'undefined_ids has [3, 99)'),
+    (MDLM_CONFIG, {'undefined_ids': [3]}, 'undefined_ids is [3]; wanted pairs'),
+    (MDLM_CONFIG, {'undefined_ids': [['a', None]]}, 'invalid literal'),
     (
       LLAMA_CONFIG,
       {'rope_parameters': {'full_attention': {'rope_theta': 1e4}}},
@@ -275,7 +298,6 @@ def test_fingerprint_and_undefined_ids_stay_behind():
     ),
     (GPT2_CONFIG, {'reorder_and_upcast_attn': True}, 'reorder_and_upcast_attn is True'),
     (GPT2_CONFIG, {'add_cross_attention': True}, 'add_cross_attention is True'),
-    (GPT2_CONFIG, {'tie_word_embeddings': False}, 'tie_word_embeddings is False'),
     (GPT2_CONFIG, {'n_head': 3}, 'hidden_dim 16 is not a multiple of num_heads 3'),
   ],
 )
@@ -324,3 +346,38 @@ def test_positions_that_do_not_fill_the_length_are_refused(grid):
   config = config_from_description(ModelDescription(GRID, 10, ''), 'float32')
   with pytest.raises(BadInput, match=r'grid is .*; wanted'):
     description_from_config(config | {'grid': grid}, 'p')
+
+
+@pytest.mark.parametrize(
+  'spelt',
+  [
+    {'rope_scaling': {'rope_type': 'default'}},
+    {'rope_scaling': {'type': 'default', 'rope_type': 'default'}},
+    {'rope_scaling': {'type': 'linear', 'factor': 1.0}},
+    {'rope_scaling': {'rope_type': 'linear', 'factor': 1}},
+    {'rope_scaling': {'rope_type': 'default', 'factor': None}},
+    {'rope_scaling': {}},
+    {'rope_parameters': {'rope_type': 'default', 'factor': None}},
+    {'rope_parameters': {'type': 'linear', 'factor': 1.0, 'rope_theta': 10000.0}},
+  ],
+)
+def test_rotary_positions_that_are_not_scaled_in_any_spelling(spelt):
+  wanted = description_from_config(LLAMA_CONFIG, 'config.json')
+  assert description_from_config(LLAMA_CONFIG | spelt, 'config.json') == wanted
+
+
+@pytest.mark.parametrize(
+  'spelt',
+  [
+    {'rope_scaling': {'type': 'linear', 'factor': 2.0}},
+    {'rope_scaling': {'type': 'linear', 'rope_type': 'dynamic', 'factor': 1.0}},
+    {'rope_scaling': {'rope_type': 'yarn', 'factor': 1.0}},
+    {'rope_scaling': {'type': 'linear'}},
+    {'rope_scaling': {'rope_type': 'default', 'rope_theta': 5e5}},
+    {'rope_parameters': {'rope_type': 'linear', 'factor': 2.0}},
+    {'rope_parameters': {'rope_type': 'default', 'factor': 2.0}},
+  ],
+)
+def test_rotary_positions_that_are_scaled_are_refused(spelt):
+  with pytest.raises(BadInput, match='rope'):
+    description_from_config(LLAMA_CONFIG | spelt, 'config.json')

@@ -304,6 +304,68 @@ def test_a_tensor_in_two_shards_is_refused(source):
     files.open_source(source)
 
 
+def test_one_file_beside_an_index_of_others_is_refused(source):
+  single = (source / 'model.safetensors').read_bytes()
+  shard(source)
+  files.open_source(source)
+  (source / 'model.safetensors').write_bytes(single)
+  message = (
+    r'holds model\.safetensors and, of other files, model\.safetensors\.index\.json: '
+    r'a\.safetensors, b\.safetensors; remove .* --source=.*model\.safetensors$'
+  )
+  with pytest.raises(BadInput, match=message):
+    files.open_source(source)
+  # Also where the shards are gone: which of the two is outdated is not known.
+  (source / 'a.safetensors').unlink()
+  with pytest.raises(BadInput, match=message):
+    files.open_source(source)
+  assert files.open_source(source / 'model.safetensors').tensors.keys() == {'a', 'b'}
+  # An index of the file itself says nothing else.
+  write_index(source, {'a': 'model.safetensors', 'b': 'model.safetensors'})
+  assert files.open_source(source).tensors.keys() == {'a', 'b'}
+
+
+def test_one_file_beside_shards_without_an_index_is_refused(source):
+  extra = source / 'model-00001-of-00002.safetensors'
+  extra.write_bytes((source / 'model.safetensors').read_bytes())
+  with pytest.raises(BadInput, match=r'model-00001-of-00002\.safetensors, model\.saf'):
+    files.open_source(source)
+  # What else lies beside it is no part of the model.
+  extra.rename(source / 'adapter_model.safetensors')
+  assert files.open_source(source).tensors.keys() == {'a', 'b'}
+
+
+def test_files_of_other_programs_are_no_part_of_the_model(source):
+  strays = ('adapter_model.safetensors', 'consolidated.safetensors')
+  other = {'c': np.zeros(3, np.float32)}
+  for name in strays:
+    safetensors.numpy.save_file(other, source / name)
+  # The single file comes first, as in Transformers.
+  assert files.open_source(source).tensors.keys() == {'a', 'b'}
+  shard(source)
+  assert files.open_source(source).tensors.keys() == {'a', 'b'}
+  # A shard that is missing is not made up for by what lies beside it.
+  (source / 'b.safetensors').unlink()
+  with pytest.raises(DamagedData, match=r'names b\.safetensors, which is not there'):
+    files.open_source(source)
+  # None of the two is the model.
+  (source / 'a.safetensors').unlink()
+  (source / 'model.safetensors.index.json').unlink()
+  with pytest.raises(BadInput, match=r'adapter_model\.s.*, consolidated\.s.* and no'):
+    files.open_source(source)
+
+
+def test_an_index_of_the_single_file_and_another_is_believed(source):
+  safetensors.numpy.save_file({'c': np.zeros(3, np.float32)}, source / 'c.safetensors')
+  one = {'a': 'model.safetensors', 'b': 'model.safetensors'}
+  write_index(source, one | {'c': 'c.safetensors'})
+  assert files.open_source(source).tensors.keys() == {'a', 'b', 'c'}
+  # One that leaves out what the single file holds is not.
+  write_index(source, {'a': 'model.safetensors', 'c': 'c.safetensors'})
+  with pytest.raises(DamagedData, match=r'disagrees with the shards on b'):
+    files.open_source(source)
+
+
 def test_several_files_need_an_index(source):
   shard(source)
   (source / 'model.safetensors.index.json').unlink()

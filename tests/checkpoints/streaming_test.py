@@ -12,20 +12,21 @@ import pytest
 from scmdm_jax.benchmarks import import_cost
 from scmdm_jax.checkpoints import store
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
 
 # Prints by how much the peak of resident memory grows while a source is imported.
 IMPORT = """
 import json, resource, sys
 import jax
 from scmdm_jax.checkpoints import store
-from scmdm_jax.modes import convert
+from scmdm_jax.runs import converting
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 store._GROUP_BYTES = 8 << 20
 jax.devices()
 before = peak()
-figures = convert.import_model(sys.argv[1] + '/source', sys.argv[1] + '/model')
+figures = converting.import_model(sys.argv[1] + '/source', sys.argv[1] + '/model')
 print(json.dumps({'grown': peak() - before, 'bytes': figures['bytes']}))
 """
 
@@ -64,7 +65,7 @@ def wide(num_blocks, hidden_dim, vocab_size):
     mlp_dim=4 * hidden_dim,
     causal=False,
   )
-  return ModelDescription(sizes, mask_id=5, tokenizer='', layout='llada')
+  return ModelDescription(sizes, mask_id=5, tokenizer='', family='llada')
 
 
 @pytest.mark.slow

@@ -185,5 +185,5 @@ def test_damaged_step_is_named(tmp_path):
 
 def test_directory_that_cannot_be(tmp_path):
   (tmp_path / 'file').touch()
-  with pytest.raises(BadInput, match='file/steps: cannot create it'):
+  with pytest.raises(BadInput, match='file/steps: cannot be written'):
     training_store.TrainingStore(tmp_path / 'file' / 'steps', keep=1)

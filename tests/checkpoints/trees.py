@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 
 DESCRIPTION = ModelDescription(DiTConfig(7, 8, 8, 1, 2, 4), 6, 'toy', 'embedding')
 VANILLA = ModelDescription(DESCRIPTION.architecture, 6, 'toy', 'none')

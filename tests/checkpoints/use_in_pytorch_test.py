@@ -19,7 +19,8 @@ from scmdm_jax.diffusion.schedules import (
 )
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.injection import make_injection
-from scmdm_jax.modes import convert
+from scmdm_jax.runs import converting
+from scmdm_jax.verbs import export
 from tests.checkpoints import manifests
 from tests.compiling import quick_jit
 
@@ -52,8 +53,8 @@ def models(request, tmp_path_factory):
   }
   tensors = manifests.random_tensors(shapes, seed=5)
   manifests.write_directory(path / 'source', config, tensors)
-  convert.import_model(str(path / 'source'), str(path / 'model'))
-  convert.export_model(str(path / 'model'), str(path / 'exported'))
+  converting.import_model(str(path / 'source'), str(path / 'model'))
+  export.export_model(str(path / 'model'), str(path / 'exported'))
   weights = {
     name: torch.from_numpy(value)
     for name, value in safetensors.numpy.load_file(

@@ -3,11 +3,12 @@ import json
 import numpy as np
 import pytest
 
-from scmdm_jax.data import packing
+from scmdm_jax.data import journal, packing
 from scmdm_jax.data.packing import PackedRows, packed_rows
 from scmdm_jax.data.pipeline import training_batches
 from scmdm_jax.data.sources import Documents
-from scmdm_jax.data.tokenizers import from_files_for_new_model, get_tokenizer
+from scmdm_jax.data.tokenizers import from_files_for_new_model
+from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
 
@@ -103,9 +104,34 @@ def test_an_id_outside_the_vocabulary_is_named_with_its_record(tmp_path, monkeyp
     type(PIECES), 'encode_text', lambda _, text: np.array([1, size - (text != 'b')])
   )
   with pytest.raises(
-    BadInput, match=rf'record 1: token id {size} is not in \[0, {size}'
+    BadInput, match=rf'record 1: a document: token id {size} is not in \[0, {size}'
   ):
     packed_rows(documents(['a', 'b', 'a']), PIECES, 4, tmp_path)
+
+
+def test_unknown_characters_are_counted_told_and_refused(tmp_path):
+  dna = get_tokenizer('dna')
+  # Lower case is DNA, too; 2 of 100 characters are none.
+  texts = ['acgtACGTnN' * 9, 'ACGTACGTZ!']
+  with pytest.raises(BadInput, match=r"2 of 100 tokens of u-train \(2.00%: '!' 'Z'\)"):
+    packed_rows(documents(texts, 'u-train'), dna, 10, tmp_path)
+  journal.note('unknown in u-train', None, '')
+  rows = packed_rows(documents(texts, 'u-train'), dna, 10, tmp_path, unknown_limit=0.02)
+  assert journal.entries()['unknown in u-train'] == {'unknown': 2, 'tokens': 100}
+  assert dna.decode(rows[0]) == 'ACGTACGTNN'
+  text8 = get_tokenizer('text8')
+  rows = packed_rows(documents(['Hello World'], 'v-train'), text8, 11, tmp_path)
+  assert text8.decode(rows[0]) == 'hello world'
+  # Other packages' caches have no count; it is made of the tokens.
+  (tmp_path / 'tokens').rglob('unknown.json').__next__().unlink()
+  with pytest.raises(BadInput, match='2 of 100'):
+    packed_rows(documents(texts, 'u-train'), dna, 10, tmp_path)
+
+
+def test_a_refused_document_is_named_with_its_place(tmp_path):
+  found = Documents('w', 2, lambda: iter(['a', '\ud800']), lambda text: f'f: {text!a}')
+  with pytest.raises(BadInput, match=r"f: '.ud800': text .*not Unicode"):
+    packed_rows(found, PIECES, 4, tmp_path)
 
 
 def test_too_little_text_and_damage_are_named(tmp_path):

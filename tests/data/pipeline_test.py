@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.data.pipeline import Encoded, heldout_batches, training_batches
-from scmdm_jax.data.tokenizers import SmilesTokenizer
+from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.errors import BadInput
 
 TOKENIZER = SmilesTokenizer()

@@ -10,15 +10,30 @@ import numpy as np
 import pytest
 
 import scmdm_jax
-from scmdm_jax import settings
-from scmdm_jax.data import sources
-from scmdm_jax.data.datasets.genomes import genomes_dataset_builder
-from scmdm_jax.data.datasets.qm9.qm9_dataset_builder import Qm9
+from scmdm_jax.domains.molecules import prepared as molecules
+from scmdm_jax.domains.molecules.builder import Qm9
+from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
 
 # 40 different strings: ceil(0.05 * 40) = 2 of them are the test split.
 MOLECULES = [f'{"C" * n}{tail}' for n in range(1, 11) for tail in 'NOFC']
 ORDER = [MOLECULES[i] for i in np.random.default_rng(42).permutation(40)]
+
+
+def data(directory, source) -> DataSettings:
+  return DataSettings('qm9', str(directory), str(source))
+
+
+def prepare(directory, source) -> pathlib.Path:
+  return pathlib.Path(molecules.prepared(data(directory, source)).data_dir)
+
+
+def read(directory, split, source):
+  return molecules.texts(data(directory, source), split)
+
+
+def read_all(directory, source):
+  return molecules.all_texts(data(directory, source))
 
 
 def write_csv(path: pathlib.Path, molecules=MOLECULES) -> pathlib.Path:
@@ -31,7 +46,7 @@ def pristine(tmp_path_factory):
   """A prepared data directory and its source; tests copy it before changing it."""
   root = tmp_path_factory.mktemp('pristine')
   source = write_csv(root / 'qm9.csv')
-  sources.prepare('qm9', root / 'data', source)
+  prepare(root / 'data', source)
   return root
 
 
@@ -41,20 +56,16 @@ def prepared(pristine, tmp_path):
   return tmp_path
 
 
-def test_the_settings_offer_every_data_set():
-  assert set(settings.DATASETS) == {*sources.NAMES, *genomes_dataset_builder.SETS}
-
-
 def test_splits_come_back_in_the_published_order(pristine):
-  arguments = ('qm9', pristine / 'data')
+  directory = pristine / 'data'
   source = pristine / 'qm9.csv'
-  assert list(sources.open_split(*arguments, 'test', source)) == ORDER[:2]
-  assert list(sources.open_split(*arguments, 'train', source)) == ORDER[2:]
-  assert list(sources.all_texts(*arguments, source)) == [*ORDER[2:], *ORDER[:2]]
+  assert list(read(directory, 'test', source)) == ORDER[:2]
+  assert list(read(directory, 'train', source)) == ORDER[2:]
+  assert list(read_all(directory, source)) == [*ORDER[2:], *ORDER[:2]]
 
 
 def test_prepare_prints_nothing_on_standard_output(tmp_path, capsys):
-  sources.prepare('qm9', tmp_path / 'data', write_csv(tmp_path / 'qm9.csv'))
+  prepare(tmp_path / 'data', write_csv(tmp_path / 'qm9.csv'))
   assert capsys.readouterr().out == ''
 
 
@@ -63,13 +74,13 @@ def test_prepared_data_is_reused(prepared, monkeypatch):
     raise AssertionError('prepared again')
 
   monkeypatch.setattr(Qm9, 'download_and_prepare', refuse)
-  path = sources.prepare('qm9', prepared / 'data', prepared / 'qm9.csv')
+  path = prepare(prepared / 'data', prepared / 'qm9.csv')
   assert path.parent.parent == prepared / 'data/qm9'
 
 
 def test_another_source_is_never_taken_for_the_first(prepared):
   source = write_csv(prepared / 'qm9.csv', MOLECULES[:20])
-  assert len(sources.all_texts('qm9', prepared / 'data', source)) == 20
+  assert len(read_all(prepared / 'data', source)) == 20
 
 
 def test_interrupted_preparation_is_redone(tmp_path, monkeypatch):
@@ -84,14 +95,14 @@ def test_interrupted_preparation_is_redone(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(Qm9, '_generate_examples', interrupted)
     with pytest.raises(KeyboardInterrupt):
-      sources.prepare('qm9', tmp_path / 'data', source)
+      prepare(tmp_path / 'data', source)
   # What a killed process leaves: TFDS could not clean up behind it.
   (folder,) = (tmp_path / 'data/qm9').glob('file_*')
   remains = folder / 'incomplete.ABCDEF_1.0.0'
   remains.mkdir()
   (remains / 'qm9-train.array_record-00000-of-00001').write_bytes(b'half')
 
-  texts = sources.all_texts('qm9', tmp_path / 'data', source)
+  texts = read_all(tmp_path / 'data', source)
   assert sorted(texts) == sorted(MOLECULES)
   assert not list(folder.glob('incomplete.*'))
 
@@ -99,8 +110,7 @@ def test_interrupted_preparation_is_redone(tmp_path, monkeypatch):
 @pytest.mark.parametrize('file', ['dataset_info.json', 'train.array_record'])
 @pytest.mark.parametrize('damage', ['cut', 'changed', 'empty', 'gone'])
 def test_damaged_files_are_named_with_the_directory_to_delete(prepared, file, damage):
-  arguments = ('qm9', prepared / 'data')
-  directory = sources.prepare(*arguments, prepared / 'qm9.csv')
+  directory = prepare(prepared / 'data', prepared / 'qm9.csv')
   (path,) = directory.glob(f'*{file}*')
   content = path.read_bytes()
   match damage:
@@ -113,29 +123,27 @@ def test_damaged_files_are_named_with_the_directory_to_delete(prepared, file, da
     case 'gone':
       path.unlink()
   with pytest.raises(DamagedData, match=re.escape(f'{directory}: ')) as caught:
-    sources.open_split(*arguments, 'train', prepared / 'qm9.csv')
+    read(prepared / 'data', 'train', prepared / 'qm9.csv')
   assert '\n' not in str(caught.value)
 
 
 def test_bad_requests_are_named(pristine, tmp_path):
-  data, source = pristine / 'data', pristine / 'qm9.csv'
-  with pytest.raises(BadInput, match=r"'qm8' is not known; .*'qm9', 'text'"):
-    sources.prepare('qm8', data)
+  directory, source = pristine / 'data', pristine / 'qm9.csv'
   with pytest.raises(BadInput, match=r"'valid' .*choose from \['test', 'train'\]"):
-    sources.open_split('qm9', data, 'valid', source)
+    read(directory, 'valid', source)
   with pytest.raises(BadInput, match=r'gone\.csv: cannot read'):
-    sources.prepare('qm9', data, tmp_path / 'gone.csv')
+    prepare(directory, tmp_path / 'gone.csv')
   with pytest.raises(BadInput, match='1 molecules; at least 2'):
-    sources.prepare('qm9', data, write_csv(tmp_path / 'one.csv', ['C']))
+    prepare(directory, write_csv(tmp_path / 'one.csv', ['C']))
   with pytest.raises(BadInput, match='cannot be written'):
-    sources.prepare('qm9', source, source)
+    prepare(source, source)
 
 
 def test_a_second_process_waits_and_uses_what_the_first_built(
   pristine, tmp_path, monkeypatch
 ):
   source = pristine / 'qm9.csv'
-  built = sources.prepare('qm9', pristine / 'data', source)
+  built = prepare(pristine / 'data', source)
   target = tmp_path / built.relative_to(pristine / 'data')
   target.parent.mkdir(parents=True)
 
@@ -149,7 +157,7 @@ def test_a_second_process_waits_and_uses_what_the_first_built(
   ):
     # Locks belong to open files: to the system this is another process's.
     fcntl.flock(lock, fcntl.LOCK_EX)
-    waiting = pool.submit(sources.all_texts, 'qm9', tmp_path, source)
+    waiting = pool.submit(read_all, tmp_path, source)
     with pytest.raises(TimeoutError):
       waiting.result(timeout=0.3)
     shutil.copytree(built, target)
@@ -159,13 +167,14 @@ def test_a_second_process_waits_and_uses_what_the_first_built(
 
 PREPARE = """
 import sys
-from scmdm_jax.data import pipeline, sources, tokenizers
-texts = sources.open_split('qm9', sys.argv[1], 'train', sys.argv[2])
-tokenizer = tokenizers.get_tokenizer('smiles_qm9')
-rows = pipeline.Encoded(texts, tokenizer, 16)
+from scmdm_jax.data import pipeline
+from scmdm_jax.domains import registry
+data = registry.data_settings()('qm9', sys.argv[1], sys.argv[2], length=16)
+tokenizer = registry.get_tokenizer('smiles_qm9')
+rows = registry.of(data).read_rows(data, tokenizer, 'train')
 next(pipeline.training_batches(rows, batch_size=4, seed=0))
 assert 'tensorflow' not in sys.modules
-print(len(texts))
+print(len(rows))
 """
 
 

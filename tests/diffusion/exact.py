@@ -60,7 +60,7 @@ def integrate(function, low, high, nodes=400):
   return half * np.sum(w * function(low + half * (x + 1)))
 
 
-def chain_paths(network, x_0, alphas, mask_id, self_condition=True):
+def chain_paths(network, x_0, alphas, mask_id, self_conditioning=True):
   """Every order in which the T steps can reveal `x_0`, with the carried signal.
 
   Yields (forward, bound, reverse): the probability of the path under the forward
@@ -88,7 +88,7 @@ def chain_paths(network, x_0, alphas, mask_id, self_condition=True):
           reverse *= 1 - reveal
         if at >= step:
           bound -= reveal * np.log(p)
-      if self_condition:
+      if self_conditioning:
         masked = np.array([x_t])[..., None] == mask_id
         signal = np.where(masked, network.signal(probs), signal).astype(np.float32)
     yield forward, bound, reverse

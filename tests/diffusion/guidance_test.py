@@ -1,14 +1,16 @@
 """Classifier-free guidance against plain NumPy: scores, signals, cost."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from scmdm_jax.diffusion import readout
-from scmdm_jax.diffusion.readout import Guidance
+from scmdm_jax.diffusion.guidance import Guidance, Predictor
+from scmdm_jax.diffusion.readout import Decoding
 from scmdm_jax.diffusion.sampling import Sampler, sample
-from scmdm_jax.diffusion.schedules import LogLinear
 from tests.compiling import quick_jit, split_key
 from tests.diffusion import recording, toys
 
@@ -39,18 +41,18 @@ def test_scores(shared):
   hidden = rng.standard_normal((BATCH, toys.LENGTH, 2 * toys.DIM)).astype(np.float32)
   x_t = np.full((BATCH, toys.LENGTH), toys.MASK, np.int32)
 
-  @quick_jit
+  networks = toys.network(CONDITIONAL), toys.network(UNCONDITIONAL)
+
+  @functools.partial(quick_jit, static_argnums=0)
   def read(weight):
     return readout.read(
       jax.random.split(jax.random.key(1), x_t.shape),
-      toys.network(CONDITIONAL),
+      Predictor(networks, Guidance(weight, shared)),
       hidden,
       x_t,
-      x_t == toys.MASK,
-      mask_id=toys.MASK,
-      told=x_t == toys.MASK,
-      measure='log_prob',
-      guidance=Guidance(toys.network(UNCONDITIONAL), weight, shared),
+      Decoding(toys.MASK, 'log_prob'),
+      wanted=x_t == toys.MASK,
+      carried=x_t == toys.MASK,
       chunk=4,
     )
 
@@ -64,9 +66,9 @@ def test_scores(shared):
     # Guided scores of up to 30.
     np.testing.assert_allclose(found.measure, certainty, rtol=1e-5, atol=2e-5)
     own = [toys.softmax_np(scores, toys.MASK) for scores in (c, u)]
-    told = [probs, probs] if shared else own
+    shown = [probs, probs] if shared else own
     tables = [CONDITIONAL['table'], UNCONDITIONAL['table']]
-    signal = np.concatenate([p @ t for p, t in zip(told, tables, strict=True)], -1)
+    signal = np.concatenate([p @ t for p, t in zip(shown, tables, strict=True)], -1)
     np.testing.assert_allclose(found.signal, signal, atol=2e-5)
 
 
@@ -96,18 +98,18 @@ def greedy_np(u, x_init, weight, *, shared=False, hide=None):
     alpha_t = 1 - (1 - 1e-3) * (1 - i / T)
     alpha_s = 1 - (1 - 1e-3) * (1 - (i + 1) / T) if i < T - 1 else 1
     sigma = np.full(len(x), -np.log(alpha_t), np.float32)
-    shown = [x, np.where(hide, toys.MASK, x) if hide is not None else x]
-    seen += [(a, s) for a, s in zip(shown, signals, strict=True)]
+    inputs = [x, np.where(hide, toys.MASK, x) if hide is not None else x]
+    seen += [(a, s) for a, s in zip(inputs, signals, strict=True)]
     scores = [
       n.logits(n.encode(a, s, sigma))
-      for n, a, s in zip(networks, shown, signals, strict=True)
+      for n, a, s in zip(networks, inputs, signals, strict=True)
     ]
     guided = guided_np(*scores, weight)
     masked = x == toys.MASK
-    told = [guided, guided] if shared else scores
+    shown = [guided, guided] if shared else scores
     signals = [
       np.where(masked[..., None], n.signal(toys.softmax_np(p, toys.MASK)), s)
-      for n, p, s in zip(networks, told, signals, strict=True)
+      for n, p, s in zip(networks, shown, signals, strict=True)
     ]
     signals = [np.float32(s) for s in signals]
     x = np.where(masked & (u < alpha_s), guided.argmax(-1), x).astype(np.int32)
@@ -126,11 +128,17 @@ def test_the_loop(shared, hidden_prompt):
   if hidden_prompt:
     unconditional = hiding(unconditional, prompt)
 
-  @quick_jit
+  @functools.partial(quick_jit, static_argnums=1)
   def run(keys, weight):
-    guidance = Guidance(unconditional, weight, shared)
-    sampler = Sampler(LogLinear(), toys.MASK, T, temperature=0.0, guidance=guidance)
-    return sample(keys, conditional, x_init, sampler)
+    return sample(
+      keys,
+      conditional,
+      x_init,
+      Sampler(T, guidance=Guidance(weight, shared)),
+      mask_id=toys.MASK,
+      temperature=0.0,
+      unconditional=unconditional,
+    )
 
   found = recording.run(run, seen, keys, weight)
   u = np.asarray(uniforms(keys))
@@ -152,15 +160,22 @@ def test_the_loop(shared, hidden_prompt):
 
 
 def test_weight_zero_is_the_conditional_sampler():
-  def run(keys, x_init, guidance):
-    sampler = Sampler(LogLinear(), toys.MASK, T, guidance=guidance)
-    return sample(keys, toys.network(CONDITIONAL), x_init, sampler)
+  @functools.partial(quick_jit, static_argnums=2)
+  def guided(keys, x_init, weight):
+    return sample(
+      keys,
+      toys.network(CONDITIONAL),
+      x_init,
+      Sampler(T, guidance=Guidance(weight)),
+      mask_id=toys.MASK,
+      unconditional=toys.network(UNCONDITIONAL),
+    )
 
   x_init, keys = prompted(4), keys_of(5)
-  plain = quick_jit(lambda k, x: run(k, x, None))(keys, x_init)
-  guided = quick_jit(
-    lambda k, x, w: run(k, x, Guidance(toys.network(UNCONDITIONAL), w))
-  )
+  network = toys.network(CONDITIONAL)
+  plain = quick_jit(
+    lambda keys, x_init: sample(keys, network, x_init, Sampler(T), mask_id=toys.MASK)
+  )(keys, x_init)
   found = guided(keys, x_init, 0.0)
   # u + (c - u) is c but for rounding, which no draw here lies close to.
   assert np.array_equal(found.tokens, plain.tokens)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scmdm_jax.diffusion.likelihood import carried_elbo, nelbo
+from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
 from scmdm_jax.diffusion.objectives import T_MIN
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear, antithetic_times
@@ -34,14 +34,14 @@ def alphas_of(schedule, num_steps):
   return alphas
 
 
-def enumerated(x_0, num_steps, schedule=LOG_LINEAR, self_condition=True):
+def enumerated(x_0, num_steps, schedule=LOG_LINEAR, self_conditioning=True):
   """(expected bound, exact log-likelihood of the chain) of one `x_0`."""
   paths = exact.chain_paths(
     toys.network_np(WEIGHTS),
     x_0,
     alphas_of(schedule, num_steps),
     SMALL_MASK,
-    self_condition,
+    self_conditioning,
   )
   forward, bound, reverse = np.array(list(paths)).T
   assert forward.sum() == pytest.approx(1)
@@ -49,27 +49,27 @@ def enumerated(x_0, num_steps, schedule=LOG_LINEAR, self_condition=True):
 
 
 @pytest.mark.parametrize(
-  ('num_steps', 'schedule', 'self_condition'),
+  ('num_steps', 'schedule', 'self_conditioning'),
   [(2, LOG_LINEAR, True), (3, Cosine(), True), (3, LOG_LINEAR, False)],
 )
-def test_carried_elbo_against_all_trajectories(num_steps, schedule, self_condition):
+def test_carried_nelbo_against_all_trajectories(num_steps, schedule, self_conditioning):
   network = toys.network(WEIGHTS)
   repeats = 20_000
   x_0 = np.repeat(np.array(ALL_X_0, np.int32), repeats, axis=0)
   found = quick_jit(
-    lambda key, x_0: carried_elbo(
+    lambda key, x_0: carried_nelbo(
       key,
       network,
       x_0,
       schedule=schedule,
       mask_id=SMALL_MASK,
       num_steps=num_steps,
-      self_condition=self_condition,
+      self_conditioning=self_conditioning,
     )
   )(jax.random.key(1), x_0)
   found = np.asarray(found, np.float64).reshape(4, repeats)
   for row, tokens in zip(found, ALL_X_0, strict=True):
-    wanted, _ = enumerated(tokens, num_steps, schedule, self_condition)
+    wanted, _ = enumerated(tokens, num_steps, schedule, self_conditioning)
     error = row.std(ddof=1) / np.sqrt(repeats)
     assert 0 < error < 0.02 * wanted
     assert abs(row.mean() - wanted) < 4 * error
@@ -79,15 +79,15 @@ def test_the_signal_changes_the_bound():
   # Otherwise the test above could not tell a carried from a dropped signal.
   for tokens in ALL_X_0:
     carried, _ = enumerated(tokens, 3)
-    vanilla, _ = enumerated(tokens, 3, self_condition=False)
+    vanilla, _ = enumerated(tokens, 3, self_conditioning=False)
     assert abs(carried - vanilla) > 0.05 * vanilla
 
 
-@pytest.mark.parametrize('self_condition', [True, False])
-def test_bounds_the_likelihood_of_the_chain(self_condition):
+@pytest.mark.parametrize('self_conditioning', [True, False])
+def test_bounds_the_likelihood_of_the_chain(self_conditioning):
   total = 0.0
   for tokens in ALL_X_0:
-    bound, log_p = enumerated(tokens, 2, self_condition=self_condition)
+    bound, log_p = enumerated(tokens, 2, self_conditioning=self_conditioning)
     assert bound >= -log_p
     total += np.exp(log_p)
   assert total == pytest.approx(1)
@@ -101,7 +101,8 @@ def test_the_enumerated_chain_is_the_sampler():
         keys,
         toys.network(WEIGHTS),
         jnp.full((batch, 2), SMALL_MASK, jnp.int32),
-        Sampler(LOG_LINEAR, SMALL_MASK, num_steps),
+        Sampler(num_steps, schedule=LOG_LINEAR),
+        mask_id=SMALL_MASK,
       ).tokens
     )
   )(split_key(jax.random.key(2), batch))
@@ -112,20 +113,20 @@ def test_the_enumerated_chain_is_the_sampler():
   assert stats.chisquare(counts, batch * probs / probs.sum()).pvalue > 1e-4
 
 
-@pytest.mark.parametrize('self_condition', [True, False])
+@pytest.mark.parametrize('self_conditioning', [True, False])
 @pytest.mark.parametrize('num_steps', [1, 4])
-def test_carried_elbo_against_a_plain_loop(num_steps, self_condition):
+def test_carried_nelbo_against_a_plain_loop(num_steps, self_conditioning):
   w = toys.weights(3)
   key, x_0 = jax.random.key(4), toys.clean_tokens(5, 6)
   found = quick_jit(
-    lambda key, x_0: carried_elbo(
+    lambda key, x_0: carried_nelbo(
       key,
       toys.network(w),
       x_0,
       schedule=LOG_LINEAR,
       mask_id=toys.MASK,
       num_steps=num_steps,
-      self_condition=self_condition,
+      self_conditioning=self_conditioning,
     )
   )(key, x_0)
   threshold = np.asarray(uniform(key, x_0.shape))
@@ -139,7 +140,7 @@ def test_carried_elbo_against_a_plain_loop(num_steps, self_condition):
     probs = toys.softmax_np(network.logits(hidden), toys.MASK)
     loss = np.where(x_t == toys.MASK, toys.nll_np(probs, x_0), 0).sum(-1)
     wanted += (alpha_s - alpha_t) / (1 - alpha_t) * loss
-    if self_condition:
+    if self_conditioning:
       signal = np.float32(network.signal(probs))
   assert found.shape == (6,) and found.dtype == jnp.float32
   np.testing.assert_allclose(found, wanted, rtol=1e-5)
@@ -217,9 +218,9 @@ def test_equal_keys_give_common_masks():
     return (
       nelbo(key, watched('two', 1), x_0, passes=2, **common),
       nelbo(key, watched('one', 2), x_0, passes=1, **common),
-      carried_elbo(key, watched('carried', 1), x_0, num_steps=3, **common),
-      carried_elbo(
-        key, watched('vanilla', 2), x_0, num_steps=3, self_condition=False, **common
+      carried_nelbo(key, watched('carried', 1), x_0, num_steps=3, **common),
+      carried_nelbo(
+        key, watched('vanilla', 2), x_0, num_steps=3, self_conditioning=False, **common
       ),
     )
 

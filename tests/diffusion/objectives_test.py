@@ -22,7 +22,8 @@ from scmdm_jax.diffusion.schedules import (
   nelbo_weight,
 )
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.compiling import quick_jit, split_key, uniform
 from tests.diffusion import exact, toys
 from tests.models import parameters

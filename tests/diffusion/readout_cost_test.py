@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.gathering import over_wanted
+from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.objectives import diffusion_loss
-from scmdm_jax.diffusion.readout import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.diffusion.strategies import P2, Ancestral, Dream
@@ -38,7 +39,7 @@ INPUTS = (hidden_states(8), np.arange(BATCH * toys.LENGTH).reshape(BATCH, toys.L
 # 30 positions: 30 and 5 divide them, 7 does not, 64 is more.
 @pytest.mark.parametrize('chunk', [1, 5, 7, 30, 64])
 def test_over_wanted(chunk):
-  run = quick_jit(lambda w, x: readout.over_wanted(elementwise, w, x, chunk))
+  run = quick_jit(lambda w, x: over_wanted(elementwise, w, x, toys.Shards(), chunk))
   plain = jax.tree.map(np.asarray, quick_jit(elementwise)(INPUTS))
   rng = np.random.default_rng(9)
   shape = INPUTS[1].shape
@@ -67,7 +68,7 @@ def test_shards_read_the_same(chunk):
     jax.debug.callback(lambda n: seen.append(np.asarray(n)), inputs[1])
     return elementwise(inputs)
 
-  run = quick_jit(lambda w, x: readout.over_wanted(read, w, x, chunk, shards=3))
+  run = quick_jit(lambda w, x: over_wanted(read, w, x, toys.Shards(3), chunk))
   found = run(wanted, INPUTS)
   jax.effects_barrier()
   assert np.array_equal(found['sine'], np.where(wanted[..., None], plain['sine'], 0))
@@ -88,7 +89,7 @@ def test_work_is_proportional_to_the_number_wanted():
     return x * 2
 
   chunk = 4
-  run = quick_jit(lambda w, x: readout.over_wanted(counted, w, x, chunk))
+  run = quick_jit(lambda w, x: over_wanted(counted, w, x, toys.Shards(), chunk))
   x = hidden_states(13)
   for count in (0, 1, 4, 5, 17, 30):
     calls.clear()
@@ -100,7 +101,9 @@ def test_work_is_proportional_to_the_number_wanted():
 
 def test_no_key_is_used_twice():
   def run(keys, wanted):
-    return readout.over_wanted(jax.vmap(jax.random.uniform), wanted, keys, chunk=4)
+    return over_wanted(
+      jax.vmap(jax.random.uniform), wanted, keys, toys.Shards(), chunk=4
+    )
 
   keys = quick_jit(lambda key: jax.random.split(key, (BATCH, toys.LENGTH)))(
     jax.random.key(0)
@@ -201,7 +204,7 @@ def abstract_weights():
   }
 
 
-def sampling_run(self_condition=True, guided=False, **options):
+def sampling_run(self_conditioning=True, guided=False, **options):
   def run(key, w):
     network = toys.network(w)
     return sample(
@@ -209,13 +212,13 @@ def sampling_run(self_condition=True, guided=False, **options):
       network,
       jnp.full((BATCH_LARGE, LENGTH_LARGE), toys.MASK, jnp.int32),
       Sampler(
-        LogLinear(),
-        toys.MASK,
         4,
-        self_condition=self_condition,
-        guidance=Guidance(network, 1.0) if guided else None,
+        self_conditioning=self_conditioning,
+        guidance=Guidance(1.0) if guided else None,
         **options,
       ),
+      mask_id=toys.MASK,
+      unconditional=network if guided else None,
     ).tokens
 
   return run
@@ -250,7 +253,7 @@ def is_jaxpr(value):
   'run',
   [
     sampling_run(),
-    sampling_run(self_condition=False),
+    sampling_run(self_conditioning=False),
     sampling_run(strategy=P2(), guided=True),
     sampling_run(strategy=Dream('margin'), top_p=0.9),
     training_run,

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.masking import BANNED
+from scmdm_jax.diffusion.readout import Decoding
 from tests.compiling import quick_jit
 from tests.diffusion import toys
 
@@ -107,23 +109,25 @@ def test_measures_are_finite(name, temperature):
 
 
 @functools.partial(quick_jit, static_argnames=('measure', 'shaped', 'top_p', 'chunk'))
-def quick_read(hidden, x_t, wanted, temperature=1.0, **options):
+def quick_read(
+  hidden, x_t, wanted, temperature=1.0, carried=None, chunk=None, **options
+):
   return readout.read(
     jax.random.split(jax.random.key(3), x_t.shape),
-    toys.network(WEIGHTS),
+    Predictor((toys.network(WEIGHTS),)),
     hidden,
     x_t,
+    Decoding(toys.MASK, temperature=temperature, **options),
     wanted,
-    mask_id=toys.MASK,
-    temperature=temperature,
-    **options,
+    carried,
+    chunk,
   )
 
 
 def test_read():
   hidden, x_t = hidden_states(3), partly_masked(4)
   wanted = np.random.default_rng(50).random(x_t.shape) < 0.7
-  found = quick_read(hidden, x_t, wanted, told=wanted, measure='log_prob', chunk=4)
+  found = quick_read(hidden, x_t, wanted, carried=wanted, measure='log_prob', chunk=4)
   logits = toys.network_np(WEIGHTS).logits(hidden)
   probs = toys.softmax_np(logits, toys.MASK)
   tokens = np.asarray(found.tokens)
@@ -135,13 +139,13 @@ def test_read():
   assert not np.any(tokens[wanted] == toys.MASK)
   certainty = -toys.nll_np(probs, tokens)
   np.testing.assert_allclose(found.measure[wanted], certainty[wanted], atol=1e-5)
-  told = probs @ WEIGHTS['table']
-  np.testing.assert_allclose(found.signal[wanted], told[wanted], atol=1e-5)
+  signal = probs @ WEIGHTS['table']
+  np.testing.assert_allclose(found.signal[wanted], signal[wanted], atol=1e-5)
   for values in found:
     assert not np.any(np.asarray(values)[~wanted])
   # The same at temperature 0: the most probable token, the same signal and measure.
   greedy = quick_read(
-    hidden, x_t, wanted, 0.0, told=wanted, measure='log_prob', chunk=4
+    hidden, x_t, wanted, 0.0, carried=wanted, measure='log_prob', chunk=4
   )
   assert np.array_equal(
     np.asarray(greedy.tokens)[wanted & masked], probs.argmax(-1)[wanted & masked]
@@ -179,7 +183,7 @@ def test_what_is_read_does_not_depend_on_the_chunk_or_on_what_else_is():
   hidden, x_t = hidden_states(10), partly_masked(11)
   masked = x_t == toys.MASK
   few = masked & (np.random.default_rng(12).random(x_t.shape) < 0.5)
-  options = {'told': masked, 'measure': 'log_prob'}
+  options = {'carried': masked, 'measure': 'log_prob'}
   whole = quick_read(hidden, x_t, masked, **options)
   for wanted in (masked, few):
     found = quick_read(hidden, x_t, wanted, chunk=4, **options)
@@ -195,13 +199,13 @@ def test_tokens_here_and_signals_there_are_those_of_both_everywhere(chunk):
   hidden, x_t = hidden_states(13), partly_masked(14)
   masked = x_t == toys.MASK
   kind = np.random.default_rng(15).integers(0, 3, x_t.shape)
-  wanted, told = masked & (kind == 0), masked & (kind == 1)
-  assert wanted.any() and told.any()
+  wanted, carried = masked & (kind == 0), masked & (kind == 1)
+  assert wanted.any() and carried.any()
   options = {'measure': 'log_prob', 'chunk': chunk}
-  whole = quick_read(hidden, x_t, masked, told=masked, **options)
-  found = quick_read(hidden, x_t, wanted, told=told, **options)
+  whole = quick_read(hidden, x_t, masked, carried=masked, **options)
+  found = quick_read(hidden, x_t, wanted, carried=carried, **options)
   assert np.array_equal(found.tokens, np.where(wanted, whole.tokens, 0))
-  for name, where in (('measure', wanted), ('signal', told[..., None])):
+  for name, where in (('measure', wanted), ('signal', carried[..., None])):
     expected = np.where(where, getattr(whole, name), 0)
     # Products of other shapes may add in another order: float32 rounding.
     np.testing.assert_allclose(getattr(found, name), expected, rtol=1e-5, atol=1e-6)
@@ -221,13 +225,20 @@ def test_a_chunk_pays_for_what_is_wanted_of_it():
 
   counting = network._replace(logits=counted('logits'), signal=counted('signal'))
   order = np.random.default_rng(17).permutation(x_t.size).reshape(x_t.shape)
-  wanted, told = order < 5, (order >= 5) & (order < 14)
+  wanted, carried = order < 5, (order >= 5) & (order < 14)
   keys = jax.random.split(jax.random.key(3), x_t.shape)
   quick_jit(
-    lambda wanted, told: readout.read(
-      keys, counting, hidden, x_t, wanted, mask_id=toys.MASK, told=told, chunk=4
+    lambda wanted, carried: readout.read(
+      keys,
+      Predictor((counting,)),
+      hidden,
+      x_t,
+      Decoding(toys.MASK),
+      wanted,
+      carried,
+      chunk=4,
     )
-  )(wanted, told)
+  )(wanted, carried)
   jax.effects_barrier()
   # 14 positions, those of `wanted` in front: 4 chunks, the first without a signal.
   assert (calls.count('logits'), calls.count('signal')) == (4, 3)

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from scmdm_jax.diffusion import sampling
+from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.diffusion.strategies import P2, ReMDM
@@ -39,9 +40,11 @@ def prompted(seed, batch=8):
 def test_a_position_masked_again_has_its_last_prediction(strategy, keep_signal):
   seen = []
   network = recording.network(WEIGHTS, seen)
-  sampler = Sampler(LogLinear(), toys.MASK, T, strategy, keep_signal=keep_signal)
+  sampler = Sampler(T, strategy, keep_signal=keep_signal)
   x_init = prompted(1)
-  run = quick_jit(lambda keys, x_init: sample(keys, network, x_init, sampler))
+  run = quick_jit(
+    lambda keys, x_init: sample(keys, network, x_init, sampler, mask_id=toys.MASK)
+  )
   found = recording.run(run, seen, keys_of(2, 8), x_init)
   assert len(seen) == found.evaluations == T
   carried = np.zeros((8, toys.LENGTH, toys.DIM))
@@ -74,10 +77,15 @@ def test_a_position_masked_again_has_its_last_prediction(strategy, keep_signal):
 
 def test_p2_without_doubt_masks_nothing_again():
   # eta = 0: what is revealed scores 0, the highest log-probability.
-  sampler = Sampler(LogLinear(), toys.MASK, T, P2(eta=0.0))
+  sampler = Sampler(T, P2(eta=0.0))
   found = quick_jit(
     lambda keys, x_init: sample(
-      keys, toys.network(WEIGHTS), x_init, sampler, keep_trajectory=True
+      keys,
+      toys.network(WEIGHTS),
+      x_init,
+      sampler,
+      keep_trajectory=True,
+      mask_id=toys.MASK,
     )
   )(keys_of(3, 8), prompted(4))
   for before, after in itertools.pairwise(np.asarray(found.trajectory)):
@@ -87,18 +95,20 @@ def test_p2_without_doubt_masks_nothing_again():
 
 def test_certainty_is_that_of_the_moment_of_revealing():
   strategy = ReMDM('conf')
-  sampler = Sampler(LogLinear(), toys.MASK, T, strategy, temperature=0.7, top_p=0.9)
+  sampler = Sampler(T, strategy, top_p=0.9)
   x_init = jnp.asarray(prompted(5))
   active = x_init == toys.MASK
-  network = toys.network(WEIGHTS)
+  chain = sampling.Chain(
+    Predictor((toys.network(WEIGHTS),)), sampler, toys.MASK, temperature=0.7
+  )
   plan = strategy.start(keys_of(6, 8), active, LogLinear(), T)
 
   @quick_jit
   def step(keys, state, i):
     last = i == T - 1
-    return sampling.reverse_step(keys, state, network, sampler, plan, i, active, last)
+    return sampling.reverse_step(keys, state, chain, plan, i, active, last)
 
-  state = sampling.initial_state(network, x_init, 1)
+  state = sampling.initial_state(chain.predictor, x_init)
   certainty = np.zeros(x_init.shape)
   again = 0
   for i in range(T):
@@ -135,10 +145,10 @@ def test_marginals(strategy):
 
   @quick_jit
   def trajectory(keys):
-    sampler = Sampler(LogLinear(), 2, steps, strategy)
+    sampler = Sampler(steps, strategy)
     network = toys.fixed_network(np.maximum(PROBS, 1e-38))
     x_init = jnp.full((batch, length), 2, jnp.int32)
-    found = sample(keys, network, x_init, sampler, keep_trajectory=True)
+    found = sample(keys, network, x_init, sampler, keep_trajectory=True, mask_id=2)
     plan = strategy.start(keys, x_init == 2, LogLinear(), steps)
     return found.trajectory, plan.alphas
 

@@ -8,9 +8,9 @@ import pytest
 from jax.experimental import io_callback
 
 from scmdm_jax.diffusion import sampling
-from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.compiling import quick_jit, split_key
 from tests.diffusion import toys
 
@@ -22,8 +22,8 @@ def keys_of(seed, batch):
   return split_key(jax.random.key(seed), batch)
 
 
-@pytest.mark.parametrize('self_condition', [True, False])
-def test_executes_one_evaluation_per_step(self_condition):
+@pytest.mark.parametrize('self_conditioning', [True, False])
+def test_executes_one_evaluation_per_step(self_conditioning):
   calls = []
   network = toys.network(
     WEIGHTS, lambda *_: io_callback(lambda: calls.append(1), None, ordered=True)
@@ -35,12 +35,8 @@ def test_executes_one_evaluation_per_step(self_condition):
       keys,
       network,
       ALL_MASKED,
-      sampling.Sampler(
-        schedule=LogLinear(),
-        mask_id=toys.MASK,
-        num_steps=9,
-        self_condition=self_condition,
-      ),
+      sampling.Sampler(9, self_conditioning=self_conditioning),
+      mask_id=toys.MASK,
     )
 
   found = run(keys_of(8, 6))
@@ -62,8 +58,9 @@ def test_the_carry_holds_nothing_of_the_size_of_the_vocabulary():
       keys,
       denoiser.bind(params, description),
       jnp.full((batch, length), 22, jnp.int32),
-      sampling.Sampler(schedule=LogLinear(), mask_id=22, num_steps=steps),
+      sampling.Sampler(steps),
       keep_trajectory=True,
+      mask_id=22,
     )
 
   jaxpr = jax.make_jaxpr(run)(keys_of(0, batch), params)
@@ -88,9 +85,9 @@ def test_one_compilation():
       keys,
       toys.network(WEIGHTS),
       x_init,
-      sampling.Sampler(
-        schedule=LogLinear(), mask_id=toys.MASK, num_steps=3, temperature=temperature
-      ),
+      sampling.Sampler(3),
+      mask_id=toys.MASK,
+      temperature=temperature,
     ).tokens
 
   one = run(keys_of(12, 6), ALL_MASKED, 1.0)
@@ -108,7 +105,8 @@ def test_the_network_body_is_traced_once_whatever_the_steps():
         keys,
         network,
         ALL_MASKED,
-        sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=num_steps),
+        sampling.Sampler(num_steps),
+        mask_id=toys.MASK,
       ),
       keys_of(0, 6),
     )
@@ -123,7 +121,8 @@ def test_no_key_is_used_twice():
       keys,
       toys.network(WEIGHTS),
       ALL_MASKED,
-      sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=3, top_p=0.9),
+      sampling.Sampler(3, top_p=0.9),
+      mask_id=toys.MASK,
     ).tokens
 
   def careless(key):

@@ -12,15 +12,17 @@ from jax.experimental import io_callback
 from scipy import stats
 
 from scmdm_jax.diffusion import sampling
+from scmdm_jax.diffusion.guidance import Predictor
+from scmdm_jax.diffusion.planning import Plan
 from scmdm_jax.diffusion.schedules import (
   Cosine,
   LogLinear,
   Polynomial,
   noise_level,
 )
-from scmdm_jax.diffusion.strategies import Plan
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.compiling import quick_jit, split_key
 from tests.diffusion import toys
 from tests.models import parameters
@@ -35,24 +37,20 @@ def keys_of(seed, batch):
 
 
 @functools.partial(quick_jit, static_argnums=(3, 4))
-def _sample_toy(keys, x_init, temperature, num_steps, self_condition):
+def _sample_toy(keys, x_init, temperature, num_steps, self_conditioning):
   return sampling.sample(
     keys,
     toys.network(WEIGHTS),
     x_init,
-    sampling.Sampler(
-      schedule=LogLinear(),
-      mask_id=toys.MASK,
-      num_steps=num_steps,
-      self_condition=self_condition,
-      temperature=temperature,
-    ),
+    sampling.Sampler(num_steps, self_conditioning=self_conditioning),
     keep_trajectory=True,
+    mask_id=toys.MASK,
+    temperature=temperature,
   )
 
 
-def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_condition=True):
-  return _sample_toy(keys, x_init, temperature, num_steps, self_condition)
+def sample_toy(keys, x_init, num_steps, *, temperature=1.0, self_conditioning=True):
+  return _sample_toy(keys, x_init, temperature, num_steps, self_conditioning)
 
 
 @functools.partial(quick_jit, static_argnums=3)
@@ -87,7 +85,9 @@ def draw_plainly(logits, noise, temperature):
   return inside[np.argmax(scores[inside] + temperature * noise[1, : len(inside)])]
 
 
-def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperature=1.0):
+def sample_plainly(
+  keys, x_init, num_steps, alpha, *, self_conditioning, temperature=1.0
+):
   """The two-stage rule, one example and one step at a time, with NumPy.
 
   An example's key folded with T draws one uniform per position, which says when it is
@@ -112,7 +112,7 @@ def sample_plainly(keys, x_init, num_steps, alpha, *, self_condition, temperatur
           x_next[b, position] = draw_plainly(
             logits[b, position], noise[position], temperature
           )
-    if self_condition:
+    if self_conditioning:
       probs = toys.softmax_np(logits, toys.MASK)
       masked = (x == toys.MASK)[..., None]
       signal = np.where(masked, network.signal(probs), signal).astype(np.float32)
@@ -126,14 +126,14 @@ def loglinear(t):
 
 
 @pytest.mark.parametrize(
-  ('num_steps', 'self_condition'),
+  ('num_steps', 'self_conditioning'),
   [(1, True), (4, True), (4, False), (2 * toys.LENGTH, True)],
 )
-def test_equals_a_plain_loop_token_for_token(num_steps, self_condition):
+def test_equals_a_plain_loop_token_for_token(num_steps, self_conditioning):
   keys = keys_of(1, 6)
-  found = sample_toy(keys, ALL_MASKED, num_steps, self_condition=self_condition)
+  found = sample_toy(keys, ALL_MASKED, num_steps, self_conditioning=self_conditioning)
   wanted = sample_plainly(
-    keys, ALL_MASKED, num_steps, loglinear, self_condition=self_condition
+    keys, ALL_MASKED, num_steps, loglinear, self_conditioning=self_conditioning
   )
   assert np.array_equal(found.trajectory, wanted)
   assert np.array_equal(found.tokens, wanted[-1])
@@ -143,17 +143,17 @@ def test_equals_a_plain_loop_token_for_token(num_steps, self_condition):
 
 
 def test_the_signal_matters_from_the_second_step_on():
-  conditioned = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_condition=True)
-  vanilla = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_condition=False)
+  conditioned = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_conditioning=True)
+  vanilla = sample_toy(keys_of(1, 6), ALL_MASKED, 4, self_conditioning=False)
   assert np.array_equal(conditioned.trajectory[0], vanilla.trajectory[0])
   assert not np.array_equal(conditioned.tokens, vanilla.tokens)
 
 
 def test_greedy():
   keys = keys_of(2, 6)
-  found = sample_toy(keys, ALL_MASKED, 4, temperature=0.0, self_condition=True)
+  found = sample_toy(keys, ALL_MASKED, 4, temperature=0.0, self_conditioning=True)
   wanted = sample_plainly(
-    keys, ALL_MASKED, 4, loglinear, self_condition=True, temperature=0.0
+    keys, ALL_MASKED, 4, loglinear, self_conditioning=True, temperature=0.0
   )
   assert np.array_equal(found.trajectory, wanted)
 
@@ -162,7 +162,7 @@ def test_prompt_and_revealed_tokens_never_change():
   x_init = toys.clean_tokens(3, 6)
   wanted = np.random.default_rng(4).random(x_init.shape) < 0.5
   x_init[wanted] = toys.MASK
-  found = sample_toy(keys_of(5, 6), x_init, 4, self_condition=True)
+  found = sample_toy(keys_of(5, 6), x_init, 4, self_conditioning=True)
   assert np.array_equal(np.asarray(found.tokens)[~wanted], x_init[~wanted])
   assert np.all(np.asarray(found.tokens) != toys.MASK)
   states = [x_init, *np.asarray(found.trajectory)]
@@ -173,7 +173,7 @@ def test_prompt_and_revealed_tokens_never_change():
 
 def test_nothing_to_do():
   x_init = jnp.asarray(toys.clean_tokens(6, 6))
-  found = sample_toy(keys_of(7, 6), x_init, 4, self_condition=True)
+  found = sample_toy(keys_of(7, 6), x_init, 4, self_conditioning=True)
   assert np.array_equal(found.tokens, x_init)
 
 
@@ -193,7 +193,8 @@ def sample_dit(key_data, params):
     keys,
     denoiser.bind(params, description),
     jnp.full((len(keys), 6), 8, jnp.int32),
-    sampling.Sampler(schedule=LogLinear(), mask_id=8, num_steps=5),
+    sampling.Sampler(5),
+    mask_id=8,
   ).tokens
 
 
@@ -225,9 +226,8 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
   hidden = toys.network_np(WEIGHTS).encode(x_t, signal, np.full(6, -np.log(0.3)))
   logits = toys.network_np(WEIGHTS).logits(hidden)
   told = toys.softmax_np(logits, toys.MASK) @ WEIGHTS['table']
-  sampler = sampling.Sampler(
-    LogLinear(), toys.MASK, 1, temperature=temperature, top_p=top_p
-  )
+  sampler = sampling.Sampler(1, top_p=top_p)
+  chain = sampling.Chain(Predictor((network,)), sampler, toys.MASK, temperature)
   plan = Plan(
     alphas=jnp.float32([0.3, 0.6]),
     sigmas=jnp.full((1, 6), -np.log(0.3), jnp.float32),
@@ -236,7 +236,7 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
   )
   after = quick_jit(
     lambda keys: sampling.reverse_step(
-      keys, state, network, sampler, plan, jnp.int32(0), jnp.ones((6, 5), bool), False
+      keys, state, chain, plan, jnp.int32(0), jnp.ones((6, 5), bool), False
     )
   )(keys_of(17, 6))
   # One position of three is revealed, for good: nobody will look at its signal.
@@ -265,8 +265,9 @@ def test_marginals_and_masked_fractions(schedule, alpha):
       keys,
       toys.fixed_network(np.maximum(PROBS, 1e-38)),
       jnp.full((batch, length), 2, jnp.int32),
-      sampling.Sampler(schedule=schedule, mask_id=2, num_steps=steps),
+      sampling.Sampler(steps, schedule=schedule),
       keep_trajectory=True,
+      mask_id=2,
     )
 
   found = run(keys_of(18, batch))
@@ -296,7 +297,8 @@ def test_noise_levels_lie_within_those_of_training():
       keys,
       network,
       ALL_MASKED,
-      sampling.Sampler(schedule=LogLinear(), mask_id=toys.MASK, num_steps=3),
+      sampling.Sampler(3),
+      mask_id=toys.MASK,
     )
   )(keys_of(19, 6))
   jax.effects_barrier()

@@ -132,13 +132,15 @@ def test_every_example_has_a_uniform_time():
 @pytest.mark.parametrize('kind', [LogLinear, Cosine, Polynomial])
 @pytest.mark.parametrize('eps', [-0.25, 1.0, float('nan')])
 def test_eps_out_of_range(kind, eps):
-  with pytest.raises(ValueError, match=f'eps is {eps}; wanted 0 <= eps < 1'):
+  with pytest.raises(
+    ValueError, match=f'eps: found {eps}; wanted a number from 0, below 1'
+  ):
     kind(eps=eps)
 
 
 @pytest.mark.parametrize('power', [0.0, -2.0, float('nan')])
 def test_power_out_of_range(power):
-  with pytest.raises(ValueError, match=f'power is {power}; wanted'):
+  with pytest.raises(ValueError, match=f'power: found {power}; wanted'):
     Polynomial(power=power)
 
 

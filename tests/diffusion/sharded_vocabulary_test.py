@@ -1,4 +1,4 @@
-"""Sampling with the vocabulary's weights spread over 8 devices, in its own process."""
+"""Sampling with the vocabulary's weights split over 8 devices, in its own process."""
 
 import os
 import pathlib
@@ -11,7 +11,6 @@ PROGRAM = """\
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from scmdm_jax.diffusion import sampling
-from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.parallel import hlo
 from tests.diffusion import toys
 
@@ -21,15 +20,15 @@ w = toys.weights(0, vocab=V, length=L, dim=D)
 x_init = jnp.full((B, L), V - 1, jnp.int32)
 keys = jax.random.split(jax.random.key(1), B)
 mesh = Mesh(np.array(jax.devices()), ('tensor',))
-spread = {'out': P(None, 'tensor'), 'table': P('tensor', None)}
+splits = {'out': P(None, 'tensor'), 'table': P('tensor', None)}
 
 def place(name, value):
-  return jax.device_put(value, NamedSharding(mesh, spread.get(name, P())))
+  return jax.device_put(value, NamedSharding(mesh, splits.get(name, P())))
 
-def run(w, keys, columns, top_p):
-  sampler = sampling.Sampler(LogLinear(), V - 1, 6, top_p=top_p, chunk=16)
-  network = toys.network(w)._replace(columns=columns)
-  return sampling.sample(keys, network, x_init, sampler)
+def run(w, keys, shards, top_p):
+  sampler = sampling.Sampler(6, top_p=top_p, chunk=16)
+  network = toys.network(w)._replace(placement=toys.Shards(vocabulary_shards=shards))
+  return sampling.sample(keys, network, x_init, sampler, mask_id=V - 1)
 
 run = jax.jit(run, static_argnums=(2, 3))
 placed = {name: place(name, value) for name, value in w.items()}

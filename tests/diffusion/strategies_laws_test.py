@@ -29,7 +29,7 @@ def sample_table(key, strategy, num_steps):
   network = exact.table_network(jnp.asarray(exact.posterior_table(JOINT)))
   keys = jax.random.split(key, 2**14)
   x_init = jnp.full((len(keys), 3), 2, jnp.int32)
-  return sample(keys, network, x_init, Sampler(LogLinear(), 2, num_steps, strategy))
+  return sample(keys, network, x_init, Sampler(num_steps, strategy), mask_id=2)
 
 
 def p_value(tokens, law):

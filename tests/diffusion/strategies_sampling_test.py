@@ -9,7 +9,6 @@ import pytest
 from jax.experimental import io_callback
 
 from scmdm_jax.diffusion.sampling import Sampler, sample
-from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.diffusion.strategies import (
   P2,
   Ancestral,
@@ -54,10 +53,8 @@ def run(keys, x_init, strategy, num_steps):
     WEIGHTS, lambda *_: io_callback(lambda: calls.append(1), None, ordered=True)
   )
   noise = 'low' if isinstance(strategy, Joint) else 'high'
-  sampler = Sampler(
-    LogLinear(), toys.MASK, num_steps, strategy, temperature=0.8, noise=noise
-  )
-  found = sample(keys, network, x_init, sampler)
+  sampler = Sampler(num_steps, strategy, noise=noise)
+  found = sample(keys, network, x_init, sampler, mask_id=toys.MASK, temperature=0.8)
   return found.tokens, found.evaluations
 
 
@@ -145,11 +142,17 @@ def test_fewer_steps_than_positions(strategy, num_steps):
 def test_all_steps_with_a_trajectory():
   # Nothing happens after the last position is written.
   strategy = FirstHitting()
-  sampler = Sampler(LogLinear(), toys.MASK, T, strategy, temperature=0.8)
+  sampler = Sampler(T, strategy)
   x_init, keys = prompts(5), keys_of(6, 6)
   found = quick_jit(
     lambda keys: sample(
-      keys, toys.network(WEIGHTS), x_init, sampler, keep_trajectory=True
+      keys,
+      toys.network(WEIGHTS),
+      x_init,
+      sampler,
+      keep_trajectory=True,
+      mask_id=toys.MASK,
+      temperature=0.8,
     )
   )(keys)
   assert np.array_equal(found.tokens, count_calls(keys, x_init, strategy, T)[0])
@@ -161,10 +164,12 @@ def test_64_bits_are_for_the_noise_alone(strategy):
   seen = []
   network = toys.network(WEIGHTS, lambda *inputs: seen.append(inputs))
   noise = 'low' if isinstance(strategy, Joint) else 'float64'
-  sampler = Sampler(LogLinear(), toys.MASK, T, strategy, noise=noise)
+  sampler = Sampler(T, strategy, noise=noise)
   with jax.enable_x64(True):
     found = jax.eval_shape(
-      lambda keys: sample(keys, network, jnp.asarray(prompts(5)), sampler),
+      lambda keys: sample(
+        keys, network, jnp.asarray(prompts(5)), sampler, mask_id=toys.MASK
+      ),
       keys_of(6, 6),
     )
   assert found.tokens.dtype == found.evaluations.dtype == jnp.int32
@@ -184,9 +189,11 @@ def test_greedy_dream_reveals_the_surest_first():
     1,
   )
   x_init = jnp.full((1, 4), 2, jnp.int32)
-  sampler = Sampler(LogLinear(), 2, 8, Dream(), temperature=0.0, top_p=0.95)
+  sampler = Sampler(8, Dream(), top_p=0.95)
   found = quick_jit(
-    lambda keys: sample(keys, network, x_init, sampler, keep_trajectory=True)
+    lambda keys: sample(
+      keys, network, x_init, sampler, keep_trajectory=True, mask_id=2, temperature=0.0
+    )
   )(keys_of(13, 1))
   states = np.asarray(found.trajectory)[:, 0]
   first = [int(np.argmax(states[:, i] != 2)) for i in range(4)]

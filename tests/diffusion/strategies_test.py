@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion.planning import Plan, View
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear
 from scmdm_jax.diffusion.strategies import (
   P2,
@@ -18,10 +19,8 @@ from scmdm_jax.diffusion.strategies import (
   EntropyBound,
   Factor,
   MaskGIT,
-  Plan,
   ReMDM,
   Threshold,
-  View,
 )
 from tests.compiling import quick_jit, split_key
 

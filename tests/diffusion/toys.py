@@ -11,6 +11,20 @@ import numpy as np
 VOCAB, MASK, LENGTH, DIM = 7, 3, 5, 4
 
 
+class Shards(NamedTuple):
+  """A placement that counts shards and moves nothing."""
+
+  batch_shards: int = 1
+  sequence_shards: int = 1
+  vocabulary_shards: int = 1
+
+  def constrain(self, x):
+    """Returns `x`."""
+    return x
+
+  constrain_batch = constrain_groups = constrain
+
+
 class Toy(NamedTuple):
   """What the method asks of a network."""
 
@@ -18,12 +32,7 @@ class Toy(NamedTuple):
   logits: Callable[[Any], Any]
   signal: Callable[[Any], Any]
   signal_dim: int
-  shards: int = 1
-  parts: int = 1
-  columns: int = 1
-  pin: Any = lambda x: x
-  pin_parts: Any = lambda x: x
-  spread: Any = lambda x: x
+  placement: Any = Shards()
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):

@@ -1,17 +1,7 @@
-import math
-
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.judges.classifier import accuracy, class_nll, macro_f1
-
-
-def test_nll_of_known_scores():
-  scores = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]], np.float32)) + 3
-  rows = np.array([[8, 0, 1], [9, 1, 1]], np.int32)
-  found = class_nll(lambda tokens: jnp.asarray(scores[: len(tokens)]), rows, 7)
-  np.testing.assert_allclose(found, [math.log(4), math.log(1 / 0.8)], rtol=1e-6)
+from scmdm_jax.judges.classifier import accuracy, macro_f1, rank_auroc
 
 
 def test_macro_f1_by_hand():
@@ -30,3 +20,12 @@ def test_macro_f1_of_guessing_one_class():
   wanted = np.repeat(np.arange(4), 10)
   assert macro_f1(wanted, np.zeros(40, int), 4) == pytest.approx(2 / 5 / 4)
   assert macro_f1(wanted, wanted, 4) == 1.0
+
+
+def test_auroc_is_the_share_of_pairs():
+  rng = np.random.default_rng(0)
+  positive, negative = rng.integers(2, 9, 30), rng.integers(0, 7, 21)
+  pairs = [(p > n) + (p == n) / 2 for p in positive for n in negative]
+  assert rank_auroc(positive, negative) == pytest.approx(np.mean(pairs))
+  assert rank_auroc(np.array([2, 3]), np.array([0, 1])) == 1
+  assert rank_auroc(np.array([1.0]), np.array([1.0])) == 0.5

@@ -8,11 +8,13 @@ import math
 import numpy as np
 import pytest
 
-from scmdm_jax.data.tokenizers import get_tokenizer
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.registry import get_tokenizer
+from scmdm_jax.domains.text.rows import read_rows
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges import ngrams
-from scmdm_jax.modes.domains import text
-from scmdm_jax.settings import DataSettings, EvaluateSettings, Settings
+from scmdm_jax.runs.measuring import measure_of
+from scmdm_jax.settings.options import EvaluateSettings, Settings
 
 STREAM = np.random.default_rng(0).integers(0, 3, 60)
 
@@ -82,7 +84,7 @@ def test_measures_of_the_domain(tmp_path):
   texts = [f'{a} cat sat on the mat ' for a in ('a', 'the', 'one', 'no')] * 20
   source.write_text(''.join(json.dumps({'text': t}) + '\n' for t in texts))
   settings = Settings(
-    data=DataSettings(
+    data=registry.data_settings()(
       name='text',
       source=str(source),
       directory=str(tmp_path / 'prepared'),
@@ -90,11 +92,13 @@ def test_measures_of_the_domain(tmp_path):
       length=16,
       frame=False,
     ),
-    evaluate=EvaluateSettings(ngram_order=3, num_examples=4),
+    evaluate=registry.with_own_evaluation(EvaluateSettings)(
+      ngram_order=3, num_examples=4
+    ),
   )
   tokenizer = get_tokenizer('text8')
-  measure = text.judging(settings, tmp_path, tokenizer)
-  rows = text.read_rows(settings.data, tokenizer, 'train')
+  measure = measure_of(settings, tmp_path, tokenizer)
+  rows = read_rows(settings.data, tokenizer, 'train')
   samples = np.stack(
     [tokenizer.encode(t, 16) for t in ('a cat on the zat', 'mat the the sat ')]
   )
@@ -104,13 +108,16 @@ def test_measures_of_the_domain(tmp_path):
   assert found['ngram_bits'] == pytest.approx(model.bits(samples), rel=1e-12)
   assert found['word_rate'] == 1.0  # The ends, `zat` among them, do not count.
   # Beside them four held-out rows, a quarter of the split apart.
-  rows = text.read_rows(settings.data, tokenizer, 'test')
+  rows = read_rows(settings.data, tokenizer, 'test')
   apart = np.stack([rows[int(i)] for i in np.floor(np.arange(4) / 4 * len(rows))])
   assert found['ngram_bits_real'] == pytest.approx(model.bits(apart), rel=1e-12)
   assert 0 < found['word_rate_real'] <= 1
 
 
 def test_too_many_pieces_to_count(tmp_path):
-  settings = Settings(evaluate=EvaluateSettings(ngram_order=20))
+  settings = Settings(
+    data=registry.data_settings()(name='text', tokenizer='text8'),
+    evaluate=registry.with_own_evaluation(EvaluateSettings)(ngram_order=20),
+  )
   with pytest.raises(BadInput, match=r'evaluate\.ngram_order: found 20'):
-    text.judging(settings, tmp_path, get_tokenizer('text8'))
+    measure_of(settings, tmp_path, get_tokenizer('text8'))

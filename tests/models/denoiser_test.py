@@ -12,7 +12,8 @@ import pytest
 
 from scmdm_jax.diffusion import readout
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DiTConfig, ModelDescription
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
 from tests.checkpoints import manifests
 from tests.compiling import quick_jit
 from tests.models import parameters

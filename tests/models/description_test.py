@@ -5,12 +5,10 @@ import json
 
 import pytest
 
-from scmdm_jax.models.description import (
-  INJECTIONS,
-  DecoderConfig,
-  DiTConfig,
-  ModelDescription,
-)
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
+from scmdm_jax.models.injection import INJECTIONS
 
 DIT = DiTConfig(
   vocab_size=35, length=32, hidden_dim=48, num_blocks=3, num_heads=4, cond_dim=16
@@ -47,11 +45,12 @@ def describe(arch=DIT, mask_id=34, tokenizer='smiles', injection='embedding'):
       ),
       'llama',
     ),
+    (dataclasses.replace(describe(), framing='start_end'), 'mdlm'),
   ],
 )
 def test_round_trip_through_json(description, layout):
   data = json.loads(json.dumps(description.to_dict()))
-  assert data['layout'] == description.layout == layout
+  assert data['layout'] == description.family == layout
   sizes = json.loads(json.dumps(dataclasses.asdict(description.architecture)))
   assert data['architecture'] == sizes
   found = ModelDescription.from_dict(data)
@@ -64,8 +63,9 @@ def test_round_trip_through_json(description, layout):
 def test_defaults():
   data = describe().to_dict()
   del data['architecture']['mlp_ratio'], data['architecture']['time_conditioning']
-  del data['injection']
+  del data['injection'], data['framing']  # As before there was such a field.
   found = ModelDescription.from_dict(data)
+  assert found.framing == ''
   assert found.architecture == DIT and found.injection == 'none'
   assert found.architecture.mlp_ratio == 4
   assert not found.architecture.time_conditioning
@@ -89,16 +89,30 @@ def test_every_injection_is_accepted(injection):
     ({'mask_id': 35}, 'mask_id 35 lies outside the vocabulary of 35'),
     ({'mask_id': -1}, 'mask_id -1 lies outside'),
     ({'mask_id': None}, "injection 'embedding' needs a mask_id"),
-    (
-      {'arch': dataclasses.replace(DIT, num_heads=5)},
-      'hidden_dim 48 is not a multiple of num_heads 5',
-    ),
-    ({'arch': dataclasses.replace(DIT, num_heads=16)}, r'even head size; 48 / 16'),
   ],
 )
 def test_contradictions(change, message):
   with pytest.raises(ValueError, match=message):
     describe(**change)
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'change', 'message'),
+  [
+    (DIT, {'num_heads': 5}, 'hidden_dim 48 is not a multiple of num_heads 5'),
+    (DIT, {'num_heads': 16}, r'even head size; 48 / 16'),
+    (DECODER, {'num_heads': 16, 'num_kv_heads': 3}, 'num_kv_heads 3 does not divide'),
+    (DIT, {'grid': (1, 4, 4)}, r'grid is \(1, 4, 4\); wanted .* length, 32'),
+  ],
+)
+def test_sizes_that_contradict_each_other(sizes, change, message):
+  with pytest.raises(ValueError, match=message):
+    dataclasses.replace(sizes, **change)
+
+
+def test_a_family_of_other_sizes_is_refused():
+  with pytest.raises(ValueError, match="family is 'llama', which has no DiTConfig"):
+    ModelDescription(DIT, 34, '', family='llama')
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """How a network runs does not change what it computes, but for rounding."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.execution import REMATS, Execution
-from scmdm_jax.modes.train import make_loss
-from scmdm_jax.settings import MethodSettings
+from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.runs.adapting import make_loss
+from scmdm_jax.settings.options import MethodSettings
 from tests.compiling import quick_jit
 from tests.models import tiny
 
@@ -53,3 +56,41 @@ def test_products_in_bfloat16_are_near(arch):
   off = np.linalg.norm(rounded - gradients) / np.linalg.norm(gradients)
   assert 0 < off < 0.05
   assert rounded.dtype == np.float32  # Of the masters.
+
+
+class SplitSequence(Placement):
+  """Claims that two devices share every example, and moves nothing."""
+
+  sequence_shards = 2
+
+
+def products_with_weights(arch, **execution):
+  """Shapes of what is multiplied by a matrix in a forward pass, in order."""
+  description = tiny.describe(arch, 'none')
+  params = denoiser.abstract_params(description)
+
+  def encode(params, tokens, signal, sigma):
+    model = denoiser.bind(params, description, execution=Execution(**execution))
+    return model.encode(tokens, signal, sigma)
+
+  tokens = jax.ShapeDtypeStruct((4, tiny.LENGTH), np.int32)
+  signal = jax.ShapeDtypeStruct((4, tiny.LENGTH, tiny.DIM), np.float32)
+  sigma = jax.ShapeDtypeStruct((4,), np.float32)
+  text = jax.jit(encode).lower(params, tokens, signal, sigma).as_text()
+  matrix = r'dot_general.*: \(tensor<([\dx]+)xf32>, tensor<\d+x\d+xf32>'
+  return [tuple(map(int, left.split('x'))) for left in re.findall(matrix, text)]
+
+
+@pytest.mark.parametrize('arch', tiny.ARCHITECTURES)
+def test_dense_layers_work_on_all_tokens_at_once(arch):
+  found = products_with_weights(arch)
+  tokens = [shape for shape in found if shape[0] == 4 * tiny.LENGTH]
+  # Of the one block: q, k, v and o, gate, up and down; or fused q, k and v, o and two.
+  fused = arch in ('dit', 'udlm', 'gpt2')
+  assert len(tokens) == (4 if fused else 7)
+  assert all(len(shape) == 2 for shape in found)
+  # Where positions are split over devices they stay apart.
+  apart = products_with_weights(arch, placement=SplitSequence())
+  assert [shape for shape in apart if len(shape) == 3] == [
+    (4, tiny.LENGTH, width) for _, width in tokens
+  ]

@@ -58,7 +58,8 @@ def test_null_signal_stays_an_exact_zero(name):
 def test_table_lookup_is_the_expected_row():
   module, params = module_and_params('table')
   probs = np.random.default_rng(2).dirichlet(np.ones(VOCAB), (2, 3))
-  found = module.apply(params, probs.astype(np.float32), method='lookup')
+  others = np.full((VOCAB, DIM), np.nan, np.float32)  # The model's own: not read.
+  found = module.apply(params, probs.astype(np.float32), others, 0, method='signal')
   np.testing.assert_allclose(found, probs @ params['params']['table'], atol=1e-5)
 
 

@@ -6,12 +6,10 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from scmdm_jax.models.description import (
-  DecoderConfig,
-  DiTConfig,
-  GPT2Config,
-  ModelDescription,
-)
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.gpt2 import GPT2Config
+from scmdm_jax.models.families.llama import DecoderConfig
 
 VOCAB, LENGTH, DIM, MASK = 9, 6, 8, 4
 DIT = DiTConfig(VOCAB, LENGTH, DIM, num_blocks=1, num_heads=2, cond_dim=4)

@@ -76,6 +76,18 @@ def test_collectives_and_how_often_they_run():
   }
 
 
+def test_a_count_that_the_compiler_writes_down_is_that_of_the_loop():
+  # On GPUs the bound stands inside a fusion of the condition.
+  on_gpu = TEXT.replace('  %five = s32[]{:T(128)} constant(5)\n', '').replace(
+    'body=%inner_body\n',
+    'body=%inner_body, backend_config={"known_trip_count":{"n":"25"}}\n',
+  )
+  found = hlo.totals(hlo.collectives(on_gpu))
+  assert found['all-reduce']['runs'] == 3 * 25 + 3
+  without = on_gpu.replace('"known_trip_count"', '"other"')
+  assert hlo.totals(hlo.collectives(without))['all-reduce']['runs'] == 3 + 3
+
+
 def test_the_largest_gather_is_of_what_runs():
   assert hlo.largest_gather(hlo.collectives(TEXT)) == 128
   assert hlo.largest_gather([]) == 0

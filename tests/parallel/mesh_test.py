@@ -6,6 +6,7 @@ from jax.sharding import AbstractMesh, AxisType
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
 from tests.parallel.sameness_test import on_eight_devices
 
 DEVICE = jax.devices()[0]
@@ -44,10 +45,12 @@ def test_a_length_that_does_not_divide_is_refused():
 PROGRAM = """\
 import json, sys
 import jax
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.modes import plan
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.llama import DecoderConfig
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.verbs import plan
 from scmdm_jax.parallel import hlo, mesh
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
 arch = {
   'llada': DecoderConfig(64, 1024, 32, 1, 4, 4, mlp_dim=64, causal=False),
   'mdlm': DiTConfig(64, 1024, 32, 1, 4, cond_dim=8),
@@ -82,8 +85,8 @@ def test_a_long_input_takes_each_device_its_part(name):
 
 
 def test_one_device_leaves_everything_as_it_is():
-  execution = meshes.execution(meshes.one_device())
+  placement = Placement(meshes.one_device())
   x = object()
-  assert execution.pin(x) is x
-  assert execution.shards == 1
+  assert placement.constrain(x) is x
+  assert placement.batch_shards == 1
   assert meshes.own_part(meshes.one_device()) == (0, 1)

@@ -12,8 +12,8 @@ import pytest
 
 from scmdm_jax import command_line
 from scmdm_jax.models import flops
-from scmdm_jax.modes import plan
-from scmdm_jax.settings import resolve
+from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.verbs import plan
 
 ROOT = pathlib.Path(__file__).parents[2]
 # Compiling takes a minute or two of a core each, far more on a busy machine.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import tiny_run
-from tests.parallel import processes
+from tests.processes import processes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -26,7 +26,7 @@ if lines != '0' and os.environ['SCMDM_PROCESS_ID'] == '1':
   watcher = (pathlib.Path(path), int(lines))
   threading.Thread(target=interrupt, args=watcher, daemon=True).start()
 from scmdm_jax.main import main
-from scmdm_jax.parallel import multihost
+from scmdm_jax.processes import multihost
 code = main(['main.py', *arguments])
 multihost.end(code)
 sys.exit(code)

@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec as P
 
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import INJECTIONS
+from scmdm_jax.models.injection import INJECTIONS
 from scmdm_jax.parallel import rules
 from scmdm_jax.training.step import OptimizerConfig, initial_state
 from tests.models import tiny

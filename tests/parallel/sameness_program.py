@@ -12,13 +12,17 @@ import jax
 import numpy as np
 
 from scmdm_jax.checkpoints import training_store
+from scmdm_jax.data.tokenizers.characters import TEXT8
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import DecoderConfig, DiTConfig, ModelDescription
-from scmdm_jax.modes import sample, train
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.settings import MethodSettings, SampleSettings
+from scmdm_jax.runs import adapting, drawing
+from scmdm_jax.runs.opening import Model
+from scmdm_jax.settings.options import MethodSettings, SampleSettings
 from scmdm_jax.training.step import OptimizerConfig
 
 VOCAB, LENGTH, WIDTH, BATCH, STEPS = 64, 16, 32, 16, 20
@@ -65,7 +69,7 @@ OPTIMIZER = OptimizerConfig(accumulate=2)
 
 def go_on(description, state, mesh, first, last):
   """Losses and gradient norms of the steps from `first` to `last`, and the state."""
-  step = train.compiled_step(description, MethodSettings(rate=1.0), OPTIMIZER, mesh)
+  step = adapting.compiled_step(description, MethodSettings(rate=1.0), OPTIMIZER, mesh)
   shape = (STEPS, BATCH, LENGTH)
   data = np.random.default_rng(1).integers(0, VOCAB - 1, shape).astype(np.int32)
   curve = []
@@ -78,24 +82,24 @@ def go_on(description, state, mesh, first, last):
 
 def adapt(description, params, mesh):
   """All STEPS steps on one mesh."""
-  state = train.fresh_state(params, OPTIMIZER, mesh)
+  state = adapting.fresh_state(params, OPTIMIZER, mesh)
   return go_on(description, state, mesh, 0, STEPS)
 
 
 def first_gradient(description, params, mesh):
   """By parameter: after one step Adam's first moment is a tenth of the gradient."""
-  state = train.fresh_state(params, OPTIMIZER, mesh)
+  state = adapting.fresh_state(params, OPTIMIZER, mesh)
   _, state = go_on(description, state, mesh, 0, 1)
   return jax.device_get(state.opt_state[1][0].mu)
 
 
 def adapt_on_two(description, params, before, after):
   """Half of the steps on one mesh, a checkpoint, and the rest on another."""
-  state = train.fresh_state(params, OPTIMIZER, before)
+  state = adapting.fresh_state(params, OPTIMIZER, before)
   curve, state = go_on(description, state, before, 0, STEPS // 2)
   abstract = jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-    train.fresh_state(params, OPTIMIZER, after),
+    adapting.fresh_state(params, OPTIMIZER, after),
   )
   with (
     tempfile.TemporaryDirectory() as directory,
@@ -114,7 +118,9 @@ def draw(description, params, mesh, strategy):
   x_init = np.full((12, LENGTH), VOCAB - 1, np.int32)
   x_init[:, 3] = 5
   key = jax.random.key(3)
-  drawn = sample.draw(description, params, LogLinear(), options, key, x_init, mesh)
+  # Its tokenizer is not asked: tokens go in and come out.
+  model = Model(description, params, TEXT8)
+  drawn = drawing.draw(model, LogLinear(), options, key, x_init, mesh)
   return drawn.tokens
 
 

@@ -6,7 +6,17 @@ import re
 import pytest
 
 CONTROL = 'rate 0, equal FLOPs'
-_VOID = {'br', 'meta'}
+METRICS = {
+  'valid_rate': {'label': 'valid rate', 'better': 'higher', 'quality': True},
+  'generative_perplexity': {
+    'label': 'generative perplexity',
+    'better': 'lower',
+    'quality': True,
+  },
+  'valid': {'label': 'valid count', 'better': 'higher', 'quality': False},
+  'unique_rate': {'label': 'unique of valid', 'better': 'higher', 'quality': False},
+}
+_VOID = {'br', 'img', 'meta'}
 
 
 def make_run(arm, seed, valid_rate, perplexity=5.0, steps=(8, 32)):
@@ -27,7 +37,7 @@ def make_run(arm, seed, valid_rate, perplexity=5.0, steps=(8, 32)):
     'likelihood': {
       'nelbo_null': 0.8,
       'nelbo_two_pass': 0.7,
-      'carried_elbo': {str(t): 0.8 + 1 / t for t in steps},
+      'carried_nelbo': {str(t): 0.8 + 1 / t for t in steps},
     },
     'samples': {str(t): {**sample, 'evaluations': t} for t in steps},
     'training_curve': [{'step': i, 'loss': 1.0 / (i + 1)} for i in range(5)],
@@ -54,6 +64,7 @@ def results():
   ]
   return {
     'domain': 'molecules',
+    'metrics': METRICS,
     'title': 'A comparison',
     'command': 'python -m scmdm_jax.main --config=c.py',
     'hardware': 'two cores',
@@ -72,7 +83,12 @@ def results():
       for arm, by_seed in rates.items()
       for seed, rate in enumerate(by_seed)
     ],
-    'gallery': {'rate 1': ['CCO', 'C1CC']},
+    'gallery': {
+      'rate 1': [
+        {'caption': 'CCO', 'image': 'data:image/png;base64,AAAA'},
+        {'caption': 'C1CC', 'image': None},
+      ]
+    },
     'trajectory': {
       'arm': 'rate 1',
       'num_steps': 2,
@@ -118,11 +134,13 @@ def parse():
     parser.feed(source)
     parser.close()
     assert parser.open == []
-    forbidden = {'script', 'iframe', 'object', 'embed', 'link', 'img', 'base', 'form'}
+    forbidden = {'script', 'iframe', 'object', 'embed', 'link', 'base', 'form'}
     assert not forbidden & set(parser.tags)
     for name, value in parser.attributes:
       assert not name.startswith('on'), name
-      if name in ('href', 'xlink:href', 'src', 'action'):
+      if name == 'src':  # Pictures in the page itself.
+        assert value.startswith('data:image/'), value
+      if name in ('href', 'xlink:href', 'action'):
         assert value.startswith('#'), (name, value)
       if not name.startswith('xmlns'):
         assert 'http://' not in value and 'https://' not in value, (name, value)

@@ -1,26 +1,29 @@
-from scmdm_jax.report import page
+import re
+
+import jinja2
+import pytest
+
+from scmdm_jax.report import compare, page
 
 
-def test_page_is_balanced_inert_and_links_its_sections(parse):
-  sections = [
-    page.Section('one', 'First <&>', '<p>body</p>'),
-    page.Section('empty', 'Nothing', ''),
-  ]
-  source = page.render_page('A "title" </title><script>', '<p>lead</p>', sections)
+def test_page_is_balanced_inert_and_links_its_sections(results, parse):
+  results |= {'title': 'A "title" </title><script>', 'gallery': {}}
+  source = compare.render(compare.complete(results))
   parsed = parse(source)
-  assert 'http' not in source.replace('http-equiv', '')
-  assert ('href', '#one') in parsed.attributes
-  assert ('href', '#empty') not in parsed.attributes
-  assert parsed.text.count('First <&>') == 2
-  assert 'A "title" </title><script>' in parsed.text
+  # Figures name their namespaces; `parse` looks at what they refer to.
+  outside = re.sub('<svg.*?</svg>', '', source, flags=re.DOTALL)
+  assert 'http' not in outside.replace('http-equiv', '')
+  assert ('href', '#results') in parsed.attributes
+  assert ('href', '#samples') not in parsed.attributes
+  assert ''.join(parsed.text).count('What was compared') == 2
+  assert parsed.text.count('A "title" </title><script>') == 2
   policy = dict(parsed.attributes)['content']
   assert policy.startswith("default-src 'none'")
 
 
-def test_rows_html_escapes_and_vanishes_without_rows(parse):
-  source = page.rows_html(['<h>'], [['<a>', '"b"']])
-  assert {'<h>', '<a>', '"b"'} <= set(parse(source).text)
-  assert page.rows_html(['h'], []) == ''
+def test_a_value_that_is_not_given_is_an_error():
+  with pytest.raises(jinja2.UndefinedError, match='title'):
+    page.render('page.html', sections=[])
 
 
 def test_paths_flatten_nested_values():

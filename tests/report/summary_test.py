@@ -70,7 +70,7 @@ def test_likelihoods_and_steps_are_told_apart(results):
   rows = summary.summarize(results['runs'], results['control'])
   of_arm = [r for r in rows if r['arm'] == 'rate 1']
   assert _only(of_arm, metric='nelbo_null')['num_steps'] is None
-  assert _only(of_arm, metric='carried_elbo', num_steps=8)['mean'] == pytest.approx(
+  assert _only(of_arm, metric='carried_nelbo', num_steps=8)['mean'] == pytest.approx(
     0.925, rel=1e-12
   )
   assert not {'count', 'evaluations'} & {r['metric'] for r in rows}

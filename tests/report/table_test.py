@@ -1,6 +1,9 @@
 import pytest
 
-from scmdm_jax.report import summary, table
+from scmdm_jax.report import compare, summary, table
+from tests.report.conftest import METRICS
+
+ALL = table.Metrics(METRICS)
 
 
 def _row(**changes):
@@ -45,7 +48,7 @@ def test_rows_go_by_steps_then_by_arm_and_mark_the_control():
   rows = [
     _row(arm=arm, num_steps=steps) for arm in ('base', 'c', 'a') for steps in (128, 8)
   ]
-  built = table.build(rows, table.HEADLINE, 'c')
+  built = table.build(rows, ALL.headline, 'c', ALL)
   assert [(arm, steps) for arm, steps, _ in built.rows] == [
     ('base', '8'),
     ('c (control)', '8'),
@@ -63,14 +66,14 @@ def test_fewer_seeds_and_missing_cells_are_shown():
     _row(metric='entropy', seeds=[1, 2]),
     _row(arm='b'),
   ]
-  built = table.build(rows, table.HEADLINE, 'c')
+  built = table.build(rows, ALL.headline, 'c', ALL)
   values = [[cell.value for cell in cells] for _, _, cells in built.rows]
   assert values == [['0.50 ± 0.02', '0.50 ± 0.02 (2)'], ['0.50 ± 0.02', '\u2013']]
 
 
 def test_text_table_aligns_and_carries_the_numbers(results):
   rows = summary.summarize(results['runs'], results['control'])
-  lines = table.text_table(rows, results['control']).splitlines()
+  lines = table.text_table(rows, results['control'], ALL).splitlines()
   assert ' '.join(lines[0].split()) == 'arm T valid rate ↑ generative perplexity ↓'
   arm = next(i for i, line in enumerate(lines) if line.startswith('rate 1'))
   # Differences 0.1, 0.2, 0.3: 0.2 +- 0.0577, 2 sqrt(3) = 3.46 standard errors.
@@ -85,38 +88,47 @@ def test_text_table_shows_matched_entropy_at_temperature_one(results):
   rows = summary.summarize(results['runs'], results['control'])
   curve, control = results['temperature_curve'], results['control']
   matched = summary.summarize_matched(summary.at_matched_entropy(curve, control))
-  shown = table.text_table(rows, control, matched)
+  shown = table.text_table(rows, control, ALL, matched)
   block = shown[shown.index('At matched entropy') :]
   assert '3 of 3 seeds' in block
   assert '0.8' not in block.split('\n\n')[0]
 
 
 def test_text_table_makes_escape_sequences_visible():
-  shown = table.text_table([_row(arm='\x1b[2Jgone\u202e')], 'c\x1b')
+  shown = table.text_table([_row(arm='\x1b[2Jgone\u202e')], 'c\x1b', ALL)
   assert '\x1b' not in shown and '\u202e' not in shown
   assert '⟨U+001B⟩[2Jgone' in shown
 
 
 def test_unknown_metrics_come_last():
-  tables = table.build_all([_row(), _row(metric='new_judge')], 'c')
+  tables = table.build_all([_row(), _row(metric='new_judge')], 'c', ALL)
   assert [one.header for one in tables] == [
     ['arm', 'T', 'valid rate ↑'],
     ['arm', 'T', 'new_judge'],
   ]
 
 
-def test_html_table_has_the_same_rows_escaped(parse):
-  rows = [_row(arm='<b>"x"'), _row(arm='c', difference=None), _row(arm='d', sigmas=1.0)]
-  source = table.html_table(table.build(rows, table.HEADLINE, 'c'))
-  parsed = parse(source)
-  assert parsed.tags.count('tr') == 4
-  assert parsed.tags.count('strong') == 1
+def table_on_page(results, arms, parse):
+  """Tags and text of the page's first table, of a report of such arms."""
+  runs = [run for run in results['runs'] if run['arm'] == 'rate 1']
+  results['runs'] += [run | {'arm': arm} for arm in arms for run in runs]
+  source = compare.render(compare.complete(results))
+  start = source.index('<table>')
+  return parse(source[start : source.index('</table>', start) + len('</table>')])
+
+
+def test_the_page_has_the_same_rows_escaped(results, parse):
+  parsed = table_on_page(results, ['<b>"x"'], parse)
+  # A header, and three arms at two numbers of steps.
+  assert parsed.tags.count('tr') == 1 + 3 * 2
+  # 2 sqrt(3) standard errors: valid rates of both arms, at both numbers of steps.
+  assert parsed.tags.count('strong') == 4
   assert '<b>"x"' in ''.join(parsed.text)
   assert 'b' not in parsed.tags
 
 
-def test_html_table_drops_an_empty_second_column():
-  built = table.build(
-    [_row(num_steps=None, metric='nelbo_null')], table.LIKELIHOOD, 'c'
-  )
-  assert '>T<' not in table.html_table(built)
+def test_an_empty_second_column_is_dropped():
+  rows = [_row(num_steps=None, metric='nelbo_null')]
+  built = table.build(rows, table.LIKELIHOOD, 'c', ALL)
+  assert not built.has_key
+  assert built.shown_header == ['arm', 'NELBO, null pass ↓']

@@ -1,7 +1,7 @@
 import contextlib
 import dataclasses
+import json
 import math
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ import pytest
 
 from scmdm_jax.checkpoints.training_store import TrainingStore
 from scmdm_jax.errors import DamagedData, Stopped
-from scmdm_jax.training import loop
+from scmdm_jax.training import guards, loop
 from scmdm_jax.training.loop import LoopConfig
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
 
@@ -67,6 +67,9 @@ class Writer:
   def __init__(self):
     self.lines, self.steps = {}, []
 
+  def begin(self, first_step):
+    assert not self.steps
+
   def write(self, step, metrics):
     assert step not in self.lines
     self.lines[step] = dict(metrics)
@@ -79,12 +82,18 @@ class Writer:
 
 class MemoryStore:
   def __init__(self):
-    self.saved = {}
+    self.saved, self.metadata = {}, {}
+
+  def sound_step(self, fall_back):
+    return self.latest_step()
+
+  def raise_if_failed(self):
+    pass
 
   def save(self, step, state, data_state, metadata):
-    del metadata
-    # Copies: the loop donates the state to the next step.
+    # Copies: the loop donates the state to the next step. JSON: what a file keeps.
     self.saved[step] = (jax.tree.map(np.array, state), data_state)
+    self.metadata[step] = json.dumps(metadata, allow_nan=False)
 
   def latest_step(self):
     return max(self.saved, default=None)
@@ -95,7 +104,8 @@ class MemoryStore:
       jax.tree.leaves(state), jax.tree.leaves(abstract_state), strict=True
     ):
       assert (leaf.shape, leaf.dtype) == (abstract.shape, abstract.dtype)
-    return jax.tree.map(jnp.asarray, state), data_state, {}
+    metadata = json.loads(self.metadata[step])
+    return jax.tree.map(jnp.asarray, state), data_state, metadata
 
 
 def train(store=None, *, fail_at=None, step=STEP, config=CONFIG, stop=lambda: False):
@@ -153,9 +163,9 @@ def test_every_logged_step_appears_once_with_its_own_numbers(log_every, save_eve
 def test_metrics_are_read_one_step_late():
   events = []
 
-  def step(state, tokens, key, rate):
+  def step(state, tokens, key, rate, limits):
     events.append(('launch', int(state.step) + 1))
-    return STEP(state, tokens, key, rate)
+    return STEP(state, tokens, key, rate, limits)
 
   class Log(Writer):
     def progress(self, step, metrics):
@@ -234,14 +244,38 @@ def test_a_damaged_checkpoint_says_how_to_go_on(tmp_path):
     TrainingStore(tmp_path / 'checkpoints', 2) as store,
     pytest.raises(DamagedData) as caught,
   ):
-    train(store)
+    train(store, config=dataclasses.replace(CONFIG, fall_back=False))
   message = str(caught.value)
   assert message.startswith(f'{tmp_path}/checkpoints/6: ')
   assert 'not what was written: state/' in message
   assert message.endswith('delete it and run the same command again')
-  shutil.rmtree(tmp_path / 'checkpoints' / '6')
+  # By itself it falls back to step 3, and keeps step 6 under another name.
   with TrainingStore(tmp_path / 'checkpoints', 2) as store:
-    assert as_bytes(train(store)[0]) == as_bytes(wanted)
+    state, writer = train(store)
+    store.wait()
+    assert store.steps() == [9, 10]
+  assert as_bytes(state) == as_bytes(wanted)
+  assert writer.steps == [4, 5, 6, 7, 8, 9, 10]
+  (aside,) = (tmp_path / 'checkpoints').glob('6.damaged-????????')
+  assert (aside / '_CHECKPOINT_METADATA').exists()
+  assert aside.with_name(f'{aside.name}.digests.json').exists()
+
+
+@pytest.mark.parametrize('steps_left', [1, 2])
+def test_damage_that_only_reading_finds(tmp_path, steps_left):
+  wanted, _ = train()
+  with TrainingStore(tmp_path / 'checkpoints', steps_left) as store:
+    train(store, fail_at=8)
+  for file in (tmp_path / 'checkpoints' / '6').rglob('d/*'):
+    file.write_bytes(file.read_bytes()[:-10])
+  (tmp_path / 'checkpoints' / '6.digests.json').unlink()
+  with TrainingStore(tmp_path / 'checkpoints', 2) as store:
+    if steps_left == 1:  # Nothing to fall back to: it stays where it is.
+      with pytest.raises(DamagedData, match=r'6: .*cannot be read'):
+        train(store)
+      assert store.steps() == [6]
+    else:
+      assert as_bytes(train(store)[0]) == as_bytes(wanted)
 
 
 def test_resume_of_a_finished_run_does_nothing():
@@ -262,16 +296,17 @@ def test_resume_of_a_finished_run_does_nothing():
 @pytest.mark.parametrize('name', ['loss', 'grad_norm'])
 @pytest.mark.parametrize('value', [np.nan, np.inf])
 def test_a_step_that_is_not_finite_stops_the_run(bad_step, name, value):
-  def spoiled(state, tokens, key, rate):
+  def spoiled(state, tokens, key, rate, limits):
     number = int(state.step) + 1
-    state, metrics = STEP(state, tokens, key, rate)
+    state, metrics = STEP(state, tokens, key, rate, limits)
     if number == bad_step:
       metrics = metrics | {name: jnp.float32(value)}
     return state, metrics
 
   store = MemoryStore()
+  config = dataclasses.replace(CONFIG, guard=guards.GuardConfig(skip_limit=0))
   with pytest.raises(DamagedData) as caught:
-    train(store, step=spoiled)
+    train(store, step=spoiled, config=config)
   message = str(caught.value)
   assert f'training stopped at step {bad_step}: {name} is {value}' in message
   assert '\n' not in message
@@ -284,3 +319,10 @@ def test_run_of_one_step():
   store = MemoryStore()
   _, writer = train(store, config=config)
   assert list(store.saved) == [1] == list(writer.lines)
+
+
+@pytest.mark.parametrize('name', [f.name for f in dataclasses.fields(LoopConfig)])
+def test_a_loop_that_cannot_be_is_refused(name):
+  values = dataclasses.asdict(LoopConfig(10, 1e-3, 0.0, 2, 5, 5)) | {name: -1}
+  with pytest.raises(ValueError, match=f'{name}: found -1; wanted a number'):
+    LoopConfig(**values)

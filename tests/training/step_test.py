@@ -182,3 +182,17 @@ def test_one_compilation_for_all_learning_rates():
   for x, rate in zip(batches(4), np.float32([0, 0.1, 0.2, 1e-5]), strict=True):
     state, _ = step(state, x, KEY, rate)
   assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'accumulate': 0}, 'accumulate: found 0; wanted a number above 0'),
+    ({'ema_decay': 3}, 'ema_decay: found 3; wanted a number from 0, below 1'),
+    ({'clip': float('nan')}, 'clip: found nan; wanted a number above 0'),
+    ({'weight_decay': -1.0}, 'weight_decay: found -1.0; wanted a number of at least 0'),
+  ],
+)
+def test_an_optimizer_that_cannot_be_is_refused(changes, message):
+  with pytest.raises(ValueError, match=message):
+    OptimizerConfig(**changes)

@@ -10,7 +10,9 @@ METRICS = {'loss': 2.0, 'grad_norm': 0.5}
 
 
 def open_writer(directory, first_step=0):
-  return MetricWriter(directory, first_step=first_step, num_steps=10, name='tiny')
+  writer = MetricWriter(directory, num_steps=10, name='tiny')
+  writer.begin(first_step)
+  return writer
 
 
 def write(directory, steps, first_step=0):
@@ -72,6 +74,23 @@ def test_resume_drops_the_lines_it_will_write_again(tmp_path, first_step):
   assert after == [
     x for x, step in zip(before, (2, 4, 6), strict=True) if step <= first_step
   ]
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [b'{"step": 3, "lo\n', b'[1, 2]\n', b'7\n', b'null\n', b'{"step": "3"}\n', b'\xff\n'],
+)
+def test_a_damaged_line_costs_no_other(tmp_path, caplog, damage):
+  write(tmp_path, range(1, 31))
+  path = tmp_path / 'metrics.jsonl'
+  lines = path.read_bytes().splitlines(keepends=True)
+  path.write_bytes(b''.join([*lines[:4], damage, *lines[5:]]))
+  assert steps_in(tmp_path) == [*range(1, 5), *range(6, 31)]
+  write(tmp_path, range(27, 31), first_step=26)
+  sound = [line for n, line in enumerate(lines[:26]) if n != 4]
+  assert path.read_bytes().splitlines(keepends=True)[:25] == sound
+  assert steps_in(tmp_path) == [*range(1, 5), *range(6, 31)]
+  assert 'dropped 1 damaged lines' in caplog.text
 
 
 def events_in(directory):

@@ -1,71 +1,32 @@
-"""Text to token ids and back: tokenizers by name, and those that models bring along."""
+"""Text to token ids and back: the general tokenizers, and those that models bring."""
 
+import dataclasses
 import pathlib
 
-from scmdm_jax.data.tokenizers import (
-  huggingface,
-  pixels,
-  sentencepiece,
-  species,
-  subword,
-)
-from scmdm_jax.data.tokenizers.characters import DNA, TEXT8, CharacterTokenizer
+from scmdm_jax.data.tokenizers import huggingface, sentencepiece, subword
+from scmdm_jax.data.tokenizers.characters import CharacterTokenizer
 from scmdm_jax.data.tokenizers.files import (
   Files,
   collect,
   definition_file,
   read_bytes,
 )
-from scmdm_jax.data.tokenizers.pixels import PixelTokenizer
-from scmdm_jax.data.tokenizers.protocol import Tokenizer
-from scmdm_jax.data.tokenizers.smiles import SmilesTokenizer
-from scmdm_jax.data.tokenizers.species import SpeciesTokenizer
+from scmdm_jax.data.tokenizers.protocol import Tokenizer, quoted
 from scmdm_jax.data.tokenizers.subword import Definition, SubwordTokenizer
 from scmdm_jax.errors import BadInput
 
+_MOST_UNUSED = 1 << 16  # Ids without a token that a new model may have.
+
 __all__ = [
-  'NAMES',
   'CharacterTokenizer',
   'Files',
-  'PixelTokenizer',
-  'SmilesTokenizer',
-  'SpeciesTokenizer',
   'SubwordTokenizer',
   'Tokenizer',
   'collect',
   'files_at',
   'from_files',
   'from_files_for_new_model',
-  'get_tokenizer',
-  'is_built_in',
 ]
-
-_BUILT_IN = {
-  SmilesTokenizer.name: SmilesTokenizer,
-  DNA.name: lambda: DNA,
-  TEXT8.name: lambda: TEXT8,
-}
-NAMES = (*_BUILT_IN, 'pixels:LEVELS[:CLASSES]', 'species:COUNT')
-
-
-def is_built_in(name: str) -> bool:
-  """Whether `get_tokenizer` knows it."""
-  return name in _BUILT_IN or pixels.is_name(name) or species.is_name(name)
-
-
-def get_tokenizer(name: str) -> Tokenizer:
-  """The tokenizer of that name.
-
-  Raises:
-    BadInput: no such tokenizer.
-  """
-  if not is_built_in(name):
-    raise BadInput(f'tokenizer: {name!r} is not known; choose from {sorted(NAMES)}')
-  if pixels.is_name(name):
-    return pixels.pixel_tokenizer(name)
-  if species.is_name(name):
-    return species.species_tokenizer(name)
-  return _BUILT_IN[name]()
 
 
 def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
@@ -82,8 +43,8 @@ def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
   if not path.is_file():
     raise BadInput(
-      f'data.tokenizer: no file or directory {path}; wanted one of '
-      f"{', '.join(NAMES)}, 'checkpoint', or the path of a tokenizer"
+      f'data.tokenizer: no file or directory {path}; wanted the name of a built-in '
+      "tokenizer, 'checkpoint', or the path of a tokenizer"
     )
   beside = collect(path.parent)
   definitions = ('tokenizer.json', 'vocab.json')
@@ -92,7 +53,12 @@ def files_at(path: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def from_files(
-  files: Files, *, mask_id: int | None, vocab_size: int, where: str
+  files: Files,
+  *,
+  mask_id: int | None,
+  vocab_size: int,
+  where: str,
+  framed: bool = False,
 ) -> SubwordTokenizer:
   """The tokenizer of a model.
 
@@ -103,13 +69,16 @@ def from_files(
     mask_id: the model's mask; None for a causal model.
     vocab_size: ids of its embedding, at least as many as tokens.
     where: their directory, for messages.
+    framed: whether the rows it was trained on begin with a start token; prompts do so,
+      too, then.
 
   Raises:
     BadInput: not the tokenizer of such a model; see `subword.fit`.
     DamagedData: a file is malformed, or contradicts itself or another.
   """
   content = _contents(files, where)
-  return subword.fit(_read(content, where), content, mask_id, vocab_size)
+  fitted = subword.fit(_read(content, where), content, mask_id, vocab_size)
+  return dataclasses.replace(fitted, framed=framed)
 
 
 def from_files_for_new_model(
@@ -131,6 +100,12 @@ def from_files_for_new_model(
   content = _contents(files, where)
   definition = _read(content, where)
   count = max(definition.vocabulary) + 1
+  if count > _MOST_UNUSED + 2 * len(definition.vocabulary):
+    raise BadInput(
+      f'{definition.source}: token {quoted(definition.vocabulary[count - 1])} has id '
+      f'{count - 1}, of only {len(definition.vocabulary)} tokens; wanted ids without '
+      'large gaps for a new model, which has an embedding for each'
+    )
   if causal:
     return subword.fit(definition, content, None, count)
   mask_id = count if definition.mask_id is None else definition.mask_id

@@ -1,4 +1,4 @@
-"""One token per character: nucleotides, and the letters of text8."""
+"""One token per character of a small alphabet."""
 
 import dataclasses
 import hashlib
@@ -84,10 +84,14 @@ class CharacterTokenizer:
     return hashlib.sha256(definition.encode()).hexdigest()
 
   def encode_text(self, text: str) -> np.ndarray:
-    """Ids of the characters, int32 `[N]`; `[UNK]` for those it does not know."""
+    """Ids of the characters, int32 `[N]`; `[UNK]` for those it does not know.
+
+    A letter counts in either case: genomes write repeats in lower case, and text8 is
+    text in lower case.
+    """
     table = np.full(128, self.unk_id, np.int32)  # The characters are all ASCII.
     for i, character in enumerate(self.characters, len(self.specials)):
-      table[ord(character)] = i
+      table[[ord(character), ord(character.swapcase())]] = i
     codes = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), '<u4')
     return np.where(codes < 128, table[np.minimum(codes, 127)], self.unk_id)
 
@@ -109,8 +113,9 @@ class CharacterTokenizer:
       BadInput: the template is too long, or has a character outside the vocabulary.
     """
     template = text.removesuffix('$')
+    known = {*self.characters, *self.characters.swapcase()}
     for character in template:
-      if character != '_' and character not in self.characters:
+      if character != '_' and character not in known:
         raise BadInput(
           f'prompt {quoted(text)}: {character!r} is not in the vocabulary of '
           f"{self.name}; use {self.characters!r}, '_' for a masked position, and '$' "
@@ -140,17 +145,3 @@ class CharacterTokenizer:
     padded = np.full(length, fill, np.int32)
     padded[: len(ids)] = ids
     return padded
-
-
-# Ids as in the published models: HyenaDNA's and Caduceus' characters for UDLM's genomes
-# (yairschiff/ten_species), MDLM's for text8.
-DNA = CharacterTokenizer(
-  'dna',
-  ('[CLS]', '[SEP]', '[BOS]', '[MASK]', '[PAD]', '[RESERVED]', '[UNK]'),
-  'ACGTN',
-)
-TEXT8 = CharacterTokenizer(
-  'text8',
-  ('[CLS]', '[SEP]', '[BOS]', '[EOS]', '[MASK]', '[PAD]', '[RESERVED]', '[UNK]'),
-  'abcdefghijklmnopqrstuvwxyz ',
-)

@@ -5,7 +5,9 @@ import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from scmdm_jax.data import reading
 from scmdm_jax.errors import BadInput, DamagedData
+from scmdm_jax.regular_files import open_regular
 
 Files = Mapping[str, bytes | pathlib.Path]
 
@@ -19,6 +21,10 @@ SENTENCEPIECE = 'tokenizer.model'
 
 _NAMES = (TOKENIZER_JSON, VOCABULARY, MERGES, CONFIG, SPECIALS, ADDED)
 _ROLES = ('bos', 'eos', 'pad', 'mask', 'unk')
+# Where transformers 4 and 5 list special tokens beyond those with a role: a list, or an
+# object whose values they are.
+_EXTRA = 'extra_special_tokens'
+_EXTRAS = (_EXTRA, 'additional_special_tokens', 'model_specific_special_tokens')
 # The largest that are known, of 256,000 tokens, are below 40 MB.
 _MAX_BYTES = 256 << 20
 MAX_IDS = 1 << 24  # No id of a real vocabulary comes near.
@@ -69,7 +75,7 @@ def read_bytes(files: Files, name: str, where: str) -> bytes:
   if isinstance(content, bytes):
     return content
   try:
-    with content.open('rb') as file:
+    with open_regular(content) as file:
       data = file.read(_MAX_BYTES + 1)
   except OSError as e:
     raise BadInput(f'{where}/{name}: {e.strerror}; wanted a readable file') from e
@@ -86,8 +92,8 @@ def read_json(files: Files, name: str, where: str) -> dict[str, Any]:
     DamagedData: not JSON, or not an object.
   """
   try:
-    value = json.loads(read_bytes(files, name, where))
-  except (ValueError, RecursionError) as e:
+    value = json.loads(reading.decode(read_bytes(files, name, where), name))
+  except (ValueError, RecursionError, reading.NotText) as e:
     raise DamagedData(f'{where}/{name}: not JSON ({e}); get the file again') from e
   if not isinstance(value, dict):
     raise damaged(where, name, f'a JSON {type(value).__name__}, wanted an object')
@@ -101,12 +107,36 @@ def damaged(where: str, name: str, found: object) -> DamagedData:
 
 
 def side_config(files: Files, where: str) -> dict[str, Any]:
-  """What stands beside the definition: `tokenizer_config.json` before all others."""
-  config = {}
+  """What stands beside the definition: `tokenizer_config.json` before all others.
+
+  Special tokens without a role of their own are a list of texts under
+  `extra_special_tokens`, whatever they are called in the files.
+  """
+  config: dict[str, Any] = {}
+  extra: list[str] = []
   for name in (SPECIALS, CONFIG):
     if name in files:
-      config |= read_json(files, name, where)
-  return config
+      found = read_json(files, name, where)
+      extra += _extra_tokens(found, name, where)
+      config |= found
+  return config | {_EXTRA: extra}
+
+
+def _extra_tokens(config: dict[str, Any], name: str, where: str) -> Iterator[str]:
+  """Texts of the special tokens in one file that are not bos, eos, pad, mask, unk."""
+  for field in _EXTRAS:
+    values = config.get(field) or ()
+    if not isinstance(values, list | dict | tuple):
+      raise damaged(where, name, f'{field} is {values!r}, wanted a list or an object')
+    for value in values.values() if isinstance(values, dict) else values:
+      yield _content(value, field, where, name)
+  roles = {f'{role}_token' for role in _ROLES}
+  for field, value in config.items():
+    # cls_token, sep_token, image_token and their like; add_bos_token is a truth value.
+    if (
+      field.endswith('_token') and field not in roles and isinstance(value, str | dict)
+    ):
+      yield _content(value, field, where, name)
 
 
 def roles(config: dict[str, Any], where: str) -> dict[str, str | None]:
@@ -125,6 +155,12 @@ def roles(config: dict[str, Any], where: str) -> dict[str, str | None]:
   return found
 
 
+def special_texts(config: dict[str, Any], where: str) -> set[str]:
+  """Texts of all tokens that the files call special, with a role or without."""
+  named = (text for text in roles(config, where).values() if text is not None)
+  return {*config[_EXTRA], *named}
+
+
 def added_tokens(
   definition: dict[str, Any], config: dict[str, Any], files: Files, where: str
 ) -> dict[int, dict[str, Any]]:
@@ -136,11 +172,7 @@ def added_tokens(
   Raises:
     DamagedData: an entry is malformed, or two tokens have one id.
   """
-  others = config.get('additional_special_tokens') or ()
-  if not isinstance(others, list | tuple):
-    raise damaged(where, CONFIG, 'additional_special_tokens is no list')
-  special = {_content(value, 'additional_special_tokens', where) for value in others}
-  special |= {text for text in roles(config, where).values() if text is not None}
+  special = special_texts(config, where)
   added: dict[int, dict[str, Any]] = {}
   for name, token_id, entry in _entries(definition, config, files, where):
     content = entry.get('content')
@@ -192,9 +224,9 @@ def _entries(
     yield TOKENIZER_JSON, entry.get('id'), entry
 
 
-def _content(value: Any, field: str, where: str) -> str:
+def _content(value: Any, field: str, where: str, name: str = CONFIG) -> str:
   """A token's text, which is written plainly or as an object with flags."""
   text = value.get('content') if isinstance(value, dict) else value
   if not isinstance(text, str):
-    raise damaged(where, CONFIG, f'{field} is {value!r}, wanted a text')
+    raise damaged(where, name, f'{field} is {value!r}, wanted a text')
   return text

@@ -2,21 +2,31 @@
 
 The library knows two ways in which a text becomes a special token: it looks for added
 tokens first, and some models look words up in the whole vocabulary. So special tokens
-are taken out of both before the library sees the definition.
+are taken out of both before the library sees the definition. Its own
+`encode_special_tokens` closes the first way only: with it alone
+`test_no_text_yields_a_special_id` fails for looked-up words and for Unigram.
 """
 
+import contextlib
 import functools
 import json
+import os
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tokenizers
 
+from scmdm_jax.data import reading
 from scmdm_jax.data.tokenizers import files as tokenizer_files
 from scmdm_jax.data.tokenizers.files import Files, damaged
+from scmdm_jax.data.tokenizers.protocol import quoted
 from scmdm_jax.data.tokenizers.subword import Definition, Encoder
 from scmdm_jax.errors import BadInput, DamagedData
 
 _NUMBER = (int, float)
+# Texts on which a definition that makes the library panic does so.
+_PROBES = ('', 'a', 'two words \u00e9\u65e5\U0001f642\n\x00 <s>[1]')
 _END_OF_TEXT = '<|endoftext|>'
 _GPT2 = ('GPT2Tokenizer', 'GPT2TokenizerFast')
 _QWEN2 = ('Qwen2Tokenizer', 'Qwen2TokenizerFast', 'DreamTokenizer')
@@ -44,7 +54,7 @@ def read(files: Files, where: str) -> Definition:
   if not isinstance(model, dict):
     raise damaged(where, name, 'no model')
   if model.get('dropout'):
-    raise BadInput(f'{where}/{name}: dropout is {model["dropout"]!r}; wanted none')
+    raise BadInput(f'{where}/{name}: dropout is {model["dropout"]!r:.60}; wanted none')
   own = _own_vocabulary(model, where, name)
   added = tokenizer_files.added_tokens(written, config, files, where)
   vocabulary = _merged(own, added, where, name)
@@ -61,17 +71,20 @@ def read(files: Files, where: str) -> Definition:
   if unk is not None and unk in framing:
     if 'merges' not in model:
       raise BadInput(
-        f'{where}/{name}: unknown text becomes {vocabulary[unk]!r}, which starts, '
-        'ends, pads or masks a text; wanted a token of its own'
+        f'{where}/{name}: unknown text becomes {quoted(vocabulary[unk])}, which '
+        'starts, ends, pads or masks a text; wanted a token of its own'
       )
     unk = None  # GPT-2 names one that its bytes never need.
   special = framing | {i for i, token in added.items() if token['special']}
+  texts = tokenizer_files.special_texts(config, where) - {roles.get('unk')}
+  special |= {ids[text] for text in texts & ids.keys()}
   return Definition(
     source=f'{where}/{name}',
     name=name,
     vocabulary=vocabulary,
     special=frozenset(special - {unk}),
     added=frozenset(added) | frozenset(framing),
+    own=frozenset(own),
     bos_id=named.get('bos'),
     eos_id=named.get('eos'),
     pad_id=named.get('pad'),
@@ -98,14 +111,14 @@ def _from_merges(files: Files, config: dict[str, Any], where: str) -> dict[str, 
     normalizer = {'type': 'NFC'}
   else:
     raise BadInput(
-      f'{where}/{tokenizer_files.CONFIG}: tokenizer_class is {kind!r}; '
+      f'{where}/{tokenizer_files.CONFIG}: tokenizer_class is {quoted(str(kind))}; '
       f'{tokenizer_files.VOCABULARY} is read as that of {_GPT2[0]} or {_QWEN2[0]}; '
       f'wanted {tokenizer_files.TOKENIZER_JSON} for others'
     )
   data = tokenizer_files.read_bytes(files, tokenizer_files.MERGES, where)
   try:
-    lines = data.decode().split('\n')
-  except UnicodeDecodeError as e:
+    lines = reading.decode(data, tokenizer_files.MERGES).split('\n')
+  except reading.NotText as e:
     raise damaged(where, tokenizer_files.MERGES, e) from e
   rules = [x for x in map(str.rstrip, lines) if x and not x.startswith('#version')]
   merges = [rule.split(' ') for rule in rules]
@@ -167,8 +180,8 @@ def _ids_of(
   for role, token in roles.items():
     if token is not None and token not in ids and role != 'unk':
       raise BadInput(
-        f'{where}/{name}: {role}_token is {token!r}, which is none of its {len(ids)} '
-        'tokens; wanted one that has an id'
+        f'{where}/{name}: {role}_token is {quoted(token)}, which is none of its '
+        f'{len(ids)} tokens; wanted one that has an id'
       )
   return {role: ids[token] for role, token in roles.items() if token in ids}
 
@@ -181,6 +194,51 @@ def _unknown(
   if type(position) is int and position in own and isinstance(model['vocab'], list):
     return position
   return ids.get(text) if isinstance(text, str) else None
+
+
+class _LibraryError(ValueError):
+  """What the library says; one line."""
+
+
+class _LibraryPanic(ValueError):
+  """What the library says where it should have raised an error."""
+
+
+def _called(function: Callable[..., Any], *arguments: Any) -> Any:
+  """What a function of the library returns.
+
+  Raises:
+    _LibraryError: an error of its own.
+    _LibraryPanic: one that it did not foresee, which is no `Exception`.
+  """
+  try:
+    return function(*arguments)
+  except BaseException as e:
+    reason = ' '.join(str(e).split())[:300]
+    if isinstance(e, Exception):
+      raise _LibraryError(reason) from e
+    if type(e).__name__ == 'PanicException':
+      raise _LibraryPanic(reason) from e
+    raise
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Keeps what the library writes to standard error about a panic from there."""
+  sys.stderr.flush()
+  try:
+    kept = os.dup(2)
+  except OSError:  # Closed, so that nothing can be written.
+    yield
+    return
+  nowhere = os.open(os.devnull, os.O_WRONLY)
+  try:
+    os.dup2(nowhere, 2)
+    yield
+  finally:
+    os.dup2(kept, 2)
+    os.close(kept)
+    os.close(nowhere)
 
 
 def _encoder(
@@ -206,26 +264,35 @@ def _encoder(
   }
   text = json.dumps(definition, sort_keys=True)
   try:
-    tokenizer = tokenizers.Tokenizer.from_str(text)
-  except Exception as e:  # The library raises no other type.
-    reason = ' '.join(str(e).split())[:300]
-    raise DamagedData(f'{source}: not a tokenizer ({reason}); get it again') from e
+    with _quiet():
+      tokenizer = _called(tokenizers.Tokenizer.from_str, text)
+      for probe in _PROBES:
+        with contextlib.suppress(_LibraryError):
+          _called(tokenizer.decode, _called(tokenizer.encode, probe).ids)
+  except (_LibraryError, _LibraryPanic) as e:
+    raise DamagedData(
+      f'{source}: not a tokenizer that the library tokenizers {tokenizers.__version__} '
+      f'reads ({e}); wanted a whole one'
+    ) from e
   for token in kept:
     if tokenizer.token_to_id(token['content']) != token['id']:
       raise DamagedData(
-        f'{source}: added token {token["content"]!r} has id {token["id"]}, which the '
-        'library reads otherwise; get the file again'
+        f'{source}: added token {quoted(token["content"])} has id {token["id"]}, which '
+        'the library reads otherwise; wanted that of its vocabulary'
       )
   decoder = tokenizer.decoder
 
   def ids(text: str) -> list[int]:
     try:
-      return tokenizer.encode(text, add_special_tokens=False).ids
-    except Exception as e:
-      raise BadInput(f'{source}: cannot encode the text ({e})') from e
+      return _called(tokenizer.encode, text, None, False, False).ids
+    except (_LibraryError, _LibraryPanic) as e:
+      raise BadInput(
+        f'{source}: cannot encode the text {quoted(text)} ({e}); wanted another '
+        'tokenizer, or a text without it'
+      ) from e
 
   def join(pieces: list[str]) -> str:
-    return ' '.join(pieces) if decoder is None else decoder.decode(pieces)
+    return ' '.join(pieces) if decoder is None else _called(decoder.decode, pieces)
 
   return Encoder(ids, join, text.encode())
 
@@ -245,7 +312,7 @@ def _without(
   if isinstance(vocab, dict):
     reduced = {token: i for token, i in vocab.items() if i not in forbidden}
     reduced |= {token['content']: token['id'] for token in kept}
-    model = model | {'vocab': reduced}
+    model = model | {'vocab': reduced, **_kept_merges(model, vocab, reduced)}
     return model | {'unk_token': None} if unk is None and 'merges' in model else model
   lowest = min((score for _, score in vocab), default=0.0)
   hidden = forbidden | {unk}
@@ -255,3 +322,23 @@ def _without(
     rows += [['', lowest]] * (token['id'] + 1 - len(rows))
     rows[token['id']] = [token['content'], rows[token['id']][1]]
   return model | {'vocab': rows}
+
+
+def _kept_merges(
+  model: dict[str, Any], vocab: dict[str, int], reduced: dict[str, int]
+) -> dict[str, Any]:
+  """The merges of BPE without those of or into a token that is left out."""
+  merges, gone = model.get('merges'), vocab.keys() - reduced.keys()
+  if not gone or not isinstance(merges, list):
+    return {}
+  prefix = model.get('continuing_subword_prefix') or ''
+
+  def stays(merge: Any) -> bool:
+    pair = merge.split(' ') if isinstance(merge, str) else merge
+    if not isinstance(pair, list) or len(pair) != 2:
+      return True  # The library says what is wrong with it.
+    first, second = map(str, pair)
+    joined = first + second.removeprefix(str(prefix))
+    return gone.isdisjoint((first, second, joined))
+
+  return {'merges': [merge for merge in merges if stays(merge)]}

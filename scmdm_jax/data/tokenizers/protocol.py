@@ -45,6 +45,11 @@ class Tokenizer(Protocol):
     ...
 
   @property
+  def unk_id(self) -> int | None:
+    """Id that unknown text becomes; None where there is none, or no such text."""
+    ...
+
+  @property
   def mask_id(self) -> int | None:
     """Id of the mask; None for a causal model, which has none."""
     ...
@@ -117,6 +122,24 @@ def check_ids(ids: Sequence[int] | np.ndarray, vocab_size: int) -> list[int]:
     if not 0 <= value < vocab_size:
       raise ValueError(f'token id {value} is not in [0, {vocab_size})')
   return values
+
+
+def up_to_end(
+  samples: np.ndarray, starts: np.ndarray, tokenizer: Tokenizer
+) -> np.ndarray:
+  """Samples with pads behind the end of what was written after their prompt.
+
+  Args:
+    samples: int32 `[N, L]`.
+    starts: int32 `[N, L]`, what they were drawn from: their prompts, the rest masked. A
+      row without a prompt stays as it is.
+    tokenizer: of the samples; without an end token all stay as they are.
+  """
+  given = starts != tokenizer.mask_id
+  behind = np.cumsum(given[:, ::-1], axis=1)[:, ::-1] == 0
+  ends = behind & (samples == (-1 if tokenizer.eos_id is None else tokenizer.eos_id))
+  over = np.cumsum(ends, axis=1) - ends > 0
+  return np.where(over & given.any(axis=1)[:, None], tokenizer.pad_id, samples)
 
 
 def quoted(text: str) -> str:

@@ -13,6 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from scmdm_jax.data.tokenizers import files as tokenizer_files
 from scmdm_jax.data.tokenizers.files import Files, damaged
+from scmdm_jax.data.tokenizers.protocol import quoted
 from scmdm_jax.data.tokenizers.subword import Definition, Encoder
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -20,6 +21,7 @@ from scmdm_jax.errors import BadInput, DamagedData
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore
 _CONTROL = _ModelProto.SentencePiece.CONTROL
 _UNKNOWN = _ModelProto.SentencePiece.UNKNOWN
+_BYTE = _ModelProto.SentencePiece.BYTE
 # Types of pieces that stand for something else than text.
 _RESERVED = (
   _CONTROL,
@@ -71,8 +73,8 @@ def read(files: Files, where: str) -> Definition:
       continue
     if token not in ids:
       raise BadInput(
-        f'{where}/{name}: {role}_token is {token!r}, which is none of its {len(ids)} '
-        'tokens; wanted one that has an id'
+        f'{where}/{name}: {role}_token is {quoted(token)}, which is none of its '
+        f'{len(ids)} tokens; wanted one that has an id'
       )
     named[role] = ids[token]
   control = {i for i, piece in enumerate(proto.pieces) if piece.type == _CONTROL}
@@ -81,15 +83,18 @@ def read(files: Files, where: str) -> Definition:
   unk = processor.unk_id()
   if unk in framing:
     raise BadInput(
-      f'{where}/{name}: unknown text becomes {vocabulary[unk]!r}, which starts, ends, '
-      'pads or masks a text; wanted a token of its own'
+      f'{where}/{name}: unknown text becomes {quoted(vocabulary[unk])}, which starts, '
+      'ends, pads or masks a text; wanted a token of its own'
     )
+  texts = tokenizer_files.special_texts(config, where) - {vocabulary.get(unk)}
+  special = framing | control | {ids[text] for text in texts & ids.keys()}
   return Definition(
     source=f'{where}/{name}',
     name=name,
     vocabulary=vocabulary,
-    special=framing | control | {i for i, token in added.items() if token['special']},
+    special=special | {i for i, token in added.items() if token['special']},
     added=framing | frozenset(added) | reserved,
+    own=frozenset(range(len(proto.pieces))),
     bos_id=named.get('bos'),
     eos_id=named.get('eos'),
     pad_id=named.get('pad'),
@@ -104,6 +109,11 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
   proto = _ModelProto()
   proto.ParseFromString(data)
   for i in forbidden:
+    if i < len(proto.pieces) and proto.pieces[i].type == _BYTE:
+      raise BadInput(
+        f'{source}: {quoted(proto.pieces[i].piece)}, a byte that texts are spelled in, '
+        'is one of its special tokens; wanted a token of its own there'
+      )
     if i < len(proto.pieces) and proto.pieces[i].type != _UNKNOWN:
       proto.pieces[i].type = _CONTROL
   reduced = proto.SerializeToString(deterministic=True)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scmdm_jax.data.tokenizers.characters import DNA, TEXT8
+from scmdm_jax.domains.genomes.tokenizer import DNA
+from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.errors import BadInput
 
 FUZZ = settings(max_examples=200, deadline=None, derandomize=True)
@@ -24,12 +25,9 @@ def test_published_ids():
 def test_no_text_yields_a_special_id_but_unknown(tokenizer, text):
   ids = tokenizer.encode_text(text + '[MASK][PAD]')
   assert ids.dtype == np.int32
-  expected = [
-    len(tokenizer.specials) + tokenizer.characters.index(c)
-    if c in tokenizer.characters
-    else tokenizer.unk_id
-    for c in text
-  ]
+  ids_of = {c: len(tokenizer.specials) + i for i, c in enumerate(tokenizer.characters)}
+  ids_of |= {c.swapcase(): i for c, i in ids_of.items()}  # Either case is the letter.
+  expected = [ids_of.get(c, tokenizer.unk_id) for c in text]
   assert ids[: len(text)].tolist() == expected
   assert tokenizer.mask_id not in ids and tokenizer.pad_id not in ids
 

@@ -10,7 +10,7 @@ import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scmdm_jax.data.tokenizers import from_files
+from scmdm_jax.data.tokenizers import from_files, from_files_for_new_model
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
 
@@ -295,3 +295,142 @@ def test_altered_bytes_are_an_error_of_ours_or_another_tokenizer(noise, start, c
     assert '\n' not in str(e)
   else:
     assert tokenizer.mask_id not in tokenizer.encode_text('low [MASK]')
+
+
+# Kinds of a role or a list that make a token special, and where they stand.
+SPECIAL_BY = {
+  'extra_special_tokens': ['<tool>'],
+  'additional_special_tokens': [{'content': '<tool>', 'lstrip': False}],
+  'model_specific_special_tokens': {'tool_token': '<tool>'},
+  'cls_token': '<tool>',
+  'image_token': {'content': '<tool>'},
+}
+
+
+@pytest.mark.parametrize('side', ['tokenizer_config.json', 'special_tokens_map.json'])
+@pytest.mark.parametrize('field', SPECIAL_BY)
+@pytest.mark.parametrize('shape', ['as it is', 'as an object', 'as a list'])
+def test_special_tokens_by_any_name_cannot_be_written(field, shape, side):
+  value = SPECIAL_BY[field]
+  if shape == 'as an object' and isinstance(value, list):
+    value = {'tool': value[0]}
+  elif shape == 'as a list' and field.endswith('tokens') and isinstance(value, dict):
+    value = list(value.values())
+  files = tiny.files(tiny.bpe())
+  config = json.loads(files['tokenizer_config.json'])
+  beside = {'tokenizer_config.json': config, side: {**config, field: value}}
+  files |= {name: json.dumps(content).encode() for name, content in beside.items()}
+  tokenizer = from_files(files, mask_id=None, vocab_size=400, where='here')
+  tool = tokenizer.tokens.index('<tool>')
+  ids = tokenizer.encode_text('low <tool> low')
+  assert tool in LOADED['bpe'].encode_text('low <tool> low')
+  assert tool not in ids
+  assert tokenizer.decode(ids) == 'low <tool> low'
+
+
+def test_special_tokens_of_both_files_and_names_count():
+  definition = tiny.word_level()
+  words = ['low', 'wide', 'new', 'newer']
+  config = tiny.CONFIG | {'extra_special_tokens': ['[X1]'], 'sep_token': '[X2]'}
+  beside = {
+    'additional_special_tokens': ['[X3]'],
+    'extra_special_tokens': {'a': '[X4]'},
+  }
+  # They stand in the vocabulary alone, where this kind of tokenizer looks words up.
+  vocab = definition['model']['vocab']
+  for word, mark in zip(words, ('[X1]', '[X2]', '[X3]', '[X4]'), strict=True):
+    vocab[mark] = vocab.pop(word)
+  files = tiny.files(definition, config)
+  files['special_tokens_map.json'] = json.dumps(beside).encode()
+  tokenizer = from_files(files, mask_id=None, vocab_size=400, where='here')
+  unknown = tokenizer.tokens.index('<unk>')
+  assert tokenizer.encode_text('[X1] [X2] [X3] [X4]').tolist() == [unknown] * 4
+  assert unknown not in tokenizer.encode_text('lower wider')
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('extra_special_tokens', 'x'),
+    ('extra_special_tokens', 3),
+    ('extra_special_tokens', [3]),
+    ('extra_special_tokens', [None]),
+    ('extra_special_tokens', {'a': ['x']}),
+    ('additional_special_tokens', [{}]),
+    ('cls_token', {'text': 'x'}),
+  ],
+)
+def test_special_tokens_that_are_no_texts(field, value):
+  with pytest.raises(DamagedData, match=rf'^here/tokenizer_config\.json: {field} is '):
+    load(tiny.bpe(), tiny.CONFIG | {field: value})
+  assert load(tiny.bpe(), tiny.CONFIG | {field: None}).tokens == LOADED['bpe'].tokens
+
+
+BANG = tiny.bpe_vocabulary()['!']
+
+
+@pytest.mark.parametrize(
+  ('config', 'what'),
+  [
+    ({'pad_token': '!'}, "'!' is its pad_token"),
+    ({'bos_token': '!', 'pad_token': '!'}, "'!' is its bos_token and its pad_token"),
+    ({'eos_token': 'Ċ'}, "'Ċ' is its eos_token"),
+    ({'mask_token': '!'}, "'!' is its mask_token"),
+    ({'extra_special_tokens': ['!']}, "'!' is one of its special tokens"),
+    ({'cls_token': {'content': 'Ġ'}}, "'Ġ' is one of its special tokens"),
+    ({'pad_token': 'Ã'}, "'Ã' is its pad_token"),  # A byte of many characters.
+    (
+      {'added_tokens_decoder': {str(BANG): {'content': '!', 'special': True}}},
+      "'!' is one of its special tokens",
+    ),
+  ],
+  ids=str,
+)
+def test_an_ordinary_token_is_given_no_role(config, what):
+  files = tiny.files(tiny.bpe(), tiny.CONFIG | config)
+  mask = BANG if 'mask_token' in config else None
+  with pytest.raises(BadInput) as caught:
+    from_files(files, mask_id=mask, vocab_size=400, where='here')
+  assert str(caught.value).startswith(f'here/tokenizer.json: {what}, and an ordinary')
+  assert 'get' not in str(caught.value)
+
+
+@pytest.mark.parametrize('kind', ['words', 'unigram'])
+def test_an_ordinary_word_is_given_no_role(kind):
+  definition = json.loads(json.dumps(KINDS[kind]))
+  token = 'low' if kind == 'words' else 'w'
+  with pytest.raises(BadInput, match=f"'{token}' is its pad_token, and an ordinary"):
+    load(definition, tiny.CONFIG | {'pad_token': token})
+
+
+def test_a_role_that_takes_no_text_away_is_kept():
+  """' low' has other pieces, whose merges are still those of the file."""
+  tokenizer = load(tiny.bpe(), tiny.CONFIG | {'pad_token': 'Ġlow'})
+  pieces = [tokenizer.tokens[i] for i in tokenizer.encode_text('a lower low')]
+  # By hand: 'wer' before 'low', and 'low' before 'Ġlo'.
+  assert pieces == ['a', 'Ġlo', 'wer', 'Ġ', 'low']
+  assert tokenizer.decode(tokenizer.encode_text('a lower low')) == 'a lower low'
+
+
+@FUZZ
+@given(st.text(), st.sampled_from(['Ġlow', 'er', 'Ġn', '<s>', '<tool>', None]))
+def test_any_text_comes_back_from_the_ids_of_bytes(text, pad):
+  tokenizer = load(tiny.bpe(), tiny.CONFIG | {'pad_token': pad})
+  ids = tokenizer.encode_text(text)
+  assert not {tokenizer.mask_id, *tokenizer.invisible_ids} & set(ids.tolist())
+  assert tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n', '\r'])
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16'])
+def test_files_with_marks_and_line_ends_of_any_system(end, encoding):
+  bpe = tiny.bpe(added_tokens=tiny.added(len(tiny.bpe_vocabulary())))
+  for files in (merge_files(), tiny.files(bpe)):
+    wanted = from_files_for_new_model(files, causal=False, where='here')
+    other = {
+      name: content.decode().replace('\n', end).encode(encoding)
+      for name, content in files.items()
+    }
+    found = from_files_for_new_model(other, causal=False, where='here')
+    assert found.fingerprint == wanted.fingerprint
+    assert found.tokens == wanted.tokens

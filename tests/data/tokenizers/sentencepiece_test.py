@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scmdm_jax.data.tokenizers import from_files
+from scmdm_jax.data.tokenizers.training import train_sentencepiece
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.data.tokenizers import tiny
 
@@ -40,6 +41,14 @@ def load(model, mask_id=4, more=0, **config):
   files = {'tokenizer.model': model}
   files['tokenizer_config.json'] = json.dumps(config).encode()
   return from_files(files, mask_id=mask_id, vocab_size=size + more, where='here')
+
+
+WITH_BYTES = from_files(
+  {'tokenizer.model': train_sentencepiece([tiny.TEXT] * 20, 310)},
+  mask_id=310,
+  vocab_size=311,
+  where='here',
+)
 
 
 def test_roles_come_from_the_model(model):
@@ -90,6 +99,55 @@ def test_decode_hides_the_frame_and_shows_a_mask(model):
   assert tokenizer.decode([1, *low, 4, *low, 4, 2, 3]) == 'low<mask> low<mask>'
   extra = load(model, mask_id=50 + tokenizer.vocab_size, more=60)
   assert extra.decode([*low, extra.mask_id]) == 'low<mask>'
+
+
+def test_an_ordinary_piece_is_given_no_role(model):
+  for field in ('pad_token', 'bos_token', 'cls_token', 'image_token'):
+    what = (
+      f'its {field}' if field[:3] in ('pad', 'bos') else 'one of its special tokens'
+    )
+    with pytest.raises(BadInput, match=f"'w' is {what}.*, and an ordinary token"):
+      load(model, **{field: 'w'})
+  with pytest.raises(BadInput, match="'w' is one of its special tokens, and an ord"):
+    load(model, extra_special_tokens=['w'])
+  # A piece that others can spell loses no text.
+  long = max(load(model).tokens[6:], key=len)
+  tokenizer = load(model, pad_token=long)
+  assert load(model).encode_text(tiny.TEXT).tolist().count(tokenizer.pad_id) > 0
+  assert tokenizer.pad_id not in tokenizer.encode_text(tiny.TEXT)
+  assert tokenizer.decode(tokenizer.encode_text(tiny.TEXT)) == tiny.TEXT
+
+
+def test_a_byte_is_given_no_role():
+  model = trained(model_type='bpe', byte_fallback=True, vocab_size=310)
+  for config in (
+    {'eos_token': '<0x0A>'},
+    {'extra_special_tokens': ['<0xE6>']},
+    {'added_tokens_decoder': {'16': {'content': '<0x0A>', 'special': True}}},
+  ):
+    with pytest.raises(BadInput, match=r"'<0x(0A|E6)>', a byte that texts are spelled"):
+      load(model, **config)
+
+
+def test_extra_special_pieces_cannot_be_written(model):
+  extra = load(model).tokens.index('<extra>')
+  assert extra in load(model).encode_text('low <extra>')
+  for config in (
+    {'extra_special_tokens': ['<extra>']},
+    {'extra_special_tokens': {'image_token': '<extra>'}},
+    {'additional_special_tokens': [{'content': '<extra>'}]},
+    {'cls_token': '<extra>'},
+  ):
+    assert extra not in load(model, **config).encode_text('low <extra>')
+
+
+@FUZZ
+@given(st.text())
+def test_any_text_comes_back_from_pieces_and_bytes(text):
+  tokenizer = WITH_BYTES
+  ids = tokenizer.encode_text(text)
+  assert not {tokenizer.mask_id, *tokenizer.invisible_ids} & set(ids.tolist())
+  assert tokenizer.decode(ids) == text
 
 
 def test_fingerprint_follows_model_and_roles(model):

@@ -1,9 +1,12 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
 from scmdm_jax.data import tokenizers
+from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from tests.data.tokenizers import tiny
 
@@ -55,6 +58,9 @@ def test_too_long_a_text():
     ('<mask:3>low<mask><end>', [MASK, MASK, MASK, *LOW, MASK, EOS, PAD, PAD, PAD]),
     ('<end>', [EOS, *[PAD] * 8]),
     ('<mask:0><end>', [EOS, *[PAD] * 8]),
+    ('<mask: 3>low<mask><end> \n', [MASK, MASK, MASK, *LOW, MASK, EOS, PAD, PAD, PAD]),
+    ('[MASK]low', [MASK, *LOW, *[MASK] * (8 - len(LOW))]),
+    ('<s>low<|endoftext|>', [BOS, *LOW, EOS, *[PAD] * (7 - len(LOW))]),
   ],
 )
 def test_prompts(prompt, expected):
@@ -62,15 +68,37 @@ def test_prompts(prompt, expected):
 
 
 def test_a_prompt_without_masks_is_the_text():
-  prompt = 'low <|endoftext|> [MASK] <mask:x>'
+  prompt = 'low <tool> x[mask] <|im_start|> lower'
   np.testing.assert_array_equal(
     TOKENIZER.encode_prompt(f'{prompt}<end>', 50), TOKENIZER.encode(prompt, 50)
   )
 
 
-def test_prompts_that_cannot_be():
+def test_rows_that_began_with_a_start_are_prompted_with_one():
+  framed = dataclasses.replace(TOKENIZER, framed=True)
+  for prompt, expected in {
+    'low': [BOS, *LOW, *[MASK] * (8 - len(LOW))],
+    '<s>low': [BOS, *LOW, *[MASK] * (8 - len(LOW))],
+    '<mask:2>low<end>': [BOS, MASK, MASK, *LOW, EOS, *[PAD] * (5 - len(LOW))],
+    '': [BOS, *[MASK] * 8],
+  }.items():
+    assert framed.encode_prompt(prompt, 9).tolist() == expected
   with pytest.raises(BadInput, match='wanted at most the length, 9'):
-    TOKENIZER.encode_prompt('<mask:999999999>', 9)
+    framed.encode_prompt('<mask:9>', 9)
+  # The end stands for a start that there is not, as in packed rows.
+  framed = dataclasses.replace(load(bos_token=None), framed=True)
+  assert framed.encode_prompt('low', 9).tolist()[: 1 + len(LOW)] == [EOS, *LOW]
+  # Texts alone stay as they are.
+  assert framed.encode_text('low').tolist() == LOW
+
+
+def test_prompts_that_cannot_be():
+  for count in ('10', '999999999', '9999999999', '9' * 9999):
+    with pytest.raises(BadInput, match='wanted at most the length, 9'):
+      TOKENIZER.encode_prompt(f'<mask:{count}>', 9)
+  for near in ('<mask:-1>', '<mask:x>', 'a [PAD]', 'low <|endoftext|> low', '<end'):
+    with pytest.raises(BadInput, match='neither text nor markup'):
+      TOKENIZER.encode_prompt(f'low {near}', 50)
   with pytest.raises(BadInput, match='no mask'):
     load(mask_id=None).encode_prompt('low', 9)
 
@@ -81,6 +109,51 @@ def test_decode_hides_the_frame_and_shows_a_mask():
     TOKENIZER.decode([FIRST + 6])
   with pytest.raises(ValueError, match='-1 is not in'):
     TOKENIZER.decode([-1])
+
+
+def test_decode_shows_where_a_text_ends_and_another_begins():
+  end = '<|endoftext|>'
+  for ids, expected in {
+    (BOS, *LOW, EOS, *LOW, EOS): f'low{end}low',
+    (*LOW, EOS, BOS, *LOW): f'low{end}low',
+    (*LOW, EOS, EOS, PAD, EOS, *LOW): f'low{end}low',
+    (*LOW, BOS, *LOW, PAD): f'low{end}low',
+    (EOS, EOS, *LOW, EOS, EOS, PAD): 'low',
+    (*LOW, PAD, *LOW): 'lowlow',  # Padding ends nothing.
+    (BOS, EOS, PAD): '',
+    (): '',
+  }.items():
+    assert TOKENIZER.decode(ids) == expected
+  padded_with_ends = load(pad_token=None)
+  assert padded_with_ends.decode([*LOW, EOS, EOS]) == 'low'
+  assert padded_with_ends.decode([*LOW, EOS, *LOW]) == f'low{end}low'
+
+
+def test_an_answer_ends_where_the_model_ended_it():
+  samples = np.array(
+    [
+      [BOS, 7, 8, EOS, 9, EOS],  # The prompt is two tokens long.
+      [BOS, 7, 8, 9, 9, 9],
+      [BOS, EOS, 8, 9, 9, EOS],  # An end inside the prompt is the prompt's.
+      [BOS, 7, EOS, 9, EOS, 8],
+      [BOS, 7, EOS, 9, 5, EOS],  # Infilled: given up to the fifth token.
+      [BOS, 7, EOS, 9, EOS, 8],  # Not prompted.
+    ]
+  )
+  starts = np.full_like(samples, MASK)
+  starts[:4, :2] = samples[:4, :2]
+  starts[4, [0, 1, 4]] = samples[4, [0, 1, 4]]
+  found = up_to_end(samples, starts, TOKENIZER)
+  assert found.tolist() == [
+    [BOS, 7, 8, EOS, PAD, PAD],
+    [BOS, 7, 8, 9, 9, 9],
+    [BOS, EOS, 8, 9, 9, EOS],
+    [BOS, 7, EOS, PAD, PAD, PAD],
+    [BOS, 7, EOS, 9, 5, EOS],
+    [BOS, 7, EOS, 9, EOS, 8],
+  ]
+  text8 = registry.get_tokenizer('text8')  # Has no end.
+  np.testing.assert_array_equal(up_to_end(samples, starts, text8), samples)
 
 
 def test_a_padded_embedding_leaves_ids_undefined():
@@ -101,7 +174,10 @@ def test_a_padded_embedding_leaves_ids_undefined():
     ),
     ({'mask_id': EOS, 'mask_token': None}, f'is {EOS}, which is its eos token'),
     ({'mask_id': BOS, 'mask_token': None}, f'is {BOS}, which is its bos token'),
-    ({'mask_id': PAD, 'mask_token': None}, f'is {PAD}, which is its pad token'),
+    (
+      {'mask_id': PAD, 'mask_token': None},
+      f'is {PAD}, which is its pad token; wanted an id of its own: name',
+    ),
     ({'mask_id': EOS}, f'is {EOS}, that of the tokenizer {MASK}; wanted the same'),
     ({'mask_id': 3, 'mask_token': None}, "which is the ordinary token '"),
     ({'mask_id': 9999, 'mask_token': None}, f'is 9999; wanted one of its {FIRST + 6}'),
@@ -133,9 +209,9 @@ def test_a_new_model_takes_the_mask_of_the_tokenizer_or_one_id_more():
 
 def test_built_in_names():
   for name in ('smiles_qm9', 'dna', 'text8'):
-    assert tokenizers.get_tokenizer(name).name == name
+    assert registry.get_tokenizer(name).name == name
   with pytest.raises(BadInput, match=r"'smiles' is not known.*'dna', .*'smiles_qm9'"):
-    tokenizers.get_tokenizer('smiles')
+    registry.get_tokenizer('smiles')
 
 
 def test_files_of_a_directory(tmp_path):

@@ -1,1 +1,0 @@
-"""TFDS dataset builders, one package each."""

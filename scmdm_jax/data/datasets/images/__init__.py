@@ -1,1 +1,0 @@
-"""Labelled images: published sets from local files, and the emoji of a font."""

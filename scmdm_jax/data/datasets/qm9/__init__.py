@@ -1,1 +1,0 @@
-"""QM9: 130,831 small organic molecules as canonical SMILES."""

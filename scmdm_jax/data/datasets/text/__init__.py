@@ -1,1 +1,0 @@
-"""Documents of prose: published sets from local files, and anybody's own."""

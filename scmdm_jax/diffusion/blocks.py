@@ -1,0 +1,57 @@
+"""Blocks of an example that are written from left to right, and the steps of each.
+
+Legend: `B` batch, `L` length, `K` blocks, `T` steps.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from scmdm_jax.diffusion.planning import Steps
+
+
+def deal_steps(to_write: jax.Array, num_steps: int) -> jax.Array:
+  """Deals T steps to blocks by what is left to write in each, int32 [B, K].
+
+  A block with n > 0 positions to write gets one step and a share of the rest in
+  proportion to n - 1, the most that it could use; in equal shares if no block has more
+  than one. A block without any gets none. The steps of an example add up to T, or to 0.
+
+  Args:
+    to_write: int32 [B, K], positions to write in each of K <= T blocks.
+    num_steps: T; its product with the length is below 2^31.
+  """
+  some = (to_write > 0).astype(jnp.int32)
+  more = jnp.maximum(to_write - 1, 0)
+  weights = jnp.where(more.any(-1, keepdims=True), more, some)
+  until = jnp.cumsum(weights, axis=-1)
+  rest = num_steps - some.sum(-1, keepdims=True)
+  shares = rest * until // jnp.maximum(until[:, -1:], 1)
+  return some + jnp.diff(shares, prepend=0, axis=-1)
+
+
+class Blocks(NamedTuple):
+  """The ways of examples through their blocks."""
+
+  writable: jax.Array  # bool [B, L].
+  steps: jax.Array  # int32 [B, K], see `deal_steps`.
+  num_steps: int  # T.
+
+  def at(self, i: jax.Array) -> tuple[jax.Array, Steps, jax.Array, jax.Array]:
+    """Returns where examples are that have taken `i` int32 [B] of their steps.
+
+    That is, the block [B], its steps, how many of them are taken [B], and what may be
+    written, bool [B, L]. An example without a step left stays at its last.
+    """
+    number, length = self.steps.shape[1], self.writable.shape[1]
+    ends = jnp.cumsum(self.steps, axis=-1)
+    b = jnp.minimum((ends <= i[:, None]).sum(-1, dtype=jnp.int32), number - 1)
+    here = jnp.arange(number)[None] == b[:, None]
+    own = jnp.where(here, self.steps, 0).sum(-1, dtype=jnp.int32)
+    start = jnp.where(here, ends, 0).sum(-1, dtype=jnp.int32) - own
+    own = jnp.maximum(own, 1)
+    taken = jnp.minimum(i - start, own - 1)
+    inside = jnp.arange(length)[None] // (length // number) == b[:, None]
+    steps = Steps(own, self.num_steps, self.num_steps // number)
+    return b, steps, taken, self.writable & inside

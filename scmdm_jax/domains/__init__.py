@@ -1,0 +1,1 @@
+"""What a run is about: a folder for each kind of data, behind one record."""

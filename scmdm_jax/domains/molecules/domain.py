@@ -1,0 +1,100 @@
+"""Molecules: an example is a SMILES string; samples are read by RDKit and a judge."""
+
+from collections.abc import Collection
+from typing import Any
+
+import numpy as np
+
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.domains.molecules.measures import judge_molecules
+from scmdm_jax.domains.molecules.prepared import (
+  MADE,
+  all_texts,
+  longest,
+  made_tokenizer,
+  read_rows,
+)
+from scmdm_jax.domains.molecules.reading import generative_perplexity
+from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
+from scmdm_jax.domains.options import DataSettings
+from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
+from scmdm_jax.judges.protocol import CausalJudge
+
+FIGURES = {
+  'valid_rate': Figure('valid rate', 'higher', quality=True),
+  'generative_perplexity': Figure('generative perplexity', 'lower', quality=True),
+  'valid': Figure('valid count', 'higher'),
+  'unique_rate': Figure('unique of valid', 'higher'),
+  'novel_rate': Figure('novel of valid', 'higher'),
+  'valid_canonical_unique_rate': Figure('valid and canonically unique', 'higher'),
+}
+
+
+def measures(
+  samples: np.ndarray,
+  tokenizer: Tokenizer,
+  known: Collection[str],
+  judge: CausalJudge | None,
+) -> dict[str, Any]:
+  """Validity, uniqueness, novelty (measures) and generative perplexity.
+
+  Args:
+    samples: int32 [N, L].
+    tokenizer: of the run.
+    known: all molecules of both splits: what is new is not among them.
+    judge: a causal model; None leaves the perplexity None.
+  """
+  texts = [tokenizer.decode(tokens) for tokens in samples]
+  found = judge_molecules(texts, known).to_dict()
+  perplexity = None
+  if judge is not None:
+    perplexity = generative_perplexity(judge, samples, tokenizer)
+  return {
+    'valid': found['valid'],
+    'valid_rate': found['valid_fraction'],
+    'unique_rate': found['unique_fraction'],
+    'novel_rate': found['novel_fraction'],
+    'valid_canonical_unique_rate': found['canonical_unique'] / found['count'],
+    'canonical_novel_rate': found['canonical_novel_fraction'],
+    'generative_perplexity': perplexity,
+  }
+
+
+def measuring(data: DataSettings, evaluation: Any, readers: Readers) -> Measure:
+  """`measures`, the known molecules read."""
+  del evaluation
+  known = frozenset(all_texts(data))
+  return lambda samples: measures(samples, readers.tokenizer, known, readers.causal)
+
+
+def show(data: DataSettings, samples: np.ndarray, tokenizer: Tokenizer) -> list[Any]:
+  """Every molecule drawn, its SMILES below it."""
+  from scmdm_jax.domains.molecules import drawing  # RDKit is an extra.
+
+  del data
+  return drawing.show([tokenizer.decode(tokens) for tokens in samples])
+
+
+DOMAIN = Domain(
+  name='molecules',
+  data_sets=('qm9', 'molecules'),
+  settings=DataSettings,
+  tokenizers=(
+    BuiltIn(
+      SmilesTokenizer.name,
+      lambda name: name == SmilesTokenizer.name,
+      lambda _: SmilesTokenizer(),
+    ),
+    BuiltIn(MADE, lambda name: name == MADE, None),
+  ),
+  judge='causal',
+  read_rows=read_rows,
+  measuring=measuring,
+  figures=FIGURES,
+  swept=('generative_perplexity', 'valid_rate'),
+  made_tokenizer=made_tokenizer,
+  length=longest,
+  show=show,
+  # QM9's tokenizer frames its prompts itself, and its models are older than framings.
+  framing=lambda data: '' if data.name == 'qm9' else 'start_end',
+)

@@ -1,0 +1,1 @@
+"""Documents of prose: published sets from local files, and one's own."""

@@ -1,0 +1,53 @@
+"""The one way a file is written: whole and on the disk under its name, or not at all.
+
+Readers see the old file or the new one. A directory that appears whole is
+`checkpoints.disk.new_directory`.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a hidden name beside `path` to write to, which takes its place afterwards.
+
+  Where the block raises, `path` stays as it was and nothing is left beside it. One
+  process writes a path at a time.
+  """
+  temporary = path.with_name(f'.{path.name}.tmp')
+  try:
+    yield temporary
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+      os.fsync(descriptor)  # A rename may reach the disk before what it names.
+    finally:
+      os.close(descriptor)
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+def write_bytes(path: pathlib.Path, content: bytes) -> None:
+  """Replaces `path` by `content`."""
+  with replacing(path) as temporary:
+    temporary.write_bytes(content)
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
+  """Replaces `path` by `content`, in UTF-8 with line feeds."""
+  write_bytes(path, content.encode('utf-8'))
+
+
+def write_json(path: pathlib.Path, value: Any, *, allow_nan: bool = True) -> None:
+  """Replaces `path` by `value` as JSON, for people to read.
+
+  Raises:
+    ValueError: NaN or infinity where `allow_nan` is False; strict readers refuse them.
+  """
+  write_text(path, json.dumps(value, indent=2, allow_nan=allow_nan) + '\n')

@@ -1,0 +1,328 @@
+"""A decoder of the Llama family: Llama, Qwen2 and, seeing both ways, LLaDA and Dream.
+
+Parameter names follow the Hugging Face layout of Llama. Compute follows the dtype of
+the embeddings; norms, rotations and softmax are float32 inside, and so are the logits.
+Legend: `B` batch, `L` length, `V` vocabulary, `D` width.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax.sharding import PartitionSpec as P
+
+from scmdm_jax.models.attention import attend
+from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.family import (
+  Buffer,
+  Family,
+  Field,
+  ModelType,
+  Row,
+  Same,
+  check_heads,
+  check_sizes,
+)
+from scmdm_jax.models.rotary import rotary_buffer, rotate
+
+
+@dataclasses.dataclass(frozen=True)
+class DecoderConfig:
+  """Sizes of a Llama-family decoder: Llama, Qwen2, LLaDA, Dream."""
+
+  vocab_size: int
+  length: int
+  hidden_dim: int
+  num_blocks: int
+  num_heads: int
+  num_kv_heads: int
+  mlp_dim: int
+  rope_theta: float = 10000.0
+  norm_eps: float = 1e-5
+  causal: bool = True
+  qkv_bias: bool = False  # Qwen2 and Dream.
+  tied: bool = False  # The embedding table is the vocabulary product, too.
+  shifted: bool = False  # Dream: position i is read off the hidden state of i - 1.
+
+  def __post_init__(self):
+    check_sizes(self)
+    check_heads(self.hidden_dim, self.num_heads, self.num_kv_heads)
+
+
+class RMSNorm(nn.Module):
+  """x / rms(x) * scale, rounded as in Hugging Face: normalised, cast, then scaled."""
+
+  eps: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    scale = self.param('scale', nn.initializers.ones, x.shape[-1:])
+    y = x.astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+    return y.astype(x.dtype) * jnp.broadcast_to(scale, x.shape)
+
+
+class Attention(nn.Module):
+  """Grouped-query attention with rotary positions."""
+
+  config: DecoderConfig
+  execution: Execution = Execution()
+
+  def setup(self):
+    cfg = self.config
+    size = cfg.hidden_dim // cfg.num_heads
+    self.q_proj = nn.Dense(cfg.num_heads * size, use_bias=cfg.qkv_bias)
+    self.k_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
+    self.v_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
+    self.o_proj = nn.Dense(cfg.hidden_dim, use_bias=False)
+
+  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+    cfg = self.config
+    batch, length, dim = x.shape
+    size, per_token = dim // cfg.num_heads, self.execution.per_token
+    q = per_token(self.q_proj, x).reshape(batch, length, cfg.num_heads, size)
+    k = per_token(self.k_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
+    v = per_token(self.v_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
+    q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
+    q, k, v = self.execution.placement.gather_keys(q, k, v)
+    mixed = attend(q, k, v, causal=cfg.causal, real=real)
+    return per_token(self.o_proj, mixed.reshape(batch, length, dim))
+
+
+class GatedMLP(nn.Module):
+  """down(silu(gate x) * up x)."""
+
+  config: DecoderConfig
+  execution: Execution = Execution()
+
+  def setup(self):
+    self.gate_proj = nn.Dense(self.config.mlp_dim, use_bias=False)
+    self.up_proj = nn.Dense(self.config.mlp_dim, use_bias=False)
+    self.down_proj = nn.Dense(self.config.hidden_dim, use_bias=False)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    per_token = self.execution.per_token
+    gate, up = per_token(self.gate_proj, x), per_token(self.up_proj, x)
+    return per_token(self.down_proj, nn.silu(gate) * up)
+
+
+class Layer(nn.Module):
+  """Attention and gated MLP, each behind an RMS norm."""
+
+  config: DecoderConfig
+  execution: Execution = Execution()
+
+  def setup(self):
+    eps = self.config.norm_eps
+    self.input_layernorm = RMSNorm(eps)
+    self.self_attn = Attention(self.config, self.execution)
+    self.post_attention_layernorm = RMSNorm(eps)
+    self.mlp = GatedMLP(self.config, self.execution)
+
+  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+    x = x + self.self_attn(self.input_layernorm(x), real)
+    return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Decoder(nn.Module):
+  """Token embeddings in, normalised hidden states out."""
+
+  config: DecoderConfig
+  execution: Execution = Execution()
+
+  def setup(self):
+    cfg = self.config
+    self.embed_tokens = nn.Embed(cfg.vocab_size, cfg.hidden_dim)
+    layer = self.execution.with_remat(Layer)
+    self.layers = [layer(cfg, self.execution) for _ in range(cfg.num_blocks)]
+    self.norm = RMSNorm(cfg.norm_eps)
+    if not cfg.tied:
+      product = functools.partial(
+        jax.lax.dot_general, preferred_element_type=jnp.float32
+      )
+      self.lm_head = nn.Dense(cfg.vocab_size, use_bias=False, dot_general=product)
+
+  def embed(self, tokens: jax.Array) -> jax.Array:
+    """Tokens int32 [B, L] -> embeddings [B, L, D]."""
+    return self.embed_tokens(tokens)
+
+  def encode(
+    self, x: jax.Array, sigma: jax.Array, real: jax.Array | None = None
+  ) -> jax.Array:
+    """Embeddings [B, L, D] -> hidden states [B, L, D]; there is no time input.
+
+    `real` bool [B, L] is False at padding. With `shifted` the hidden state at i is the
+    one computed at i - 1, which predicts the token at i, so that `logits` stays a
+    function of one position; position 0 is read off itself.
+    """
+    del sigma
+    for layer in self.layers:
+      x = self.execution.placement.constrain(layer(x, real))
+    x = self.norm(x)
+    return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
+
+  def logits(self, hidden: jax.Array) -> jax.Array:
+    """Hidden states [..., D] -> scores float32 [..., V]."""
+    if self.config.tied:
+      table = self.embed_tokens.embedding
+      return jnp.einsum(
+        '...d,vd->...v', hidden, table, preferred_element_type=jnp.float32
+      )
+    return self.lm_head(hidden)
+
+  def __call__(self, tokens: jax.Array, sigma: jax.Array) -> jax.Array:
+    """Raw logits float32 [B, L, V]."""
+    return self.logits(self.encode(self.embed(tokens), sigma))
+
+
+_SPLITS = {
+  'embed_tokens': P('tensor', 'fsdp'),
+  'layers_*/input_layernorm': P(),
+  'layers_*/self_attn/q_proj': P('fsdp', 'tensor'),
+  'layers_*/self_attn/k_proj': P('fsdp', 'tensor'),
+  'layers_*/self_attn/v_proj': P('fsdp', 'tensor'),
+  'layers_*/self_attn/o_proj': P('tensor', 'fsdp'),
+  'layers_*/post_attention_layernorm': P(),
+  'layers_*/mlp/gate_proj': P('fsdp', 'tensor'),
+  'layers_*/mlp/up_proj': P('fsdp', 'tensor'),
+  'layers_*/mlp/down_proj': P('tensor', 'fsdp'),
+  'norm': P(),
+  'lm_head': P('fsdp', 'tensor'),
+}
+# Of the same layers, in the same order.
+_LLADA_NAMES = (
+  'model.transformer.wte',
+  'model.transformer.blocks.*.attn_norm',
+  'model.transformer.blocks.*.q_proj',
+  'model.transformer.blocks.*.k_proj',
+  'model.transformer.blocks.*.v_proj',
+  'model.transformer.blocks.*.attn_out',
+  'model.transformer.blocks.*.ff_norm',
+  'model.transformer.blocks.*.ff_proj',
+  'model.transformer.blocks.*.up_proj',
+  'model.transformer.blocks.*.ff_out',
+  'model.transformer.ln_f',
+  'model.transformer.ff_out',
+)
+
+
+def _layers(names: dict[str, str]) -> dict[str, Row]:
+  """Rows of our layers by what a project calls them; only q, k and v have a bias."""
+  return {ours: Row(names[ours], split, P('tensor')) for ours, split in _SPLITS.items()}
+
+
+def _hugging_face(ours: str) -> str:
+  name = ours.replace('_*/', '.*.').replace('/', '.')
+  return name if ours == 'lm_head' else f'model.{name}'
+
+
+def _buffers(sizes: DecoderConfig) -> dict[str, Buffer]:
+  """Those of old files."""
+  size = sizes.hidden_dim // sizes.num_heads
+  inv_freq = rotary_buffer(size, sizes.rope_theta)
+  layers = [f'layers.{i}.self_attn.' for i in range(sizes.num_blocks)]
+  return {f'model.{layer}rotary_emb.inv_freq': inv_freq for layer in ['', *layers]}
+
+
+def _plain_llada(config: dict, model_type: str) -> dict:
+  del model_type
+  if config.get('multi_query_attention') is False:
+    del config['multi_query_attention']
+  return config
+
+
+LLAMA = Family(
+  name='llama',
+  module=Decoder,
+  sizes=DecoderConfig,
+  layers=_layers({ours: _hugging_face(ours) for ours in _SPLITS}),
+  model_types=(ModelType('llama', 'LlamaForCausalLM'),),
+  fields=(
+    Field('vocab_size', 'vocab_size', int),
+    Field('max_position_embeddings', 'length', int),
+    Field('hidden_size', 'hidden_dim', int),
+    Field('num_hidden_layers', 'num_blocks', int),
+    Field('num_attention_heads', 'num_heads', int),
+    Field('intermediate_size', 'mlp_dim', int),
+    Field('num_key_value_heads', 'num_kv_heads', int, Same('num_attention_heads')),
+    # Absent from the oldest files: the defaults of Hugging Face's class.
+    Field('rms_norm_eps', 'norm_eps', float, 1e-6),
+    Field('rope_theta', 'rope_theta', float, 10000.0),
+    Field('tie_word_embeddings', 'tied', bool, False),
+    Field('causal', 'causal', bool, True),
+  ),
+  fixed={
+    'hidden_act': 'silu',
+    'attention_bias': False,
+    'mlp_bias': False,
+    'rope_scaling': None,
+  },
+  table='embed_tokens',
+  head='lm_head',
+  objectives=('causal',),
+  new=lambda offered: {
+    'num_kv_heads': offered['num_heads'],
+    'mlp_dim': offered['mlp_ratio'] * offered['hidden_dim'],
+  },
+  head_copy='lm_head.weight',
+  buffers=_buffers,
+)
+QWEN2 = dataclasses.replace(
+  LLAMA,
+  name='qwen2',
+  model_types=(ModelType('qwen2', 'Qwen2ForCausalLM'),),
+  fixed={'hidden_act': 'silu', 'use_sliding_window': False, 'rope_scaling': None},
+  always={'qkv_bias': True},
+  objectives=(),
+)
+DREAM = dataclasses.replace(
+  QWEN2,
+  name='dream',
+  model_types=(ModelType('Dream', 'DreamModel', mask='named'),),
+  fields=LLAMA.fields[:-1],
+  fixed={**QWEN2.fixed, 'use_mrope': False},
+  always={'qkv_bias': True, 'causal': False, 'shifted': True},
+  objectives=('masked',),
+)
+LLADA = dataclasses.replace(
+  LLAMA,
+  name='llada',
+  layers=_layers(dict(zip(_SPLITS, _LLADA_NAMES, strict=True))),
+  model_types=(ModelType('llada', 'LLaDAModelLM', mask='named'),),
+  fields=(
+    Field('vocab_size', 'vocab_size', int),
+    Field('embedding_size', 'vocab_size', int, Same('vocab_size')),
+    Field('max_sequence_length', 'length', int),
+    Field('d_model', 'hidden_dim', int),
+    Field('n_layers', 'num_blocks', int),
+    Field('n_heads', 'num_heads', int),
+    Field('n_kv_heads', 'num_kv_heads', int, Same('n_heads')),
+    Field('mlp_hidden_size', 'mlp_dim', int),
+    Field('rms_norm_eps', 'norm_eps', float),
+    Field('rope_theta', 'rope_theta', float),
+    Field('weight_tying', 'tied', bool),
+    Field('include_qkv_bias', 'qkv_bias', bool, False),
+  ),
+  fixed={
+    'block_type': 'llama',
+    'activation_type': 'silu',
+    'layer_norm_type': 'rms',
+    'layer_norm_with_affine': True,
+    'attention_layer_norm': False,
+    'include_bias': False,
+    'bias_for_layer_norm': False,
+    'multi_query_attention': None,
+    'input_emb_norm': False,
+    'scale_logits': False,
+    'alibi': False,
+    'rope': True,
+    'rope_scaling': None,
+    'clip_qkv': None,
+  },
+  always={'causal': False},
+  objectives=(),
+  plain=_plain_llada,
+  head_copy='model.transformer.ff_out.weight',
+)

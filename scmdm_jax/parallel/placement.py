@@ -1,0 +1,73 @@
+"""Where the arrays of a run live, as the method and the networks ask for it.
+
+Every function is the identity in value. On more than one device it constrains the
+sharding of an array, so that a compiled program moves nothing that it need not.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from scmdm_jax.parallel.mesh import BATCH_AXES, batch_shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+  """The placement on `mesh`; without one, or with one of one device, it does nothing.
+
+  It is hashable, so that it can be part of a compilation key.
+  """
+
+  mesh: Mesh | None = None
+
+  @property
+  def _is_trivial(self) -> bool:
+    return self.mesh is None or self.mesh.size == 1
+
+  @property
+  def batch_shards(self) -> int:
+    """S: a batch is S equal runs of examples, each on devices of its own."""
+    return 1 if self.mesh is None else batch_shards(self.mesh)
+
+  @property
+  def sequence_shards(self) -> int:
+    """P: the positions of an example are P equal runs, each on devices of its own."""
+    return 1 if self.mesh is None else self.mesh.shape['sequence']
+
+  @property
+  def vocabulary_shards(self) -> int:
+    """The scores of a position are so many equal runs, each on devices of its own."""
+    return 1 if self.mesh is None else self.mesh.shape['tensor']
+
+  def _constrain(self, x: jax.Array, *axes: Any) -> jax.Array:
+    if self.mesh is None or self._is_trivial:
+      return x
+    return jax.lax.with_sharding_constraint(x, NamedSharding(self.mesh, P(*axes)))
+
+  def constrain(self, x: jax.Array) -> jax.Array:
+    """Keeps examples and positions of `x` [B, L, ...] on their devices."""
+    return self._constrain(x, BATCH_AXES, 'sequence')
+
+  def constrain_batch(self, x: jax.Array) -> jax.Array:
+    """Keeps the S runs of examples along the first axis of `x` on their devices."""
+    return self._constrain(x, BATCH_AXES)
+
+  def constrain_groups(self, x: jax.Array) -> jax.Array:
+    """Keeps the S times P groups along the first axis of `x` on their devices."""
+    return self._constrain(x, (*BATCH_AXES, 'sequence'))
+
+  def gather_keys(
+    self, q: jax.Array, k: jax.Array, v: jax.Array
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Makes keys and values [B, L, H, K] whole along L; queries stay where they are.
+
+    Heads and their width are left as `tensor` has them.
+    """
+    if self.sequence_shards == 1:
+      return q, k, v
+    free = P.UNCONSTRAINED
+    k, v = (self._constrain(x, BATCH_AXES, None, free, free) for x in (k, v))
+    return self._constrain(q, BATCH_AXES, 'sequence', free, free), k, v

@@ -1,0 +1,1 @@
+"""What verbs share: opening, adapting, sampling and scoring a model, and workdirs."""

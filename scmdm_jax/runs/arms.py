@@ -1,0 +1,306 @@
+"""The arms of a comparison: what each spends, its run, its result, and its cost.
+
+Every finished (arm, seed) leaves `result.json`, so the same command resumes.
+"""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from scmdm_jax import files
+from scmdm_jax.checkpoints import store
+from scmdm_jax.data.pipeline import Rows
+from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.domains.protocol import Domain, Measure
+from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import adapting, drawing, scoring, timing
+from scmdm_jax.runs.opening import Model, mesh_of
+from scmdm_jax.runs.results import renamed
+from scmdm_jax.settings import recipes
+from scmdm_jax.settings.building import optimizer_of, schedule_of
+from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.training.writer import read_metrics
+
+BASE = 'base (not adapted)'
+
+CONTROL = 'rate 0, equal FLOPs'
+
+_GALLERY = 12
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+  """One way to spend the budget."""
+
+  name: str
+  rate: float
+  train_steps: int
+  flops_ratio: float  # Training FLOPs relative to the most expensive rate.
+  recipe: str = ''  # Of `recipes.parse`; '': the run's own method at that rate.
+
+  @property
+  def directory(self) -> str:
+    """Its name as a directory."""
+    return re.sub('[:,=]', '-', self.name.replace(', ', '-').replace(' ', '_'))
+
+  def method(self, settings: Settings) -> MethodSettings:
+    """Returns the run's method as this arm has it."""
+    return _method(settings, self.rate, self.recipe)
+
+
+def _method(settings: Settings, rate: float, recipe: str = '') -> MethodSettings:
+  method = dataclasses.replace(settings.method, rate=rate)
+  if not recipe:
+    return method
+  wanted = recipes.parse(recipe)
+  return dataclasses.replace(
+    method,
+    estimate=wanted.estimate,
+    injection=wanted.injection or method.injection,
+  )
+
+
+def _start(
+  settings: Settings, model: Model, method: MethodSettings, seed: int
+) -> Model:
+  """The base with the injection an arm of this method needs."""
+  key = jax.random.fold_in(jax.random.key(seed), 0)
+  description = adapting.as_trained(model.description, settings.data)
+  model = dataclasses.replace(model, description=description)
+  return adapting.add_injection(model, method, key)
+
+
+def _step_arguments(settings: Settings, model: Model, method: MethodSettings):
+  """A compiled step of an arm and what it is called with."""
+  start = _start(settings, model, method, seed=0)
+  optimizer = optimizer_of(settings.train)
+  # Counted for one device, so that the mesh does not change the length of a run.
+  mesh = one_device()
+  step = adapting.compiled_step(start.description, method, optimizer, mesh)
+  state = adapting.fresh_state(start.params, optimizer, mesh)
+  shape = (settings.train.batch_size, settings.data.length)
+  tokens = jnp.zeros(shape, jnp.int32)
+  return step, (state, tokens, jax.random.key(0), np.float32(0))
+
+
+def step_flops(settings: Settings, model: Model, method: MethodSettings) -> float:
+  """FLOPs of one training step, as XLA counts them before optimization.
+
+  Counted without accumulation: of a loop XLA counts the body once.
+  """
+  options = dataclasses.replace(settings.train, accumulate=1)
+  settings = dataclasses.replace(settings, train=options)
+  step, arguments = _step_arguments(settings, model, method)
+  counts: Any = step.lower(*arguments).cost_analysis()
+  return float(counts['flops'])
+
+
+def plan_arms(settings: Settings, model: Model) -> list[Arm]:
+  """The arms, with steps and FLOPs.
+
+  Every rate has the run's steps, the control and the recipes what the FLOPs of the
+  dearest rate buy.
+  """
+  steps, compare = settings.train.num_steps, settings.compare
+  rates = sorted(compare.rates)
+
+  def flops_of(rate: float, recipe: str = '') -> float:
+    return step_flops(settings, model, _method(settings, rate, recipe))
+
+  flops = {rate: flops_of(rate) for rate in (0.0, *rates)}
+  budget = flops[rates[-1]] * steps
+  equal = round(budget / flops[0.0])
+  arms = [Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget)]
+  if compare.equal_steps:
+    arms.append(Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget))
+  arms += [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
+  for recipe in compare.recipes:
+    rate = recipes.parse(recipe).rate
+    cost = flops_of(rate, recipe)
+    own = round(budget / cost)
+    arms.append(Arm(recipe, rate, own, own * cost / budget, recipe))
+  return arms
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+  """What every arm is trained and judged with."""
+
+  settings: Settings
+  base: Model
+  domain: Domain[Any]
+  measure_samples: Measure
+  train_rows: Rows
+  test_rows: Rows
+
+  def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> Model:
+    """Trains an arm from the base, resuming in `directory`."""
+    method = arm.method(self.settings)
+    options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
+    settings = dataclasses.replace(
+      self.settings, seed=seed, method=method, train=options
+    )
+    start = _start(self.settings, self.base, method, seed)
+    name = f'{arm.name}, seed {seed}'
+    state = adapting.fresh_state(start.params, optimizer_of(options), mesh_of(settings))
+    trained = adapting.fit(
+      *(settings, start.description, state, self.train_rows),
+      *(self.base.tokenizer, directory, name),
+    )
+    model = dataclasses.replace(start, params=trained)
+    adapting.save(directory, model, settings)
+    return model
+
+  def draw(self, model: Model, seed: int, **changes: Any) -> drawing.Drawn:
+    """Samples under the seed's own keys, the same for every arm."""
+    options = dataclasses.replace(self.settings.sample, **changes)
+    key = jax.random.fold_in(jax.random.key(seed), 2)
+    x_init = drawing.starting_rows(
+      self.settings, self.base.tokenizer, options.num_samples
+    )
+    schedule = schedule_of(self.settings.method)
+    mesh = mesh_of(self.settings)
+    drawn = drawing.draw(model, schedule, options, key, x_init, mesh)
+    tokens = up_to_end(drawn.tokens, x_init, self.base.tokenizer)
+    return drawn._replace(tokens=tokens)
+
+  def judge_drawn(self, drawn: drawing.Drawn) -> dict[str, Any]:
+    """All measures of a set of samples."""
+    return scoring.judge_samples(self.measure_samples, drawn, self.base.tokenizer)
+
+  def measure(self, model: Model, seed: int, sweep: bool) -> dict[str, Any]:
+    """Likelihood, samples at every step count, and a temperature sweep if asked."""
+    compare = self.settings.compare
+    figures: dict[str, Any] = {
+      'likelihood': scoring.likelihood(
+        model,
+        schedule_of(self.settings.method),
+        self.test_rows,
+        self.settings.evaluate,
+        jax.random.fold_in(jax.random.key(seed), 3),
+        mesh_of(self.settings),
+      ),
+      'samples': {},
+      'temperature_curve': [],
+    }
+    for steps in compare.step_counts:
+      drawn = self.draw(model, seed, num_steps=steps)
+      figures['samples'][str(steps)] = self.judge_drawn(drawn)
+      if steps == self.settings.sample.num_steps:
+        first = drawn.tokens[:_GALLERY]
+        show, data = self.domain.show, self.settings.data
+        figures['gallery'] = show(data, first, self.base.tokenizer)
+    for temperature in compare.temperatures if sweep else (1.0,):
+      if temperature == self.settings.sample.temperature:
+        scores = figures['samples'][str(self.settings.sample.num_steps)]
+      else:
+        scores = self.judge_drawn(self.draw(model, seed, temperature=temperature))
+      names = ('entropy', *self.domain.swept)
+      point = {name: scores[name] for name in names if name in scores}
+      figures['temperature_curve'].append({'temperature': temperature, **point})
+    return figures
+
+
+def say(text: str) -> None:
+  """Tells the user what is under way, on standard error."""
+  print(text, file=sys.stderr, flush=True)
+
+
+def run_arm(
+  bench: Bench, arm: Arm, seed: int, directory: pathlib.Path
+) -> dict[str, Any]:
+  """Trains and measures one (arm, seed), or reads what an earlier run left."""
+  result = directory / 'result.json'
+  if result.is_file():
+    return renamed(json.loads(result.read_text()))
+  directory.mkdir(parents=True, exist_ok=True)
+  say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
+  started = time.time()
+  model = bench.adapt(arm, seed, directory) if arm.train_steps else bench.base
+  trained = time.time()
+  figures = bench.measure(model, seed, sweep=arm.name == CONTROL)
+  figures |= {
+    'arm': arm.name,
+    'seed': seed,
+    'train_steps': arm.train_steps,
+    'flops_ratio': arm.flops_ratio,
+    'training_curve': [
+      {'step': line['step'], 'loss': line['loss']}
+      for line in read_metrics(directory / 'metrics.jsonl')
+    ],
+    'seconds': {'training': trained - started, 'measuring': time.time() - trained},
+  }
+  files.write_json(result, figures)
+  return figures
+
+
+def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
+  """Interleaved time ratios of a conditioned over a vanilla step and sampler.
+
+  The A/A ratio, vanilla over vanilla, says how far to trust the others.
+  """
+
+  def stepper(rate: float):
+    method = _method(bench.settings, rate)
+    step, (state, *rest) = _step_arguments(bench.settings, bench.base, method)
+    holder = [state]
+
+    def run():
+      holder[0], metrics = step(holder[0], *rest)
+      return metrics
+
+    return run
+
+  method = _method(bench.settings, rate)
+  conditioned = _start(bench.settings, bench.base, method, 0)
+  few = {'num_samples': bench.settings.sample.batch_size}
+
+  def sampler(model: Model):
+    return lambda: bench.draw(model, 0, **few).tokens
+
+  vanilla_step, two_pass = stepper(0.0), stepper(rate)
+  vanilla_sampler, carried = sampler(bench.base), sampler(conditioned)
+  ratio = timing.interleaved_ratio
+  return {
+    'train_step_ratio': {
+      'vanilla over vanilla': ratio(vanilla_step, vanilla_step, pairs),
+      f'rate {rate:g} over vanilla': ratio(two_pass, vanilla_step, pairs),
+    },
+    'sampler_ratio': {
+      'vanilla over vanilla': ratio(vanilla_sampler, vanilla_sampler, pairs),
+      'self-conditioned over vanilla': ratio(carried, vanilla_sampler, pairs),
+    },
+  }
+
+
+def trajectory(
+  bench: Bench, arm: Arm, directory: pathlib.Path, seed: int
+) -> dict[str, Any]:
+  """One sample of the arm in `directory`, step by step, for the report."""
+  description, params = store.load_model(directory)
+  model = dataclasses.replace(bench.base, description=description, params=params)
+  drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
+  assert drawn.trajectory is not None
+  tokenizer = bench.base.tokenizer
+  start = drawing.starting_rows(bench.settings, tokenizer, 1)
+  rows = np.stack([*start, *drawn.trajectory[:, 0]])
+  domain, film = bench.domain, {}
+  if domain.film:
+    frames = domain.show(bench.settings.data, rows, tokenizer)
+    film = {'film': domain.film, 'frames': frames}
+  return film | {
+    'arm': arm.name,
+    'num_steps': bench.settings.sample.num_steps,
+    'tokens': [[tokenizer.tokens[t] for t in row] for row in rows],
+    'masked': [
+      (np.asarray(row) == bench.base.tokenizer.mask_id).tolist() for row in rows
+    ],
+  }

@@ -1,0 +1,150 @@
+"""Weights of other projects on the way in: safetensors and GGUF become a checkpoint.
+
+Tensor by tensor, in the dtype of the source; a whole model is never held.
+"""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from scmdm_jax.checkpoints import (
+  carried,
+  disk,
+  layouts,
+  model_card,
+  model_config,
+  safetensors_files,
+  store,
+)
+from scmdm_jax.data import tokenizers
+from scmdm_jax.data.tokenizers.protocol import undefined_ranges
+from scmdm_jax.domains import registry
+from scmdm_jax.errors import DamagedData
+from scmdm_jax.models.description import ModelDescription
+
+
+def import_model(source: str, workdir: str) -> dict[str, Any]:
+  """Turns safetensors, or a GGUF of a causal model, into a checkpoint at `workdir`.
+
+  Args:
+    source: a directory with `config.json`, `*.safetensors` in one of
+      `families.FAMILIES` and, perhaps, the files of its tokenizer; one such weight
+      file; or a `*.gguf`.
+    workdir: a new or empty directory; it appears complete or not at all.
+
+  Returns:
+    Main figures: layout, tensors and bytes read, parameters, tokenizer, path.
+
+  Raises:
+    BadInput: not such a source (all tensors that do not fit are listed at once), a
+      tokenizer that does not fit it, or `workdir` is not empty.
+    DamagedData: a file of the source is truncated or altered, or a weight is NaN or
+      infinite.
+  """
+  path = pathlib.Path(os.path.expanduser(workdir))
+  disk.refuse_occupied(path)
+  opened, description, files, entries = _checked(source)
+  origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
+  origin['carried'] = carried.collect(opened.config, opened.beside, tuple(files))
+  parameters, size = 0, 0
+  with store.writing_model(path, description, origin) as writer:
+    writer.add_tokenizer(files)
+    for name, entry in entries.items():
+      value = entry.from_file(opened.read(name))
+      if not np.isfinite(value).all():
+        raise DamagedData(
+          f'{source}: tensor {name!r} has NaN or infinity; wanted finite weights'
+        )
+      parameters, size = parameters + value.size, size + value.nbytes
+      writer.add(entry.path, value)
+  return {
+    'layout': description.family,
+    'tensors': len(opened.tensors),
+    'parameters': parameters,
+    'bytes': size,
+    'tokenizer': description.tokenizer,
+    'path': str(path),
+  }
+
+
+def is_foreign(path: pathlib.Path) -> bool:
+  """Whether `path` is weights of another format, to be imported."""
+  if not path.is_dir():
+    return path.suffix in ('.safetensors', '.gguf')
+  if (path / store.MODEL_JSON).exists():
+    return False
+  return any(path.glob('*.safetensors')) or any(path.glob('*.gguf'))
+
+
+def check(source: str) -> dict[str, Any]:
+  """Everything `import_model` checks before it reads weights; the same errors."""
+  opened, description, _, entries = _checked(source)
+  return {
+    'layout': description.family,
+    'tensors': len(opened.tensors),
+    'parameters': int(sum(np.prod(entry.shape) for entry in entries.values())),
+  }
+
+
+def _checked(source: str):
+  """Source, description, tokenizer files and the entry of every tensor to be read."""
+  opened = _open(pathlib.Path(os.path.expanduser(source)))
+  file = opened.where
+  config = file / safetensors_files.CONFIG if file.is_dir() else file
+  description = model_config.description_from_config(opened.config, str(config))
+  shapes = {name: tensor.shape for name, tensor in opened.tensors.items()}
+  description = layouts.with_own_head(description, opened)
+  entries = layouts.check(description, shapes, source)
+  layouts.check_buffers(description, opened, source)
+  files = opened.tokenizer_files()
+  description = _with_tokenizer(description, files, str(opened.where))
+  return opened, description, files, entries
+
+
+def _open(source: pathlib.Path) -> Any:
+  """The source, by what it holds; GGUF needs a library of its own."""
+  is_gguf = source.suffix == '.gguf'
+  if source.is_dir() and not any(source.glob('*.safetensors')):
+    is_gguf = any(source.glob('*.gguf'))
+  if not is_gguf:
+    return safetensors_files.open_source(source)
+  from scmdm_jax.checkpoints import gguf_files
+
+  return gguf_files.open_source(source)
+
+
+def _with_tokenizer(
+  description: ModelDescription, files: Any, where: str
+) -> ModelDescription:
+  """The description with what its tokenizer says: name, fingerprint, undefined ids."""
+  vocab_size = description.architecture.vocab_size
+  if files:
+    tokenizer = tokenizers.from_files(
+      files, mask_id=description.mask_id, vocab_size=vocab_size, where=where
+    )
+  elif registry.is_built_in(description.tokenizer):
+    tokenizer = registry.get_tokenizer(description.tokenizer)
+  else:
+    return description
+  ranges = (*description.undefined_ids, *tokenizer.undefined_ids)
+  undefined = {i for start, stop in ranges for i in range(start, stop)}
+  defined = set(range(vocab_size)) - undefined
+  return dataclasses.replace(
+    description,
+    tokenizer=tokenizer.name,
+    fingerprint=tokenizer.fingerprint,
+    undefined_ids=undefined_ranges(defined, vocab_size),
+  )
+
+
+def _license(directory: pathlib.Path) -> str:
+  """The licence that the model card of a source names, if it has one."""
+  path = directory / 'README.md'
+  if not path.is_file():
+    return 'unknown'
+  with path.open('rb') as file:  # The front matter is at the top.
+    text = file.read(1 << 16).decode('utf-8', errors='replace')
+  return model_card.license_of(text) or 'unknown'

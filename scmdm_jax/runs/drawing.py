@@ -1,0 +1,216 @@
+"""Samples of a model: the compiled sampler, what it starts from, and their file."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from scmdm_jax import files
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
+from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.domains.protocol import Domain
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs.opening import Model, place
+from scmdm_jax.settings.building import sampler_of
+from scmdm_jax.settings.options import SampleSettings, Settings
+
+
+class Drawn(NamedTuple):
+  """What `draw` returns, on the host."""
+
+  tokens: np.ndarray  # int32 [N, L]
+  trajectory: np.ndarray | None  # int32 [T, N, L]: tokens after every step.
+  evaluations: int  # Denoiser evaluations of a batch, the most of all batches.
+  seconds: float  # Of sampling, compilation included.
+
+
+@functools.cache
+def compiled_sampler(
+  description: ModelDescription, sampler: Sampler, keep_trajectory: bool, mesh: Mesh
+):
+  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`."""
+  assert description.mask_id is not None
+  mask_id = description.mask_id
+  if description.injection == 'none':
+    sampler = dataclasses.replace(sampler, self_conditioning=False)
+
+  def draw_batch(params, keys, x_init, temperature) -> Samples:
+    network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
+    prompt = x_init != mask_id
+
+    def encode(x_t, signal, sigma):
+      return network.encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
+
+    # The same network, shown no prompt (LLaDA).
+    unconditional = network._replace(encode=encode)
+    return sample(
+      keys,
+      network,
+      x_init,
+      sampler,
+      mask_id=mask_id,
+      temperature=temperature,
+      unconditional=unconditional if sampler.guidance else None,
+      keep_trajectory=keep_trajectory,
+    )
+
+  return jax.jit(draw_batch, out_shardings=meshes.replicated(mesh))
+
+
+@functools.cache
+def _compiled_keys(mesh: Mesh):
+  """Compiles `(key, numbers int32 [B]) -> keys [B]`, one for each sample's number."""
+  fold = jax.vmap(jax.random.fold_in, (None, 0))
+  return jax.jit(fold, out_shardings=meshes.batch_sharding(mesh))
+
+
+def draw(
+  model: Model,
+  schedule: Schedule,
+  options: SampleSettings,
+  key: jax.Array,
+  x_init: np.ndarray,
+  mesh: Mesh,
+) -> Drawn:
+  """Draws as `draw_rows` does, with the sampler that `options` describe."""
+  return draw_rows(model, sampler_of(options, schedule), options, key, x_init, mesh)
+
+
+def draw_rows(
+  model: Model,
+  sampler: Sampler,
+  options: SampleSettings,
+  key: jax.Array,
+  x_init: np.ndarray,
+  mesh: Mesh,
+) -> Drawn:
+  """Draws a sample from every row of `x_init` int32 [N, L].
+
+  Of `options` it takes batch size, temperature, dtype and whether to keep the
+  trajectory. Sample i depends on its row and `fold_in(key, i)` only, so neither the
+  batch size nor the mesh changes it; a last partial batch is filled up and cut.
+
+  Raises:
+    Stopped: by SIGTERM, between two batches.
+  """
+  started = time.time()
+  draw_batch = compiled_sampler(model.description, sampler, options.trajectory, mesh)
+  params = place(model.params, mesh, options.dtype)
+  shards = meshes.batch_shards(mesh)
+  count = len(x_init)
+  batch = -(-min(options.batch_size, count) // shards) * shards
+  results = []
+  # 64-bit types are for the noise alone; everything else names its dtype.
+  with jax.enable_x64(sampler.noise == 'float64'):
+    for first in range(0, count, batch):
+      multihost.leave_if_asked('sampling')
+      numbers = np.arange(first, first + batch, dtype=np.int32)
+      keys = _compiled_keys(mesh)(key, numbers)
+      start = meshes.place_rows(mesh, x_init[np.minimum(numbers, count - 1)])
+      results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
+      # One batch ahead of the device, so that a signal is answered between batches.
+      jax.block_until_ready(results[-2:-1])
+    results = multihost.gathered(results)
+  tokens = np.concatenate([r.tokens for r in results])[:count]
+  trajectory = None
+  if options.trajectory:
+    steps = np.concatenate([r.trajectory for r in results], axis=1)
+    trajectory = steps[:, :count]
+  evaluations = max(int(r.evaluations) for r in results)
+  return Drawn(tokens, trajectory, evaluations, time.time() - started)
+
+
+def starting_rows(
+  settings: Settings, tokenizer: Tokenizer, count: int | None = None
+) -> np.ndarray:
+  """What every sample starts from, int32 [count, L]; None: `sample.num_samples`.
+
+  The prompt with its masked positions, or else all masked; where a tokenizer has
+  classes and the prompt names none, rows begin with `sample.label`, or with every class
+  in turn.
+  """
+  options = settings.sample
+  row = _starting_row(settings, tokenizer)
+  rows = np.tile(row, (options.num_samples if count is None else count, 1))
+  classes = tokenizer.class_ids
+  if options.label >= len(classes):
+    raise BadInput(
+      f'sample.label: found {options.label}; {tokenizer.name} has {len(classes)} '
+      'classes, wanted one of them, counted from 0, or -1'
+    )
+  if classes and row[0] == tokenizer.mask_id:
+    turns = np.arange(len(rows)) if options.label < 0 else options.label
+    rows[:, 0] = np.array(classes, np.int32)[turns % len(classes)]
+  elif classes and options.label >= 0:
+    raise BadInput(
+      f'sample.label: found {options.label} with a sample.prompt that begins with '
+      f'{tokenizer.tokens[row[0]]}; wanted one of the two'
+    )
+  if options.guidance and (rows == tokenizer.mask_id).all():
+    raise BadInput(
+      f'sample.guidance: found {options.guidance:g} without sample.prompt or classes; '
+      'wanted a prompt to be guided by, or 0'
+    )
+  return rows
+
+
+def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
+  """int32 [L]: all masked, or the prompt with its masked positions."""
+  prompt = settings.sample.prompt
+  if tokenizer.mask_id is None:
+    raise BadInput(
+      f'data.tokenizer: {settings.data.tokenizer} has no mask; wanted that of '
+      'a masked diffusion model'
+    )
+  if prompt:
+    tokens = tokenizer.encode_prompt(prompt, settings.data.length)
+    if not (tokens == tokenizer.mask_id).any():
+      raise BadInput(
+        f'sample.prompt: {prompt!r} leaves nothing to write; put a masked position '
+        'where a token is wanted, or drop the mark at its end'
+      )
+    return tokens
+  return np.full(settings.data.length, tokenizer.mask_id, np.int32)
+
+
+def _records(
+  drawn: Drawn, tokenizer: Tokenizer, domain: Domain[Any]
+) -> list[dict[str, Any]]:
+  records = []
+  for i, tokens in enumerate(drawn.tokens):
+    record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
+    record |= domain.fields(tokens, tokenizer)
+    if drawn.trajectory is not None:
+      steps = drawn.trajectory[:, i]
+      record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]
+    records.append(record)
+  return records
+
+
+def write_samples(
+  directory: pathlib.Path, drawn: Drawn, tokenizer: Tokenizer, domain: Domain[Any]
+) -> None:
+  """`samples.jsonl`, and what the domain writes beside it.
+
+  One JSON object per sample: index, text, tokens, what the domain adds; the file
+  appears complete.
+  """
+  if multihost.index() > 0:
+    return
+  domain.write(directory, drawn.tokens, tokenizer)
+  lines = (json.dumps(record) + '\n' for record in _records(drawn, tokenizer, domain))
+  files.write_text(directory / 'samples.jsonl', ''.join(lines))

@@ -1,0 +1,178 @@
+"""Held-out likelihood of a model, and all measures of its samples."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scmdm_jax.data import pipeline
+from scmdm_jax.data.pipeline import HeldoutBatch, Rows
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
+from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.judges.diversity import judge_diversity
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs.drawing import Drawn
+from scmdm_jax.runs.opening import Model, place
+from scmdm_jax.settings.options import EvaluateSettings
+
+
+@functools.cache
+def _compiled_nelbo(
+  description: ModelDescription, schedule: Schedule, passes: int, mesh: Mesh
+):
+  assert description.mask_id is not None
+  mask_id = description.mask_id
+
+  def compute(params, key, tokens):
+    return nelbo(
+      key,
+      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
+      tokens,
+      schedule=schedule,
+      mask_id=mask_id,
+      passes=passes,
+    )
+
+  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
+
+
+@functools.cache
+def _compiled_carried(
+  description: ModelDescription,
+  schedule: Schedule,
+  steps: int,
+  self_conditioning: bool,
+  mesh: Mesh,
+):
+  assert description.mask_id is not None
+  mask_id = description.mask_id
+
+  def compute(params, key, tokens):
+    return carried_nelbo(
+      key,
+      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
+      tokens,
+      schedule=schedule,
+      mask_id=mask_id,
+      num_steps=steps,
+      self_conditioning=self_conditioning,
+    )
+
+  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
+
+
+def _mean(compute, params, key, batches, repeats: int) -> float:
+  """Mean over the real rows of all batches and over `repeats` draws each."""
+  total, count = 0.0, 0
+  for repeat in range(repeats):
+    for i, batch in enumerate(batches):
+      multihost.leave_if_asked('evaluation')
+      key_i = jax.random.fold_in(jax.random.fold_in(key, repeat), i)
+      found = multihost.gathered(compute(params, key_i, batch.tokens))
+      values = np.asarray(found, np.float64)
+      total += values[batch.real].sum()
+      count += int(batch.real.sum())
+  return total / count
+
+
+def _heldout(
+  rows: Rows, options: EvaluateSettings, mesh: Mesh
+) -> tuple[list[HeldoutBatch], int]:
+  """Returns the rows in batches on the mesh, and their length."""
+  meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
+  used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
+  batches = [
+    batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
+    for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)
+  ]
+  return batches, used[0].size
+
+
+def mean_nelbo(
+  model: Model,
+  schedule: Schedule,
+  rows: Rows,
+  options: EvaluateSettings,
+  key: jax.Array,
+  mesh: Mesh,
+  passes: int,
+) -> float:
+  """Returns the NELBO in nats per token (all `L` positions) of `passes` passes."""
+  params = place(model.params, mesh, 'float32')
+  batches, length = _heldout(rows, options, mesh)
+  compute = _compiled_nelbo(model.description, schedule, passes, mesh)
+  return _mean(compute, params, key, batches, options.repeats) / length
+
+
+def mean_carried_nelbo(
+  model: Model,
+  schedule: Schedule,
+  rows: Rows,
+  options: EvaluateSettings,
+  key: jax.Array,
+  mesh: Mesh,
+  num_steps: int,
+  self_conditioning: bool = True,
+) -> float:
+  """Returns the carried NELBO in nats per token of a chain of `num_steps` steps."""
+  params = place(model.params, mesh, 'float32')
+  batches, length = _heldout(rows, options, mesh)
+  conditioned = self_conditioning and model.description.injection != 'none'
+  compute = _compiled_carried(model.description, schedule, num_steps, conditioned, mesh)
+  return _mean(compute, params, key, batches, 1) / length
+
+
+def likelihood(
+  model: Model,
+  schedule: Schedule,
+  rows: Rows,
+  options: EvaluateSettings,
+  key: jax.Array,
+  mesh: Mesh,
+  self_conditioning: bool = True,
+) -> dict[str, Any]:
+  """Returns nats per token: null pass, two passes, carried by steps.
+
+  Equal keys score every model on the same times, masks and trajectories.
+  """
+  key_nelbo, key_carried = jax.random.split(key)
+  what = (model, schedule, rows, options)
+  null = mean_nelbo(*what, key_nelbo, mesh, 1)
+  two = null
+  if self_conditioning and model.description.injection != 'none':
+    two = mean_nelbo(*what, key_nelbo, mesh, 2)
+  carried = {
+    str(steps): mean_carried_nelbo(*what, key_carried, mesh, steps, self_conditioning)
+    for steps in options.carried_steps
+  }
+  return {'nelbo_null': null, 'nelbo_two_pass': two, 'carried_nelbo': carried}
+
+
+def judge_samples(
+  measure: Callable[[np.ndarray], dict[str, Any]], drawn: Drawn, tokenizer: Tokenizer
+) -> dict[str, Any]:
+  """All measures of a set of samples, by name.
+
+  Args:
+    measure: those of the domain; see `protocol.Domain.measuring`.
+    drawn: the samples.
+    tokenizer: of the run.
+  """
+  diversity = judge_diversity(drawn.tokens, tokenizer.invisible_ids)
+  return {
+    'count': len(drawn.tokens),
+    **measure(drawn.tokens),
+    'entropy': diversity.unigram_entropy,
+    'entropy_visible': diversity.unigram_entropy_visible,
+    'distinct_4': diversity.distinct_4,
+    'evaluations': drawn.evaluations,
+  }

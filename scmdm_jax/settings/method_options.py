@@ -1,0 +1,217 @@
+"""Options of the method: its objective, how it is trained, how it draws samples."""
+
+import dataclasses
+
+from scmdm_jax.diffusion.estimates import is_estimate
+from scmdm_jax.models.execution import REMATS
+from scmdm_jax.models.family import OBJECTIVES
+from scmdm_jax.models.injection import INJECTIONS
+from scmdm_jax.settings.rules import (
+  above,
+  at_least,
+  one_of,
+  option,
+  plain,
+  within,
+)
+
+DTYPES = ('float32', 'bfloat16')
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSettings:
+  """The objective, its masking schedule and self-conditioning."""
+
+  objective: str = one_of(
+    'masked',
+    OBJECTIVES,
+    (
+      "'causal' and 'classify' make judges, of the architectures 'llama' and "
+      "'conv'; a classifier learns which class token began a row."
+    ),
+  )
+  schedule: str = one_of(
+    'log_linear',
+    ('log_linear', 'cosine', 'polynomial'),
+    'How the share of masked tokens grows with time; see diffusion/schedules.',
+  )
+  eps: float = plain(1e-3, 'Share of tokens still visible at time 1.')
+  power: float = plain(2.0, 'Exponent of the polynomial schedule.')
+  injection: str = one_of(
+    'embedding',
+    INJECTIONS,
+    'How a prediction enters the next evaluation; see models/injection.',
+  )
+  rate: float = within(
+    1.0, 0, 1, 'lambda: share of training examples that are conditioned.'
+  )
+  estimate: str = option(
+    'same_t',
+    'same_t, unrolled:passes=3, or earlier_t:low=0.01,high=0.2,passes=1',
+    is_estimate,
+    'How the prediction that conditions them is made; see diffusion/estimates.',
+  )
+  class_shown: float = within(
+    0.0,
+    0,
+    0.99,
+    (
+      'Share of examples whose first token, a class, is shown at every time, '
+      'as samplers show it; it is masked like any other in the rest, which '
+      'guidance needs. For data with classes; 0.9 leaves out the class as '
+      'often as published recipes drop it.'
+    ),
+  )
+
+
+CHANGES = ('data', 'tokenizer', 'code', 'options')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+  """One training run: AdamW, warm-up, cosine decay, parameter average."""
+
+  num_steps: int = above(1000, 0, 'Training steps.')
+  batch_size: int = above(64, 0, 'Examples per step.')
+  accumulate: int = above(1, 0, 'Micro-batches per step; divides batch_size.')
+  learning_rate: float = above(1e-3, 0, 'Learning rate at the end of the warm-up.')
+  injection_rate_factor: float = above(
+    1.0,
+    0,
+    (
+      'Times learning_rate for the self-conditioning parameters, which start '
+      "from zero while the backbone is already good. Ours; the paper's "
+      'optimizer is not published.'
+    ),
+  )
+  final_learning_rate: float = at_least(
+    0.0, 0, 'Learning rate at the end, where the cosine stops.'
+  )
+  warmup_steps: int = at_least(
+    100, 0, 'Steps over which the learning rate rises from 0.'
+  )
+  weight_decay: float = at_least(0.0, 0, 'Of AdamW.')
+  clip: float = above(1.0, 0, 'Largest gradient norm.')
+  ema_decay: float = option(
+    0.999,
+    'a number from 0, below 1',
+    lambda x: 0 <= x < 1,
+    'Share of the old average of parameters that a step keeps.',
+  )
+  save_every: int = above(500, 0, 'Steps between checkpoints.')
+  keep: int = above(2, 0, 'Newest checkpoints that are kept.')
+  log_every: int = above(50, 0, 'Steps between lines of metrics.jsonl.')
+  fall_back: bool = plain(
+    True, 'Go on from an earlier checkpoint where the newest one is damaged.'
+  )
+  accept_changes: tuple = option(
+    (),
+    f'a tuple of some of {", ".join(CHANGES)}',
+    lambda xs: set(xs) <= set(CHANGES),
+    'What may differ from what the workdir was made with.',
+  )
+  skip_limit: int = at_least(
+    10,
+    0,
+    (
+      'Steps in a row that may be skipped since loss or gradient was not finite '
+      'or a spike; one more ends the run.'
+    ),
+  )
+  spike_window: int = at_least(
+    0, 0, 'Sound steps that a spike is judged by; 0: none is.'
+  )
+  spike_sigma: float = above(
+    6.0, 0, 'A spike is so many standard deviations above their mean.'
+  )
+  step_timeout: int = at_least(
+    1800, 0, 'Seconds without a step until all stacks are dumped; 0: never.'
+  )
+  dtype: str = one_of(
+    'float32',
+    DTYPES,
+    (
+      'What products are computed in; parameters are kept, and losses, '
+      'softmaxes, norms and averages computed, in float32.'
+    ),
+  )
+  remat: str = one_of(
+    'none',
+    REMATS,
+    (
+      'What the backward pass computes again instead of keeping it: '
+      'nothing, all but the products with weights, everything inside a '
+      'block.'
+    ),
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleSettings:
+  """How samples are drawn."""
+
+  num_samples: int = above(1024, 0, 'Samples to draw.')
+  batch_size: int = above(64, 0, 'Samples drawn at a time.')
+  num_steps: int = plain(32, 'T: denoiser evaluations per batch, at most.')
+  strategy: str = plain(
+    'ancestral',
+    (
+      'Which positions a step reveals: NAME or NAME:field=value,... as in '
+      'remdm:rule=conf,eta=0.1; see diffusion/strategies.'
+    ),
+  )
+  temperature: float = within(
+    1.0,
+    0,
+    1e6,
+    ('Scores are divided by it before a token is drawn; 0 is greedy.'),
+  )
+  top_p: float = plain(
+    1.0, 'Tokens are drawn from the most probable ones that together reach it.'
+  )
+  noise: str = plain(
+    'high',
+    (
+      "'low' draws token and mask jointly in plain float32, as MDLM and MD4 "
+      "do, which loses rare tokens; 'float64' is slow. Published figures "
+      'depend on it; see diffusion/draws.'
+    ),
+  )
+  block_length: int = plain(
+    0,
+    (
+      'Above 0: blocks of so many positions, finished from left to right; '
+      'steps are dealt by what the prompt leaves to write in each.'
+    ),
+  )
+  guidance: float = within(
+    0.0,
+    0,
+    1e6,
+    (
+      'Above 0: how much more the prompt or class counts; a second evaluation per step.'
+    ),
+  )
+  keep_signal: bool = plain(
+    True, 'Whether a position that is masked again keeps its prediction.'
+  )
+  dtype: str = one_of(
+    'float32', DTYPES, 'What products are computed in, and parameters are rounded to.'
+  )
+  self_conditioning: bool = plain(
+    True, 'False: the vanilla sampler on the same weights.'
+  )
+  prompt: str = plain(
+    '',
+    (
+      'Infilling: a text whose `_` are to be written; what follows it, too, '
+      'unless it ends with `$`. With tokens that are pieces of words: '
+      '`<mask>` or `<mask:12>`, and `<end>`.'
+    ),
+  )
+  label: int = at_least(
+    -1,
+    -1,
+    ('The class of every sample, where the data have classes; -1: each in turn.'),
+  )
+  trajectory: bool = plain(False, 'Also write the tokens after every step.')

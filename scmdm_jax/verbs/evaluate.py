@@ -1,0 +1,68 @@
+"""`--mode=evaluate`: held-out likelihood three ways, and samples before the judges.
+
+checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
+           -> samples -> the measures of the domain, causal judge --^
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+
+from scmdm_jax import files
+from scmdm_jax.data import journal
+from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.domains import registry
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs import measuring
+from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
+from scmdm_jax.runs.opening import load_masked, mesh_of, open_run
+from scmdm_jax.runs.scoring import judge_samples, likelihood
+from scmdm_jax.settings.building import schedule_of
+from scmdm_jax.settings.options import Settings
+
+
+def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+  """Writes `evaluation.json` and `samples.jsonl`, returns the same figures."""
+  opened = open_run(settings, workdir)
+  tokenizer = opened.tokenizer
+  domain = registry.of(settings.data)
+  domain.check_run(settings.data, workdir, tokenizer)
+  x_init = starting_rows(settings, tokenizer)
+  schedule, mesh = schedule_of(settings.method), mesh_of(settings)
+  model = load_masked(settings, opened, mesh)
+  measure = measuring.measure_of(settings, workdir, tokenizer)
+  rows = domain.read_rows(settings.data, tokenizer, 'test')
+  key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
+  figures: dict[str, Any] = {
+    'mode': 'evaluate',
+    'checkpoint': settings.checkpoint,
+    'num_steps': settings.sample.num_steps,
+    'strategy': settings.sample.strategy,
+    'noise': settings.sample.noise,
+    'temperature': settings.sample.temperature,
+    'top_p': settings.sample.top_p,
+    'self_conditioning': settings.sample.self_conditioning
+    and model.description.injection != 'none',
+    # The likelihood is a mean over so many of them.
+    'held_out_rows': min(settings.evaluate.num_examples, len(rows)),
+    'likelihood': likelihood(
+      model,
+      schedule,
+      rows,
+      settings.evaluate,
+      key_likelihood,
+      mesh,
+      settings.sample.self_conditioning,
+    ),
+  }
+  figures |= domain.of_likelihood(figures['likelihood'])
+  if multihost.index() == 0:
+    journal.say()
+  drawn = draw(model, schedule, settings.sample, key_samples, x_init, mesh)
+  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
+  write_samples(workdir, drawn, tokenizer, domain)
+  figures['samples'] = judge_samples(measure, drawn, tokenizer)
+  if multihost.index() == 0:
+    files.write_json(workdir / 'evaluation.json', figures)
+  return figures

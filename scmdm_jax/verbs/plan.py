@@ -1,0 +1,305 @@
+"""`--mode=plan`: whether a run fits its devices, and what it will cost.
+
+config -> mesh of a pod that need not be there -> compiler -> workdir/plan.json
+
+Nothing is run and no weights are read. Exit code 0: it fits; 1: it does not, and the
+nearest change that was found to fit is named.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scmdm_jax import files
+from scmdm_jax.checkpoints import disk, model_config, store
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models import denoiser, flops
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.parallel import chips, rules
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.compiled import Facts, compile_and_measure
+from scmdm_jax.runs import opening
+from scmdm_jax.runs.adapting import compiled_step
+from scmdm_jax.runs.drawing import compiled_sampler
+from scmdm_jax.settings.building import new_model, optimizer_of, sampler_of, schedule_of
+from scmdm_jax.settings.options import Settings
+from scmdm_jax.training.step import initial_state
+
+
+def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
+  """What is planned for, from a config.json, a checkpoint or the sizes of a new one."""
+  path = settings.plan.model or settings.checkpoint
+  if not path:
+    tokenizer = opening.open_run(settings, workdir).tokenizer
+    return new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
+  source = pathlib.Path(path).expanduser()
+  # The config.json of a training's workdir holds its options; the model lies below.
+  ours = (source / store.MODEL_SUBDIRECTORY / store.MODEL_JSON).is_file()
+  if not ours and (source / 'config.json').is_file():
+    source = source / 'config.json'
+  if source.suffix == '.json':
+    if not source.is_file():
+      raise BadInput(f'plan.model: {source}: no such file')
+    config = disk.read_json(source)
+    description = model_config.description_from_config(config, str(source))
+  else:
+    description = store.open_model(source, verify_below=0).description
+  if description.objective == 'classify':
+    raise BadInput(f'{path}: a classifier; wanted a model of tokens')
+  wanted = settings.method.injection
+  masked = description.mask_id is not None
+  if masked and description.injection == 'none' and settings.method.rate > 0:
+    description = dataclasses.replace(description, injection=wanted)
+  return description
+
+
+def _state(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
+  params = denoiser.abstract_params(description)
+  start = functools.partial(initial_state, config=optimizer_of(settings.train))
+  return rules.placed(mesh, jax.eval_shape(start, params))
+
+
+def _bytes(tree: Any) -> int:
+  """Bytes of a placed tree on one device."""
+  return sum(
+    math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf in jax.tree.leaves(tree)
+  )
+
+
+def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
+  """The training step or the sampler of a run, ready to be compiled."""
+  rows, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+  key = jax.eval_shape(lambda: jax.random.key(0)).dtype
+  number = jax.ShapeDtypeStruct((), np.float32, sharding=whole)
+  length = settings.data.length
+  if settings.plan.job == 'train':
+    train = settings.train
+    meshes.check_batch(
+      'train.batch_size / train.accumulate', train.batch_size // train.accumulate, mesh
+    )
+    step = compiled_step(
+      description,
+      settings.method,
+      optimizer_of(train),
+      mesh,
+      train.remat,
+      train.dtype,
+    )
+    shape = (train.batch_size, length)
+    return step.lower(
+      _state(settings, description, mesh),
+      jax.ShapeDtypeStruct(shape, np.int32, sharding=rows),
+      jax.ShapeDtypeStruct((), key, sharding=whole),
+      number,
+    )
+  sample = settings.sample
+  meshes.check_batch('sample.batch_size', sample.batch_size, mesh)
+  sampler = sampler_of(sample, schedule_of(settings.method))
+  run = compiled_sampler(description, sampler, sample.trajectory, mesh)
+  shape = (sample.batch_size, length)
+  return run.lower(
+    rules.placed(mesh, denoiser.abstract_params(description), sample.dtype),
+    jax.ShapeDtypeStruct(shape[:1], key, sharding=rows),
+    jax.ShapeDtypeStruct(shape, np.int32, sharding=rows),
+    number,
+  )
+
+
+def _kept(
+  settings: Settings, description: ModelDescription, mesh: Mesh
+) -> dict[str, int]:
+  """Bytes per device of what stays from step to step."""
+  if settings.plan.job == 'sample':
+    params = denoiser.abstract_params(description)
+    return {'weights': _bytes(rules.placed(mesh, params, settings.sample.dtype))}
+  state = _state(settings, description, mesh)
+  return {
+    'weights': _bytes(state.params),
+    'optimizer': _bytes(state.opt_state),
+    'average': _bytes(state.ema),
+  }
+
+
+def _changes(
+  settings: Settings, count: int
+) -> Iterator[tuple[dict[str, Any], Settings]]:
+  """Changes that need less memory, the cheapest first, as options and settings."""
+  train, sample, mesh = settings.train, settings.sample, settings.mesh
+  if settings.plan.job == 'train':
+    if train.remat != 'full':
+      changed = dataclasses.replace(train, remat='full')
+      yield {'train.remat': 'full'}, dataclasses.replace(settings, train=changed)
+    train = dataclasses.replace(train, remat='full')
+    while train.batch_size % (2 * train.accumulate) == 0:
+      train = dataclasses.replace(train, accumulate=2 * train.accumulate)
+      change = {'train.remat': 'full', 'train.accumulate': train.accumulate}
+      yield change, dataclasses.replace(settings, train=train)
+  else:
+    while sample.batch_size % 2 == 0:
+      sample = dataclasses.replace(sample, batch_size=sample.batch_size // 2)
+      yield (
+        {'sample.batch_size': sample.batch_size},
+        dataclasses.replace(settings, sample=sample),
+      )
+  fsdp = count // (max(mesh.tensor, 1) * max(mesh.sequence, 1))
+  if mesh.fsdp not in (-1, fsdp):
+    spread = dataclasses.replace(mesh, data=1, fsdp=fsdp)
+    train = dataclasses.replace(settings.train, remat='full')
+    change = {'mesh.data': 1, 'mesh.fsdp': fsdp}
+    if settings.plan.job == 'train':
+      change |= {'train.remat': 'full'}
+    yield change, dataclasses.replace(settings, mesh=spread, train=train)
+
+
+def _nearest(
+  settings: Settings, description: ModelDescription, devices: Any, room: float
+) -> dict[str, Any] | None:
+  """The first change that compiles into `room` bytes, of `plan.tries` at most."""
+  tried = 0
+  for change, changed in _changes(settings, len(devices)):
+    if tried == settings.plan.tries:
+      return None
+    try:
+      mesh = opening.mesh_of(changed, devices)
+      # No need of a compiler to see that the state alone is too much.
+      if sum(_kept(changed, description, mesh).values()) > room:
+        continue
+      lowered = _lowered(changed, description, mesh)
+    except BadInput:
+      continue
+    tried += 1
+    facts, peak = compile_and_measure(
+      lowered, chips.planning_options(settings.plan.topology)
+    )
+    if facts is not None and peak <= room:
+      return change
+  return None
+
+
+def _cost(
+  settings: Settings, description: ModelDescription, devices: int, chip: Any
+) -> dict[str, Any]:
+  """Work, time and price at the stated share of the chip's speed."""
+  plan, length = settings.plan, settings.data.length
+  if plan.job == 'train':
+    per_token = flops.training(description, length, settings.method.rate)
+    tokens = settings.train.batch_size * length
+  else:
+    conditioned = settings.sample.self_conditioning and description.injection != 'none'
+    per_token = flops.sampling(
+      description, length, settings.sample.num_steps, conditioned
+    )
+    tokens = settings.sample.batch_size * length
+  cost: dict[str, Any] = {
+    'flops_per_token': per_token,
+    'tokens_per_step': tokens,
+    'tokens': plan.tokens,
+    'steps': math.ceil(plan.tokens / tokens),
+    'mfu': plan.mfu,
+  }
+  if chip is not None:
+    seconds = per_token * tokens / (devices * chip.flops * plan.mfu)
+    hours = seconds * cost['steps'] * devices / 3600
+    cost |= {'seconds_per_step': seconds, 'device_hours': hours}
+    if plan.price_per_hour:
+      cost['price'] = hours * plan.price_per_hour
+  return cost
+
+
+def _communication(settings: Settings, facts: Facts | None) -> dict[str, float] | None:
+  """What a device sends and receives for a step of training or of sampling, at most."""
+  if facts is None or facts.collectives is None:
+    return None
+  steps = settings.sample.num_steps if settings.plan.job == 'sample' else 1
+  kinds = facts.collectives.values()
+  return {
+    'collectives_per_step': sum(kind['runs'] for kind in kinds) / steps,
+    'bytes_per_step': sum(kind['bytes'] for kind in kinds) / steps,
+  }
+
+
+def _table(figures: dict[str, Any]) -> str:
+  """The figures for people."""
+
+  def gib(size: float) -> str:
+    return f'{size / 2**30:.2f} GiB'
+
+  kept, compiler, cost = (figures[k] for k in ('bytes_per_device', 'compiler', 'cost'))
+  rows = [
+    ('parameters', f'{figures["parameters"]:,}'),
+    ('devices', f'{figures["devices"]} x {figures["chip"]}'),
+    ('mesh', ', '.join(f'{k} {v}' for k, v in figures['mesh'].items())),
+    *((f'{name}, per device', gib(size)) for name, size in kept.items()),
+    ('peak, per device', gib(figures['peak_bytes'])),
+    ('memory, per device', gib(figures['room']) if figures['room'] else 'not known'),
+    ('FLOPs per token', f'{cost["flops_per_token"]:.4g}'),
+    ('tokens per step', f'{cost["tokens_per_step"]:,}'),
+  ]
+  if compiler is not None:
+    rows.insert(-3, ('temporaries, per device', gib(compiler['temporaries'])))
+    for kind, entry in (compiler['collectives'] or {}).items():
+      rows.append((f'{kind} in the program', f'{entry["count"]}'))
+  if spoken := figures['communication']:
+    rows += [
+      ('collectives per step', f'{spoken["collectives_per_step"]:.1f}'),
+      ('of them, per device', gib(spoken['bytes_per_step'])),
+    ]
+  if 'seconds_per_step' in cost:
+    rows += [
+      (f'seconds per step at MFU {cost["mfu"]:g}', f'{cost["seconds_per_step"]:.3g}'),
+      (f'device-hours for {cost["tokens"]:.3g} tokens', f'{cost["device_hours"]:.4g}'),
+    ]
+  if 'price' in cost:
+    rows.append(('price', f'{cost["price"]:.2f}'))
+  verdict = {True: 'yes', False: 'no', None: 'not known'}[figures['fits']]
+  rows.append(('fits', verdict))
+  if figures['change']:
+    change = ', '.join(f'{k} = {v}' for k, v in figures['change'].items())
+    rows.append(('would fit with', change))
+  width = max(len(name) for name, _ in rows)
+  return '\n'.join(f'{name:{width}}  {value}' for name, value in rows)
+
+
+def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
+  """Compiles, writes `plan.json`, prints a table and returns the same figures."""
+  plan, description = settings.plan, _described(settings, workdir)
+  devices = chips.absent(plan.topology) if plan.topology else jax.devices()
+  chip = chips.chip_of(devices[0])
+  mesh = opening.mesh_of(settings, devices)
+  room = plan.hbm_gib * 2**30 or (chip.hbm_bytes if chip else 0)
+  facts: Facts | None
+  options = chips.planning_options(plan.topology)
+  facts, peak = compile_and_measure(_lowered(settings, description, mesh), options)
+  fits = (facts is not None and peak <= room) if room else None
+  params = denoiser.abstract_params(description)
+  figures = {
+    'mode': 'plan',
+    'ok': fits is not False,
+    'job': plan.job,
+    'parameters': sum(leaf.size for leaf in jax.tree.leaves(params)),
+    'topology': plan.topology,
+    'devices': len(devices),
+    'chip': chip.name if chip else devices[0].device_kind,
+    'mesh': dict(mesh.shape),
+    'bytes_per_device': _kept(settings, description, mesh),
+    'room': room,
+    'peak_bytes': peak,
+    'fits': fits,
+    'compiler': None if facts is None else facts._asdict(),
+    'communication': _communication(settings, facts),
+    'cost': _cost(settings, description, len(devices), chip),
+    'change': None
+    if fits is not False
+    else _nearest(settings, description, devices, room),
+  }
+  print(_table(figures))
+  files.write_json(workdir / 'plan.json', figures)
+  return figures

@@ -1,0 +1,29 @@
+"""The program in a process of its own, with programs compiled once for all tests."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def start(cache: pathlib.Path, *arguments: object, **variables: str):
+  """Starts `python -m scmdm_jax.main ARGUMENTS`; its output is in pipes, as text."""
+  return subprocess.Popen(
+    [sys.executable, '-m', 'scmdm_jax.main', *map(str, arguments)],
+    env={
+      **os.environ,
+      'PYTHONPATH': str(ROOT),
+      'JAX_PLATFORMS': 'cpu',
+      # Compiling would take longer than everything else.
+      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'JAX_COMPILATION_CACHE_DIR': str(cache),
+      'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      **variables,
+    },
+    cwd=cache,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+  )

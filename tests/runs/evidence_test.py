@@ -1,0 +1,120 @@
+"""The page of evidence: every number of it from the raw results, and by NumPy."""
+
+import json
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from scmdm_jax.report import text
+from scmdm_jax.runs import evidence
+
+DOCS = pathlib.Path(__file__).parents[2] / 'docs'
+STUDIES = evidence.read_studies(DOCS / 'evidence')
+
+
+def test_the_page_is_what_its_results_make():
+  page = (DOCS / 'evidence' / 'page.md').read_text()
+  assert (DOCS / 'evidence.md').read_text() == evidence.rendered(page, STUDIES)
+
+
+def values_of(study, arm, metric, steps=None):
+  """{seed: value} read off the records."""
+  found = {}
+  for run in STUDIES[study]:
+    if run['arm'] == arm:
+      group = run['likelihood'] if metric in run['likelihood'] else None
+      if group is None:
+        if steps in run['samples']:
+          found[run['seed']] = run['samples'][steps][metric]
+      else:
+        found[run['seed']] = group[metric][steps] if steps else group[metric]
+  return found
+
+
+def holes(kind):
+  page = (DOCS / 'evidence' / 'page.md').read_text()
+  return [
+    hole.split('|')[1:]
+    for hole in re.findall(r'\{\{(.+?)\}\}', page)
+    if hole.startswith(f'{kind}|')
+  ]
+
+
+def test_figures_by_numpy():
+  tables = holes('table')
+  assert tables
+  for study, *measures in tables:
+    shown = evidence.rendered(f'{{{{table|{study}|{"|".join(measures)}}}}}', STUDIES)
+    lines = [line.strip('| ').split(' | ') for line in shown.splitlines()[2:]]
+    for arm, seeds, *cells in lines:
+      for measure, cell in zip(measures, cells, strict=True):
+        metric, _, steps = measure.partition('@')
+        mine = values_of(study, arm, metric, steps)
+        if not mine:
+          assert cell.startswith(text.ABSENT)
+          continue
+        assert len(mine) == int(seeds)
+        numbers = [float(x) for x in re.findall(r'-?\d+\.?\d*(?:e-?\d+)?', cell)]
+        mean = np.mean(list(mine.values()))
+        # Digits end where the standard error's first one stands; of one seed four.
+        allowed = 5e-4 * abs(mean)
+        if len(mine) > 1:
+          allowed = 0.26 * np.std(list(mine.values()), ddof=1) / np.sqrt(len(mine))
+        assert abs(numbers[0] - mean) <= allowed
+        control = values_of(study, evidence.CONTROL, metric, steps)
+        both = sorted(set(mine) & set(control))
+        if arm != evidence.CONTROL and len(both) > 1 and '[' in cell:
+          gaps = np.array([mine[seed] - control[seed] for seed in both])
+          error = gaps.std(ddof=1) / np.sqrt(len(gaps))
+          assert numbers[-1] == pytest.approx(abs(gaps.mean()) / error, abs=0.051)
+
+
+def result(arm, seed, bits, entropy, carried):
+  return {
+    'arm': arm,
+    'seed': seed,
+    'train_steps': 10,
+    'flops_ratio': 1.0,
+    'gallery': ['not kept'],
+    'likelihood': {'nelbo_null': 1.0, 'carried_elbo': {'8': carried}},
+    'samples': {'8': {'ngram_bits': bits, 'entropy': entropy, 'count': 4}},
+    'temperature_curve': [
+      {'temperature': 1.0, 'entropy': entropy, 'ngram_bits': bits},
+    ],
+  }
+
+
+def test_from_results_to_page(tmp_path):
+  control = evidence.CONTROL
+  for seed, (a, b) in enumerate([(5.0, 4.0), (5.2, 4.4)]):
+    cold = {'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
+    runs = [result(control, seed, a, 2.0, 1.5), result('rate 1', seed, b, 1.5, 1.25)]
+    runs[0]['temperature_curve'].append(cold)
+    for run in runs:
+      folder = tmp_path / f'run/arms/{run["arm"]}/seed_{seed}'
+      folder.mkdir(parents=True)
+      (folder / 'result.json').write_text(json.dumps(run))
+  docs = tmp_path / 'docs'
+  (docs / 'evidence').mkdir(parents=True)
+  (docs / 'evidence' / 'page.md').write_text(
+    'gain {{gain|toy|rate 1|ngram_bits}}, {{difference|toy|rate 1|carried_nelbo@8}}, '
+    '{{mean|toy|rate 1|ngram_bits@8}}; {{seeds|toy}}\n{{matched|toy}}\n'
+  )
+  evidence.main([str(docs), f'toy={tmp_path / "run"}'])
+  page = (docs / 'evidence.md').read_text()
+  # At entropy 1.5 the control has a - 1: differences 0 and 0.2, mean 0.1 +- 0.1.
+  assert page.startswith(
+    f'gain +0.10 ± 0.10 [1.0], -0.25, 4.2 ± 0.2; {control}: 2, rate 1: 2\n'
+  )
+  assert '| rate 1 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
+  assert 'not kept' not in (docs / 'evidence' / 'toy.json').read_text()
+  # Once more under another name, in the same study.
+  evidence.main([str(docs), f'toy/slowly={tmp_path / "run"}'])
+  shown = evidence.rendered('{{seeds|toy}}', evidence.read_studies(docs / 'evidence'))
+  assert shown == (f'{control}: 2, {control}, slowly: 2, rate 1: 2, rate 1, slowly: 2')
+  page = (docs / 'evidence.md').read_text()
+  # Again: nothing changes, and what was collected stays without its workdir.
+  evidence.main([str(docs)])
+  assert (docs / 'evidence.md').read_text() == page

@@ -1,0 +1,173 @@
+import dataclasses
+import json
+
+import jax
+import pytest
+
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models import flops
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.models.families.llama import DecoderConfig
+from scmdm_jax.settings.options import PlanSettings
+from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.verbs import plan
+from tests import tiny_run
+from tests.compiling import quick_jit
+from tests.parallel.sameness_test import on_eight_devices
+
+TINY = {
+  'mode': 'plan',
+  'model': {'hidden_dim': 8, 'num_blocks': 1, 'num_heads': 2, 'cond_dim': 4},
+  'train': {'batch_size': 8, 'num_steps': 300},
+}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    for function in (plan.compiled_step, plan.compiled_sampler):
+      function.cache_clear()
+    yield
+    for function in (plan.compiled_step, plan.compiled_sampler):
+      function.cache_clear()
+
+
+def settings_with(**options):
+  return resolve(TINY | {'plan': options})
+
+
+@pytest.mark.parametrize('job', ['train', 'sample'])
+def test_a_plan_says_what_a_run_keeps(job, tmp_path, capsys):
+  figures = plan.run(settings_with(job=job, hbm_gib=1.0), tmp_path)
+  assert json.loads((tmp_path / 'plan.json').read_text()) == figures
+  assert (figures['ok'], figures['fits'], figures['change']) == (True, True, None)
+  kept = figures['bytes_per_device']
+  weights = 4 * figures['parameters']
+  assert kept['weights'] == weights
+  if job == 'train':
+    # Two moments and a count; the average is float32 as the weights are.
+    assert kept == {
+      'weights': weights,
+      'optimizer': 2 * weights + 4,
+      'average': weights,
+    }
+    assert figures['cost']['tokens_per_step'] == 8 * 32
+  compiler = figures['compiler']
+  # Tokens, key and rate or temperature besides; no more than a few hundred numbers.
+  assert 0 <= compiler['arguments'] - sum(kept.values()) < 1 << 14
+  assert figures['peak_bytes'] >= compiler['arguments'] + compiler['temporaries']
+  assert compiler['collectives'] == {}
+  assert figures['communication'] == {'collectives_per_step': 0, 'bytes_per_step': 0}
+  assert 'fits                 ' in capsys.readouterr().out
+
+
+def test_what_does_not_fit_comes_with_what_does(tmp_path):
+  settings = settings_with(hbm_gib=1.0)
+  settings = dataclasses.replace(
+    settings, train=dataclasses.replace(settings.train, batch_size=64)
+  )
+  peak = plan.run(settings, tmp_path)['peak_bytes']
+  options = dataclasses.replace(settings.plan, hbm_gib=0.7 * peak / 2**30)
+  figures = plan.run(dataclasses.replace(settings, plan=options), tmp_path)
+  assert (figures['ok'], figures['fits']) == (False, False)
+  change = figures['change']
+  assert change['train.remat'] == 'full'
+  train = {name.split('.')[1]: value for name, value in change.items()}
+  fitting = dataclasses.replace(
+    settings, plan=options, train=dataclasses.replace(settings.train, **train)
+  )
+  assert plan.run(fitting, tmp_path)['fits']
+
+
+# What a mesh of copies needs, what it is proposed below that, and whether that fits.
+SPREAD = """\
+import dataclasses, json, pathlib, sys
+from scmdm_jax.verbs import plan
+from scmdm_jax.settings.options import MeshSettings
+from scmdm_jax.settings.resolve import resolve
+def planned(settings):
+  return plan.run(settings, pathlib.Path(sys.argv[1]))
+settings = resolve({
+  'mode': 'plan',
+  'model': {'hidden_dim': 256, 'num_blocks': 2, 'num_heads': 2, 'cond_dim': 4},
+  'train': {'batch_size': 8, 'remat': 'full'},
+})
+peak = planned(settings)['peak_bytes']
+options = dataclasses.replace(settings.plan, hbm_gib=0.5 * peak / 2**30)
+settings = dataclasses.replace(settings, plan=options)
+change = planned(settings)['change']
+sizes = {name.removeprefix('mesh.'): size for name, size in change.items()
+         if name.startswith('mesh.')}
+spread = dataclasses.replace(settings, mesh=MeshSettings(**sizes))
+print(json.dumps([change, planned(spread)['fits']]))
+"""
+
+
+@pytest.mark.slow
+def test_parameters_that_do_not_fit_as_copies_are_spread(tmp_path):
+  out = on_eight_devices('-c', SPREAD, str(tmp_path))
+  change, fits = json.loads(out.splitlines()[-1])
+  assert change == {'mesh.data': 1, 'mesh.fsdp': 8, 'train.remat': 'full'}
+  assert fits is True
+
+
+def test_nothing_fits_nowhere(tmp_path):
+  figures = plan.run(settings_with(hbm_gib=1e-9), tmp_path)
+  assert (figures['fits'], figures['change']) == (False, None)
+
+
+@pytest.mark.parametrize(
+  ('options', 'message'),
+  [
+    ({'topology': 'v9:2x2'}, "plan.topology: found 'v9:2x2'; wanted GENERATION:SHAPE"),
+    ({'topology': 'h100:8'}, "found 'h100:8'; wanted hosts and GPUs of each, as in"),
+    ({'topology': 'h100:0x8'}, 'wanted hosts and GPUs of each'),
+    ({'model': 'nowhere.json'}, 'nowhere.json: no such file'),
+  ],
+)
+def test_mistakes(options, message, tmp_path):
+  with pytest.raises(BadInput, match=message):
+    plan.run(settings_with(**options), tmp_path)
+
+
+def test_the_exit_code_is_the_verdict(tmp_path, capsys):
+  program = tiny_run.Program(capsys)
+  config = tiny_run.write_config(tmp_path)
+  arguments = [f'--config={config}', '--mode=plan', '--config.plan.tries=0']
+  code, out, _ = program.run(
+    *arguments, f'--workdir={tmp_path / "no"}', '--config.plan.hbm_gib=0.000001'
+  )
+  assert code == 1
+  assert json.loads(out.splitlines()[-1])['fits'] is False
+  code, out, _ = program.run(*arguments, f'--workdir={tmp_path / "yes"}')
+  assert code == 0
+  assert json.loads(out.splitlines()[-1])['fits'] is None  # A CPU has no such limit.
+
+
+def test_price_and_hours_follow_from_work_and_speed():
+  settings = settings_with(mfu=0.5, tokens=1e9, price_per_hour=2.0)
+  described = ModelDescription(DiTConfig(35, 32, 8, 1, 2, 4), 3, '', 'embedding')
+  chip = plan.chips.TPUS['v5e']
+  cost = plan._cost(settings, described, 4, chip)
+  per_token = flops.training(described, 32, 1.0)
+  # Rounded up to whole steps of 256 tokens.
+  hours = per_token * 1e9 / (0.5 * 197e12) / 3600
+  assert cost['device_hours'] == pytest.approx(hours, rel=1e-6)
+  assert cost['price'] == pytest.approx(2 * hours, rel=1e-6)
+  assert PlanSettings().tokens == 3.25e9
+
+
+def test_flops_are_those_of_the_written_out_sizes():
+  length, width, mlp, vocab = 1024, 4096, 12288, 126464
+  arch = DecoderConfig(vocab, 4096, width, 32, 32, 32, mlp, causal=False)
+  described = ModelDescription(arch, 126336, '', 'embedding')
+  layer = 4 * width * width + 3 * width * mlp
+  block = 2 * (32 * layer + width * width) + 4 * 32 * length * width
+  assert flops.blocks(described, length) == block
+  assert flops.vocabulary(described) == 2 * vocab * width
+  half = vocab * width
+  assert flops.training(described, length, 0.0) == 3 * (block + half)
+  assert flops.training(described, length, 1.0) == 4 * (block + half) + half
+  assert flops.sampling(described, length, 64, True) == 64 * (block + 2 * half)
