@@ -57,7 +57,7 @@ def get_config(stage='compare'):
       'earlier_t:rate=0.9',
     )
     config.compare.equal_steps = False
-    config.compare.step_counts = (8, 32)
+    config.compare.step_counts = (8, 32, 64)
     config.compare.temperatures = (0.9, 1.0)
     config.compare.benchmark_pairs = 0
   return config

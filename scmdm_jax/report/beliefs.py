@@ -58,7 +58,7 @@ def written(
   letters = np.where(after, 'g', np.where(before, 'w', 'f'))
   terms = np.exp(log_probs) * np.maximum(log_probs, -1e9)
   return Written(
-    shown=[[names[token] for token in row] for row in tokens],
+    shown=[[names[int(token)] for token in row] for row in tokens],
     state=[''.join(row) for row in letters],
     probability=np.where(after, np.exp(log_probs.max(-1)), 1.0),
     entropy=-(terms.sum(-1) * before).sum(-1),

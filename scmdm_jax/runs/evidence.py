@@ -142,7 +142,8 @@ def _table(study: Study, *measures: str) -> str:
     cells = []
     for measure in measures:
       row = study.row(arm, measure)
-      against = '' if arm == CONTROL or row is None else f' ({_difference(row)})'
+      known = row is not None and arm != CONTROL
+      against = f' ({_difference(row)})' if known else ''
       cells.append(_figure(row) + against)
     rows.append([arm, str(study.seeds(arm)), *cells])
   return _markdown(['arm', 'seeds', *map(_label, measures)], rows)

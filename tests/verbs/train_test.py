@@ -84,6 +84,8 @@ def test_a_run_leaves_all_its_parts(base):
   ]
   extra = json.loads((base / 'model' / 'model.json').read_text())['extra']
   assert extra == {
+    'carried': {},
+    'estimate': 'same_t',
     'base': '',
     'base_license': '',
     'imported_from': '',
@@ -203,7 +205,8 @@ def test_a_checkpoint_that_is_not_there(settings_with, tmp_path):
 def test_data_that_do_not_fit(base, settings_with, tmp_path):
   with_base = functools.partial(settings_with, checkpoint=str(base), method__rate=0.0)
   message = refusal(with_base(data__length=5), tmp_path / 'short')
-  assert re.match(r"record \d+: text '\S+': \d+ tokens", message), message
+  wanted = r".*qm9_sample\.csv: line \d+: '\S+' takes \d+ tokens"
+  assert re.match(wanted, message), message
   # 240 molecules, 5% of which are the test split.
   message = refusal(with_base(train__batch_size=500), tmp_path / 'big')
   assert message.startswith('train.batch_size: 500 is more than the 228 records')
