@@ -464,7 +464,6 @@ def test_no_training_option_is_dropped_on_the_way():
   # The rest belongs to the data pipeline, the store and the network.
   assert given.keys() - optimizer.keys() - loop.keys() - guard.keys() == {
     'accept_changes',
-    'fall_back',
     'batch_size',
     'keep',
     'dtype',
