@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from scmdm_jax.checkpoints import training_store
-from scmdm_jax.data.tokenizers.characters import TEXT8
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.schedules import LogLinear
+from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
