@@ -159,6 +159,8 @@ def test_nelbo_is_the_mean_over_rows_and_draws(model):
   assert 0 < carried < np.log(model.description.architecture.vocab_size)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_adapted_model_is_saved_and_loaded_as_it_is(model, tmp_path):
   rows = rows_of(model)
   train = sc.TrainSettings(

@@ -151,13 +151,14 @@ def test_damaged_data_is_exit_code_3(program, tmp_path):
   assert not (tmp_path / 'new').exists()
 
 
-def test_an_interrupted_run_says_how_to_go_on(program, config, monkeypatch, tmp_path):
+def test_an_interrupted_run_says_how_to_go_on(config, monkeypatch, tmp_path, capfd):
   def interrupted(*_):
     raise KeyboardInterrupt
 
   monkeypatch.setattr('scmdm_jax.verbs.train.run', interrupted)
-  message = program.refusal(f'--config={config}', f'--workdir={tmp_path}/run', code=130)
-  assert message == 'interrupted; the same command resumes'
+  # Written past sys.stderr, as from a handler of signals.
+  assert main(['main.py', f'--config={config}', f'--workdir={tmp_path}/run']) == 130
+  assert capfd.readouterr() == ('', 'error: interrupted; the same command resumes\n')
 
 
 def test_out_of_memory_is_told_in_one_line(program, config, monkeypatch, tmp_path):

@@ -217,7 +217,7 @@ def test_other_injections_are_what_the_page_says(name):
   weights = jax.tree.map(lambda x: rng.standard_normal(x.shape), weights)
   signal, wanted = written_addend(name, weights, probs, table)
   if name == 'table':
-    read = module.apply({'params': weights}, probs, method='lookup')
+    read = module.apply({'params': weights}, probs, None, 0, method='signal')
     np.testing.assert_allclose(read, signal, atol=1e-5, rtol=1e-5)
   found = module.apply({'params': weights}, jnp.asarray(signal, jnp.float32))
   # Float32 beside float64, sums of 16 products of order 1 to 10.

@@ -104,7 +104,10 @@ def test_five_percent_by_content():
     splits.by_content(keys[[1, 1, 1]], ROOT)
 
 
-def test_a_report_is_said_once_and_kept(capsys):
+def test_a_report_is_said_once_and_kept(capsys, monkeypatch):
+  # What tests before it noted is not its own.
+  monkeypatch.setattr(journal, '_entries', {})
+  monkeypatch.setattr(journal, '_unsaid', {})
   facts = {'rule': 'by hand', 'left_out': list('abcdefg'), 'left_out_count': 9}
   for _ in range(2):
     splits.report(facts, {'train': 3, 'test': 1})

@@ -180,6 +180,9 @@ ZERO_ALLOWED = {
   'plan.hbm_gib',
   'plan.tries',
   'plan.price_per_hour',
+  'train.skip_limit',
+  'train.spike_window',
+  'train.step_timeout',
 }
 
 
@@ -230,7 +233,9 @@ def test_a_list_will_do_for_a_tuple(name):
 # Of a benchmark, sweeps may be empty and sizes may repeat; a comparison may have no
 # recipes (tests/recipes_test.py has what it refuses).
 CHECKED = [
-  name for name in TUPLES if not name.startswith(('benchmark.', 'compare.recipes'))
+  name
+  for name in TUPLES
+  if not name.startswith(('benchmark.', 'compare.recipes', 'train.accept_changes'))
 ]
 
 
@@ -246,6 +251,8 @@ def test_entries_of_tuples_are_checked(name, value):
 @pytest.mark.parametrize(
   ('name', 'value'),
   [
+    ('train.accept_changes', ('a',)),
+    ('train.accept_changes', (1,)),
     ('benchmark.batch_sizes', (0, 1)),
     ('benchmark.lengths', (4, 4)),
     ('benchmark.step_counts', (1.5,)),
@@ -439,19 +446,24 @@ def test_schedule_of(name, wanted):
 
 def test_no_training_option_is_dropped_on_the_way():
   # Every field has its own value, so that a swap shows.
-  train = options.TrainSettings(
-    **{f.name: i + 1 for i, f in enumerate(dataclasses.fields(options.TrainSettings))}
-  )
+  values = {
+    f.name: i + 1 for i, f in enumerate(dataclasses.fields(options.TrainSettings))
+  }
+  allowed = {'num_steps': 1001, 'learning_rate': 0.75, 'final_learning_rate': 0.5}
+  train = options.TrainSettings(**values | allowed | {'ema_decay': 0.25})
   given = dataclasses.asdict(train)
   optimizer = dataclasses.asdict(building.optimizer_of(train))
   loop = dataclasses.asdict(building.loop_of(train))
   for name in ('weight_decay', 'clip', 'ema_decay', 'accumulate'):
     assert optimizer[name] == given[name]
+  guard = loop.pop('guard')
+  assert guard == {name: given[name] for name in guard}
   assert loop == {name: given[name] for name in loop}
   factor = given.pop('injection_rate_factor')
   assert optimizer['rate_factors'] == (('self_conditioning', factor),)
   # The rest belongs to the data pipeline, the store and the network.
-  assert given.keys() - optimizer.keys() - loop.keys() == {
+  assert given.keys() - optimizer.keys() - loop.keys() - guard.keys() == {
+    'accept_changes',
     'batch_size',
     'keep',
     'dtype',

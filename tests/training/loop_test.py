@@ -321,7 +321,9 @@ def test_run_of_one_step():
   assert list(store.saved) == [1] == list(writer.lines)
 
 
-@pytest.mark.parametrize('name', [f.name for f in dataclasses.fields(LoopConfig)])
+@pytest.mark.parametrize(
+  'name', [f.name for f in dataclasses.fields(LoopConfig) if f.type in (int, float)]
+)
 def test_a_loop_that_cannot_be_is_refused(name):
   values = dataclasses.asdict(LoopConfig(10, 1e-3, 0.0, 2, 5, 5)) | {name: -1}
   with pytest.raises(ValueError, match=f'{name}: found -1; wanted a number'):
