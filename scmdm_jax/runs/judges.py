@@ -114,7 +114,7 @@ def load_causal(
 
   It reads with its own tokenizer; one that brings none reads with the run's.
   """
-  judge = opening.load_causal_judge(settings, workdir, tokenizer)
+  judge = opening.load_judge(settings, workdir, tokenizer)
   if judge is None:
     return None
   return causal_judge(
@@ -166,14 +166,11 @@ def load_classifier(
   Raises:
     BadInput: it is another kind of model, or not for the run's tokenizer and length.
   """
-  judge = opening.load_judge(settings, workdir, tokenizer)
+  judge = opening.load_judge(settings, workdir, tokenizer, 'classify')
   if judge is None:
     return None
   where, arch = f'judge {settings.judge}', judge.description.architecture
-  if not isinstance(arch, ConvConfig):
-    raise BadInput(
-      f'{where}: not a classifier; wanted one, as method.objective = classify makes'
-    )
+  assert isinstance(arch, ConvConfig)
   description = opening.fitted(judge.description, tokenizer, settings, where)
   ids = range(arch.first_class, arch.first_class + arch.num_classes)
   if tuple(ids) != tokenizer.class_ids:

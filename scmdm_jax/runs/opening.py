@@ -6,7 +6,7 @@ import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -242,38 +242,39 @@ def load_masked(
   return Model(description, params, opened.tokenizer, opened.stored.extra)
 
 
+_JUDGES = {
+  'causal': 'wanted a causal model',
+  'classify': 'not a classifier; wanted one, as method.objective = classify makes',
+}
+
+
 def load_judge(
-  settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
+  settings: Settings,
+  workdir: pathlib.Path,
+  tokenizer: Tokenizer,
+  objective: Literal['causal', 'classify'] = 'causal',
 ) -> Model | None:
-  """The model named by `judge`, causal or a classifier; None when there is none.
+  """The model named by `judge`, of that objective; None when there is none.
 
   It reads with its own tokenizer; one that brings none reads with the run's.
 
   Raises:
-    BadInput: a masked model, one that attends to later tokens, or not one for its
-      tokenizer.
+    BadInput: of another objective, one that attends to later tokens, or not one for
+      its tokenizer.
   """
   if not settings.judge:
     return None
   stored = open_path(settings.judge, workdir, 'judge', settings.verify_below)
   description, where = stored.description, f'judge {settings.judge}'
-  if description.mask_id is not None:
-    raise BadInput(f'{where}: a masked diffusion model; wanted a causal model')
-  if description.objective == 'causal' and not description.architecture.causal:
+  if description.objective != objective:
+    kinds = {'masked': 'a masked diffusion model', 'classify': 'a classifier'}
+    kind = kinds.get(description.objective, 'a causal model')
+    raise BadInput(f'{where}: {kind}; {_JUDGES[objective]}')
+  if objective == 'causal' and not description.architecture.causal:
     raise BadInput(f'{where}: attends to later tokens; wanted a causal model')
   own = own_tokenizer(stored) or tokenizer
   _check_tokenizer(description, own, where)
   return Model(padded(description, own), load(stored), own, stored.extra)
-
-
-def load_causal_judge(
-  settings: Settings, workdir: pathlib.Path, tokenizer: Tokenizer
-) -> Model | None:
-  """`load_judge`, which must be a causal model."""
-  judge = load_judge(settings, workdir, tokenizer)
-  if judge is not None and judge.description.objective == 'classify':
-    raise BadInput(f'judge {settings.judge}: a classifier; wanted a causal model')
-  return judge
 
 
 def fitted(
