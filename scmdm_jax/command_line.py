@@ -12,7 +12,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.regular_files import read_regular
+from scmdm_jax.regular_files import read_regular, refuse_url
 
 
 class Options(NamedTuple):
@@ -57,6 +57,8 @@ def parse(argv: list[str]) -> Options:
       f'{left[1]}: stray argument; options start with --, as in --{left[1]}'
     )
   given: dict[str, Any] = {f: values[f].value for f in Options._fields if f != 'config'}
+  for name in ('workdir', 'source', 'reference'):
+    refuse_url(f'--{name}', given[name])
   return Options(config, **given)
 
 

@@ -9,6 +9,7 @@ import sys
 import jax
 import pytest
 
+from scmdm_jax import command_line
 from scmdm_jax.main import main
 from scmdm_jax.runs import workdir
 from scmdm_jax.settings.resolve import resolve
@@ -149,6 +150,26 @@ def test_damaged_data_is_exit_code_3(program, tmp_path):
   )
   assert str(file) in message
   assert not (tmp_path / 'new').exists()
+
+
+@pytest.mark.parametrize('url', ['gs://bucket/run', 's3://bucket/run', 'File:///run'])
+@pytest.mark.parametrize(
+  'name', ['--workdir', '--config.checkpoint', '--config.judge', '--config.data.source']
+)
+def test_urls_are_refused_before_anything_runs(program, config, tmp_path, name, url):
+  arguments = [f'--config={config}', f'--workdir={tmp_path}/run', f'{name}={url}']
+  message = program.refusal(*arguments)
+  assert message.startswith(
+    f'{name.removeprefix("--config.")}: found {url!r}; URLs are'
+  )
+  assert not (tmp_path / 'run').exists()
+  assert not pathlib.Path(url.partition('/')[0]).exists()
+
+
+def test_a_prompt_may_be_a_url(config):
+  options = command_line.load_config(str(config))
+  options.sample.prompt = 'https://_'
+  assert resolve(options).sample.prompt == 'https://_'
 
 
 def test_an_interrupted_run_says_how_to_go_on(config, monkeypatch, tmp_path, capfd):

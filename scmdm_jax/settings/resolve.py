@@ -11,6 +11,7 @@ from scmdm_jax.diffusion.strategies import FirstHitting, Joint
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
+from scmdm_jax.regular_files import refuse_url
 from scmdm_jax.settings.building import (
   loop_of,
   optimizer_of,
@@ -52,6 +53,10 @@ def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
     value = tuple(value)
   if not is_kind(value, kind):
     raise BadInput(f'{path}: found {value!r}; wanted {kind.__name__}')
+  if (
+    kind is str and path != 'sample.prompt'
+  ):  # A prompt is text, all else may be a path.
+    refuse_url(path, value)
   if kind is float:
     value = float(value)
   numbers = value if isinstance(value, tuple) else (value,)

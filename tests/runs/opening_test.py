@@ -102,7 +102,7 @@ def test_weights_that_are_not_finite_are_not_used(tmp_path, value):
   tensors = manifests.random_tensors(manifests.SMALL_MDLM)
   tensors['backbone.blocks.1.mlp.0.bias'][5] = value
   path = manifests.write_directory(tmp_path / 's', manifests.MDLM_CONFIG, tensors)
-  with pytest.raises(DamagedData, match=r'parameter backbone/.* has NaN or infinity'):
+  with pytest.raises(DamagedData, match=r"tensor 'backbone\..*' has NaN or infinity"):
     opening.load(opening.open_path(str(path), tmp_path / 'run', 'checkpoint'))
 
 
