@@ -195,7 +195,7 @@ import jax, numpy as np
 import scmdm_jax as sc
 sampler = sc.Sampler(num_steps=4)
 one = sc.load(sc.ASSETS / 'qm9_base')
-mesh = sc.make_mesh(data=2, fsdp=2, tensor=2)
+mesh = sc.make_mesh(data=4, fsdp=2)
 many = sc.load(sc.ASSETS / 'qm9_base', mesh=mesh)
 key = jax.random.key(3)
 alone = sc.sample(key, one, num_samples=6, sampler=sampler)
