@@ -2,8 +2,8 @@ r"""Draws docs/trajectory.svg: one molecule, with and without the carried predic
 
   launch/local.sh python docs/trajectory.py --out=docs/trajectory.svg
 
-About three minutes on two cores, nearly all of it the adaptation (150 seconds of one
-core's time). Nothing is chosen: the first sample of seed 0, in half as many steps as
+By its processor time about three minutes on two cores (not timed on free ones), nearly
+all of it the adaptation. Nothing is chosen: the first sample of seed 0, in half as many steps as
 there are positions.
 """
 
