@@ -3,8 +3,8 @@ r"""Draws docs/trajectory.svg: one molecule, with and without the carried predic
   launch/local.sh python docs/trajectory.py --out=docs/trajectory.svg
 
 By its processor time about three minutes on two cores (not timed on free ones), nearly
-all of it the adaptation. Nothing is chosen: the first sample of seed 0, in half as many steps as
-there are positions.
+all of it the adaptation. Nothing is chosen: the first sample of seed 0, in half as many
+steps as there are positions.
 """
 
 import argparse
