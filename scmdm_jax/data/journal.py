@@ -11,6 +11,12 @@ _entries: dict[str, Any] = {}
 _unsaid: dict[str, str] = {}
 
 
+def begin() -> None:
+  """Forgets what an earlier run of this process found."""
+  _entries.clear()
+  _unsaid.clear()
+
+
 def note(name: str, value: Any, line: str) -> None:
   """Keeps a finding under its name, and the line that says it to people."""
   if _entries.get(name) != value:

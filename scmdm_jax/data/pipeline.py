@@ -25,6 +25,15 @@ class Rows(Protocol):
     ...
 
 
+def spread(rows: Rows, count: int) -> list[np.ndarray]:
+  """Returns at most `count` of the rows, at even distances over all of them.
+
+  Neighbouring rows of a text are of one document, so the first ones are of few.
+  """
+  count = min(count, len(rows))
+  return [rows[i * len(rows) // count] for i in range(count)]
+
+
 class HeldoutBatch(NamedTuple):
   """A batch of a finite pass.
 

@@ -89,7 +89,7 @@ def _heldout(
 ) -> tuple[list[HeldoutBatch], int]:
   """Returns the rows in batches on the mesh, and their length."""
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
-  used = [rows[i] for i in range(min(options.num_examples, len(rows)))]
+  used = pipeline.spread(rows, options.num_examples)
   batches = [
     batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
     for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)

@@ -53,6 +53,7 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   if not path:
     raise BadInput('--workdir: not given; wanted a directory for this run')
   workdir = pathlib.Path(os.path.expanduser(path)).absolute()
+  journal.begin()
   opened = multihost.first_does('workdir', lambda: _open(workdir, settings))
   if opened is None:
     yield workdir

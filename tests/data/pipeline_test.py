@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from scmdm_jax.data.pipeline import Encoded, heldout_batches, training_batches
+from scmdm_jax.data.pipeline import Encoded, heldout_batches, spread, training_batches
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.errors import BadInput
 
@@ -165,3 +165,10 @@ def test_heldout_processes_have_equal_counts_and_share_the_records():
 def test_heldout_refuses_an_empty_dataset():
   with pytest.raises(BadInput, match='no records'):
     heldout_batches(Encoded([], TOKENIZER, 16), batch_size=4)
+
+
+def test_rows_are_spread_over_all():
+  rows = [np.full(2, i) for i in range(7)]
+  assert [int(row[0]) for row in spread(rows, 3)] == [0, 2, 4]
+  assert [int(row[0]) for row in spread(rows, 7)] == list(range(7))
+  assert [int(row[0]) for row in spread(rows, 9)] == list(range(7))

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax.data import pipeline
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
 from scmdm_jax.domains.text import builder
@@ -117,10 +118,7 @@ def _counting(data: TextSettings, evaluation: Any, tokenizer: Tokenizer) -> Meas
   stream = np.concatenate([rows[i] for i in range(count)])
   model = ngrams.NGrams(stream, tokenizer.vocab_size, order)
   known = frozenset(tokenizer.decode(stream).split())
-  heldout = read_rows(data, tokenizer, 'test')
-  # Of all documents: neighbouring rows are of one.
-  count = min(len(heldout), evaluation.num_examples)
-  heldout = [heldout[i * len(heldout) // count] for i in range(count)]
+  heldout = pipeline.spread(read_rows(data, tokenizer, 'test'), evaluation.num_examples)
 
   def count_in(samples: np.ndarray) -> dict[str, float]:
     texts = [tokenizer.decode(tokens) for tokens in samples]

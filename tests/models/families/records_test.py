@@ -127,6 +127,10 @@ def test_no_other_file_knows_a_backbone_or_an_injection():
 
 EXAMPLES = {
   **{name: tiny.describe(name, 'none') for name in tiny.ARCHITECTURES},
+  'gpt2 with a head of its own': dataclasses.replace(
+    tiny.describe('gpt2', 'none'),
+    architecture=dataclasses.replace(tiny.ARCHITECTURES['gpt2'], tied=False),
+  ),
   'conv': ModelDescription(
     ConvConfig(9, 41, 6, 2, 3, 3, 5, 3, grid=(2, 4, 5)), mask_id=None, tokenizer=''
   ),
