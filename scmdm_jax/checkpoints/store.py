@@ -20,9 +20,9 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from scmdm_jax import files
-from scmdm_jax.checkpoints import digests, disk, tree_diff
+from scmdm_jax.checkpoints import bases, digests, disk, tree_diff
 from scmdm_jax.errors import BadInput, DamagedData
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
 
@@ -57,7 +57,7 @@ class ModelWriter:
 
   def __init__(self, directory: pathlib.Path, description: ModelDescription):
     self._directory = directory
-    abstract = denoiser.abstract_params(description)
+    abstract = _own(denoiser.abstract_params(description), description)
     self._wanted = _shapes(abstract)
     self._missing = dict(self._wanted)
     # Orbax keeps the place of an empty subtree, too; the first group brings them.
@@ -197,11 +197,14 @@ def save_model(
   Args:
     path: the directory.
     description: what the model is.
-    params: as `denoiser.abstract_params(description)`, of any floating dtypes.
-    extra: JSON data about its origin.
+    params: as `denoiser.abstract_params(description)`, of any floating dtypes. Of a
+      model with an adapter only what is not its base's is written.
+    extra: JSON data about its origin; of a model with an adapter, with the `frozen` of
+      `bases.named`.
     tokenizer: the files of its tokenizer, by name.
   """
-  wanted = denoiser.abstract_params(description)
+  wanted = _own(denoiser.abstract_params(description), description)
+  params = _own(params, description)
   problems = tree_diff.differences(_float32(params), wanted)
   if problems:
     raise ValueError(f'parameters do not fit their description: {problems}')
@@ -219,6 +222,7 @@ class StoredModel(NamedTuple):
   description: ModelDescription
   extra: dict[str, Any]
   params: dict[str, Any]  # Shapes and stored dtypes.
+  base: 'StoredModel | None' = None  # Which has the backbone, if this has an adapter.
 
   @property
   def tokenizer_files(self) -> dict[str, pathlib.Path]:
@@ -232,10 +236,13 @@ class StoredModel(NamedTuple):
     Raises:
       DamagedData: it cannot be read.
     """
-    leaf: Any = self.params
+    if self.base is not None and path[0] == 'backbone' and path[-1] not in lora.FACTORS:
+      return self.base.read(path)
+    own = _own(self.params, self.description)
+    leaf: Any = own
     for key in path:
       leaf = leaf[key]
-    others = jax.tree.map(lambda _: ocp.PLACEHOLDER, self.params)
+    others = jax.tree.map(lambda _: ocp.PLACEHOLDER, own)
     tree = _replaced(others, path, _on_host(leaf))
     with disk.reading(self.directory / _PARAMS):
       value = ocp.load(str(self.directory / _PARAMS), tree)
@@ -271,11 +278,16 @@ def open_model(
   tree = path / _PARAMS
   with disk.reading(tree):
     saved: Any = ocp.metadata(str(tree)).metadata
-  wanted = denoiser.abstract_params(description)
+  wanted = _own(denoiser.abstract_params(description), description)
   tree_diff.refuse_differences(tree, None if saved is None else _float32(saved), wanted)
   dtypes = {p: leaf.dtype for p, leaf in _leaves(saved).items()}
   params = _map_with_path(lambda p, x: jax.ShapeDtypeStruct(x.shape, dtypes[p]), wanted)
-  return StoredModel(path, description, extra, params)
+  model = StoredModel(path, description, extra, params)
+  if description.adapter is None:
+    return model
+  base = bases.opened(model, lambda where: open_model(where, verify_below))
+  params = lora.joined({'backbone': base.params['backbone']}, params)
+  return model._replace(params=params, base=base)
 
 
 def load_model(
@@ -305,16 +317,31 @@ def load_model(
 
 
 def load_params(
-  model: StoredModel, *, dtype: Any = jnp.float32, place: Place | None = None
+  model: StoredModel,
+  *,
+  dtype: Any = jnp.float32,
+  place: Place | None = None,
+  frozen: str = '',
 ) -> dict[str, Any]:
   """All parameters of an opened checkpoint; the arguments are those of `load_model`.
+
+  `frozen` is the dtype of the backbone without its adapter; '': as the others.
 
   Raises:
     DamagedData: they cannot be read.
   """
+  if model.base is not None:
+    own = model._replace(params=_own(model.params, model.description), base=None)
+    params = load_params(own, dtype=dtype, place=place)
+    base = load_params(model.base, dtype=frozen or dtype, place=place)
+    return lora.joined({'backbone': base['backbone']}, params)
   wanted = model.params
   if dtype is not None:
-    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
+    wanted = {
+      group: jax.tree.map(lambda x, to=to: jax.ShapeDtypeStruct(x.shape, to), tree)
+      for group, tree in wanted.items()
+      for to in [frozen if frozen and group == 'backbone' else dtype]
+    }
   wanted = placed(wanted if place is None else place(wanted))
   context = ocp.Context()
   # Orbax has all arrays on their way at once otherwise, and a second copy of them. It
@@ -373,6 +400,11 @@ def _give_back_memory() -> None:
   """Returns to the system what was freed: glibc keeps TensorStore's small pieces."""
   with contextlib.suppress(AttributeError):  # Another C library.
     ctypes.CDLL(None).malloc_trim(0)
+
+
+def _own(params: Any, description: ModelDescription) -> Any:
+  """What a checkpoint of such a model holds: all but the base of an adapter."""
+  return params if description.adapter is None else lora.divided(params)[1]
 
 
 def _on_host(leaf: Any) -> jax.ShapeDtypeStruct:

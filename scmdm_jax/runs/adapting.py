@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import steps, store, training_store
+from scmdm_jax.checkpoints import bases, steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -20,7 +21,7 @@ from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models import classifier, denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.families.conv import ConvConfig
@@ -30,7 +31,13 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
-from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.building import (
+  adapter_of,
+  loop_of,
+  new_model,
+  optimizer_of,
+  schedule_of,
+)
 from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
@@ -49,12 +56,23 @@ Params = dict[str, Any]
 def make_loss(
   description: ModelDescription, method: MethodSettings, execution: Execution
 ):
-  """The loss of a step: of the next token, of the class, or the two-pass NELBO."""
+  """The loss of a step: of the next token, of the class, or the two-pass NELBO.
+
+  With an adapter it takes what is trained, and as `frozen` what is not.
+  """
   if method.objective == 'causal':
-    return functools.partial(_causal_loss, description, execution)
-  if method.objective == 'classify':
-    return functools.partial(_class_loss, description, execution)
-  return functools.partial(_masked_loss, description, method, execution)
+    whole = functools.partial(_causal_loss, description, execution)
+  elif method.objective == 'classify':
+    whole = functools.partial(_class_loss, description, execution)
+  else:
+    whole = functools.partial(_masked_loss, description, method, execution)
+  if description.adapter is None:
+    return whole
+
+  def adapted(key: jax.Array, trained: Params, tokens: jax.Array, frozen: Params):
+    return whole(key, lora.joined(frozen, trained), tokens)
+
+  return adapted
 
 
 def _causal_loss(
@@ -94,10 +112,13 @@ def _masked_loss(
   tokens: jax.Array,
 ) -> jax.Array:
   assert description.mask_id is not None
+  first = description
+  if method.first_pass == 'base':
+    first = dataclasses.replace(description, adapter=None)
   return diffusion_loss(
     key,
     denoiser.bind(params, description, execution=execution),
-    denoiser.bind(jax.lax.stop_gradient(params), description, execution=execution),
+    denoiser.bind(jax.lax.stop_gradient(params), first, execution=execution),
     execution.placement.constrain_batch(tokens),
     schedule=schedule_of(method),
     mask_id=description.mask_id,
@@ -119,7 +140,8 @@ def compiled_step(
   """One compiled step per (model, method, optimizer, ...), for runs of any length."""
   loss = make_loss(description, method, Execution(Placement(mesh), remat, dtype))
   start = functools.partial(initial_state, config=optimizer)
-  state = jax.eval_shape(start, denoiser.abstract_params(description))
+  _, trained = lora.divided(denoiser.abstract_params(description))
+  state = jax.eval_shape(start, trained)
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))
   return make_train_step(loss, optimizer, where)
 
@@ -129,6 +151,11 @@ def starting_point(
 ) -> Model:
   """The model a run begins with, spread over the mesh. The key is consumed."""
   if opened.stored is None:
+    if settings.train.lora_rank:
+      raise BadInput(
+        f'train.lora_rank: found {settings.train.lora_rank} without a checkpoint, whose '
+        'weights would be frozen; wanted 0, or config.checkpoint'
+      )
     return _new(settings, opened.tokenizer, key, mesh)
   where, stored = f'checkpoint {settings.checkpoint}', opened.stored
   description = opening.fitted(stored.description, opened.tokenizer, settings, where)
@@ -146,9 +173,45 @@ def starting_point(
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
   description = as_trained(description, settings.data)
-  params = opening.load(stored, mesh)
-  model = Model(description, params, opened.tokenizer, stored.extra)
+  adapter = adapter_of(settings.train)
+  origin = stored.extra
+  if adapter is not None and stored.base is None:
+    # A digest of all weights: taken once, here.
+    text = json.dumps(bases.named(stored)) if multihost.index() == 0 else ''
+    origin = {**origin, 'frozen': json.loads(multihost.from_first(text))}
+  dtype = settings.train.dtype if adapter else ''
+  params = opening.load(stored, mesh, frozen=dtype)
+  model = Model(description, params, opened.tokenizer, origin)
+  model = add_adapter(model, adapter, jax.random.fold_in(key, 1), where)
   return add_injection(model, settings.method, key)
+
+
+def add_adapter(
+  model: Model, adapter: lora.Adapter | None, key: jax.Array, where: str
+) -> Model:
+  """The model with fresh low-rank factors, which change nothing yet.
+
+  A model that has such an adapter keeps it. The key is consumed.
+
+  Raises:
+    BadInput: the model has another adapter, or no layer that is to be adapted.
+  """
+  has = model.description.adapter
+  if has == adapter:
+    return model
+  if has is not None:
+    raise BadInput(
+      f'train.lora_rank: found {adapter}; wanted {has}, as {where} has, or its merged '
+      'export as the checkpoint'
+    )
+  assert adapter is not None
+  try:
+    fresh = lora.init_factors(key, model.params['backbone'], adapter)
+  except ValueError as e:
+    raise BadInput(f'train.lora_{e}') from e
+  description = dataclasses.replace(model.description, adapter=adapter)
+  params = lora.joined(model.params, {'backbone': fresh})
+  return dataclasses.replace(model, description=description, params=params)
 
 
 def _new(settings: Settings, tokenizer: Tokenizer, key: jax.Array, mesh: Mesh) -> Model:
@@ -328,6 +391,8 @@ def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
     'carried': base.get('carried', {}) if own else {},
     'base': settings.checkpoint,
     'base_license': base.get('license', ''),
+    # Of an adapter: what its base is known by.
+    **({'frozen': base['frozen']} if 'frozen' in base else {}),
     'imported_from': base.get('imported_from', ''),
     'license': 'unknown',
     'objective': method.objective,

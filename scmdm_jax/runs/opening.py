@@ -84,9 +84,12 @@ def open_path(
 
 
 def load(
-  stored: store.StoredModel, mesh: Mesh | None = None, dtype: str = 'float32'
+  stored: store.StoredModel,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
+  frozen: str = '',
 ) -> Any:
-  """The parameters of a checkpoint.
+  """The parameters of a checkpoint in `dtype`, its backbone in `frozen` if that is given.
 
   With a mesh, no process reads more of them than its devices hold, and no device ever
   holds more than its part; without, all go to one device of each process.
@@ -96,7 +99,7 @@ def load(
     DamagedData: they cannot be read, or one is not finite.
   """
   place = None if mesh is None else functools.partial(rules.placed, mesh)
-  params = store.load_params(stored, dtype=dtype, place=place)
+  params = store.load_params(stored, dtype=dtype, place=place, frozen=frozen)
   for keys, parameter in jax.tree_util.tree_leaves_with_path(params):
     # One at a time: host devices that meet in many programs at once wait for ever.
     if not bool(_finite(parameter)):

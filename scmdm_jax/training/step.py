@@ -1,6 +1,7 @@
 """One optimizer step as a pure function of (state, tokens, key, learning rate)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,8 +17,9 @@ Params = Any
 
 _NO_LIMITS = np.full(2, np.inf, np.float32)
 
-# (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed.
-LossFn = Callable[[jax.Array, Params, jax.Array], jax.Array]
+# (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed. Where a part of
+# the model is frozen, it is a fourth argument, `frozen`.
+LossFn = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,12 +110,13 @@ def _scaled(
 
 
 def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = None):
-  """Compiles `train_step(state, tokens, key, learning_rate[, limits])`.
+  """Compiles `train_step(state, tokens, key, learning_rate[, limits, frozen])`.
 
   It returns the new state and metrics, device scalars: `loss`, `grad_norm`,
   `learning_rate`. The step's own key is `fold_in(key, state.step)`, so resuming needs
   no saved key. The state is donated; where `guards.is_sound` of loss, norm and `limits`
-  says no, all of it but the number of the step stays as it was.
+  says no, all of it but the number of the step stays as it was. What `frozen` holds has
+  no gradient, no moments and no average, and is not donated.
 
   Args:
     loss_fn: see `LossFn`.
@@ -133,10 +136,13 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
     )
     return params, opt_state, ema
 
-  def train_step(state: TrainState, tokens, key, learning_rate, limits=_NO_LIMITS):
+  def train_step(
+    state: TrainState, tokens, key, learning_rate, limits=_NO_LIMITS, frozen=None
+  ):
     key = jax.random.fold_in(key, state.step)
+    bound = loss_fn if frozen is None else functools.partial(loss_fn, frozen=frozen)
     loss, grads = _mean_loss_and_grads(
-      loss_fn, key, state.params, tokens, config.accumulate
+      bound, key, state.params, tokens, config.accumulate
     )
     grad_norm = optax.tree.norm(grads)
     # Not by `where`: fused with the update, it changes the last bits and the memory.
