@@ -24,13 +24,19 @@ class Stored(Protocol):
   """An opened checkpoint; `store.StoredModel` is one."""
 
   @property
-  def directory(self) -> pathlib.Path: ...
+  def directory(self) -> pathlib.Path:
+    """Where it lies."""
+    ...
 
   @property
-  def params(self) -> dict[str, Any]: ...
+  def params(self) -> dict[str, Any]:
+    """Shapes and dtypes."""
+    ...
 
   @property
-  def extra(self) -> dict[str, Any]: ...
+  def extra(self) -> dict[str, Any]:
+    """What it says of its origin."""
+    ...
 
   def read(self, path: tuple[str, ...]) -> np.ndarray:
     """One parameter."""

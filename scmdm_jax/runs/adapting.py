@@ -153,8 +153,8 @@ def starting_point(
   if opened.stored is None:
     if settings.train.lora_rank:
       raise BadInput(
-        f'train.lora_rank: found {settings.train.lora_rank} without a checkpoint, whose '
-        'weights would be frozen; wanted 0, or config.checkpoint'
+        f'train.lora_rank: found {settings.train.lora_rank} without a checkpoint, '
+        'whose weights would be frozen; wanted 0, or config.checkpoint'
       )
     return _new(settings, opened.tokenizer, key, mesh)
   where, stored = f'checkpoint {settings.checkpoint}', opened.stored

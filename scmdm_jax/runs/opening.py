@@ -89,7 +89,7 @@ def load(
   dtype: str = 'float32',
   frozen: str = '',
 ) -> Any:
-  """The parameters of a checkpoint in `dtype`, its backbone in `frozen` if that is given.
+  """The parameters of a checkpoint in `dtype`, its backbone in `frozen` if given.
 
   With a mesh, no process reads more of them than its devices hold, and no device ever
   holds more than its part; without, all go to one device of each process.

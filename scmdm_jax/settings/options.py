@@ -106,7 +106,7 @@ class Settings:
   adapter: str = one_of(
     'merged',
     ('merged', 'peft'),
-    "What --mode=export writes of an adapter: all weights, or itself, for `peft`.",
+    'What --mode=export writes of an adapter: all weights, or itself, for `peft`.',
   )
   judge: str = plain(
     '', "A causal model for generative perplexity; '' leaves that out."

@@ -17,8 +17,8 @@ Params = Any
 
 _NO_LIMITS = np.full(2, np.inf, np.float32)
 
-# (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed. Where a part of
-# the model is frozen, it is a fourth argument, `frozen`.
+# (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed. Where a part
+# of the model is frozen, it is a fourth argument, `frozen`.
 LossFn = Callable[..., jax.Array]
 
 

@@ -180,9 +180,7 @@ def _measured(directory: pathlib.Path) -> dict[str, Any]:
   return renamed(disk.read_json(path)) if in_workdir and path.is_file() else {}
 
 
-def _main_dtype(
-  model: store.StoredModel, entries: Mapping[str, layouts.Entry]
-) -> str:
+def _main_dtype(model: store.StoredModel, entries: Mapping[str, layouts.Entry]) -> str:
   """The dtype of most parameters, for `torch_dtype`."""
   sizes: dict[str, int] = {}
   for entry in entries.values():
