@@ -5,6 +5,7 @@ The functions are those behind the command line, on one device unless a mesh is 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import tempfile
@@ -230,20 +231,22 @@ def adapt(
   mesh = mesh or meshes.one_device()
   key_start, key_train, key_order = jax.random.split(key, 3)
   start = adapting.add_injection(model, method, key_start)
-  optimizer = optimizer_of(train)
   state = loop.train(
-    adapting.fresh_state(start.params, optimizer, mesh),
-    adapting.compiled_step(
-      start.description, method, optimizer, mesh, train.remat, train.dtype
+    adapting.fresh_state(start.params, optimizer_of(train), mesh),
+    adapting.step_on_mesh(
+      start.description,
+      method,
+      train,
+      mesh,
+      key_train,
+      functools.partial(meshes.place_rows, mesh),
     ),
     pipeline.training_batches(
       rows,
       batch_size=train.batch_size,
       seed=int(jax.random.bits(key_order, dtype=np.uint32)),
     ),
-    key_train,
     loop_of(train),
-    place=lambda batch: meshes.place_rows(mesh, batch),
   )
   return Model(start.description, state.ema, start.tokenizer, start.origin)
 

@@ -150,12 +150,9 @@ def mixed_signal(
   key: jax.Array,
   network: Network,
   frozen: Network,
-  x_t: jax.Array,
-  sigma: jax.Array,
+  passes: Sequence[tuple[jax.Array, jax.Array]],
   mask_id: int,
   rate: float,
-  passes: int = 1,
-  earlier: Sequence[tuple[jax.Array, jax.Array]] = (),
 ) -> jax.Array:
   """Returns the signal of a batch, `rate` of it conditioned, float32 [B, L, D].
 
@@ -168,35 +165,31 @@ def mixed_signal(
     key: consumed.
     network: the denoiser; see `network.Network`.
     frozen: the same with constant parameters.
-    x_t: int32 [B, L].
-    sigma: float32 [B].
+    passes: (x int32 [B, L], sigma float32 [B]) of each of the K; each `x` is masked
+      where the last one is, and may be elsewhere.
     mask_id: the mask token.
     rate: in [0, 1]; static.
-    passes: K; static.
-    earlier: (x [B, L], sigma [B]) of each pass, where it is not made at `x_t`, on
-      supersets of its masks.
   """
   shards = network.placement.batch_shards
-  examples = x_t.shape[0] // shards
-  signal = null_signal(network, x_t)
+  signal = null_signal(network, passes[0][0])
   if rate == 0:
     return signal
-  taken = passes_taken(key, x_t.shape[0], shards, rate, passes)
+  examples = len(signal) // shards
+  taken = passes_taken(key, len(signal), shards, rate, len(passes))
 
   def split(x: jax.Array) -> jax.Array:
     return x.reshape(shards, -1, *x.shape[1:])
 
-  for i in range(passes):
-    share = _share(rate, passes, i, examples)
+  for i, (x, sigma) in enumerate(passes):
+    share = _share(rate, len(passes), i, examples)
     count = math.ceil(share)
 
     def first(x: jax.Array, count: int = count) -> jax.Array:
       x = split(x)[:, :count]
       return network.placement.constrain_batch(x.reshape(-1, *x.shape[2:]))
 
-    x, level = earlier[i] if earlier else (x_t, sigma)
     predicted = predict_signal(
-      network, frozen, first(x), first(signal), first(level), mask_id
+      network, frozen, first(x), first(signal), first(sigma), mask_id
     )
     predicted, before = split(predicted), split(signal)
     if count > share:

@@ -67,7 +67,8 @@ def diffusion_loss(
   """Returns an estimate of the continuous-time NELBO in nats per token, float32 [].
 
   E_t[ -alpha'(t) / (1 - alpha(t)) * sum over masked positions of -log p(x_0 | x_t, c) ]
-  with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`.
+  with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`. It has
+  nine parameters, because each is a choice of its own that a caller makes.
 
   Args:
     key: consumed.
@@ -99,14 +100,12 @@ def diffusion_loss(
     return x, noise_level(schedule, t)
 
   x_t, sigma = noised(t)
-  earlier = []
+  passes = [(x_t, sigma)] * estimate.passes
   if estimate.high and rate:
     shards = network.placement.batch_shards
     taken = passes_taken(key_rate, len(x_0), shards, rate, estimate.passes)
     key_gap = jax.random.fold_in(key_rate, 1)
-    earlier = [noised(s) for s in earlier_times(key_gap, t, taken, estimate)]
-  signal = mixed_signal(
-    key_rate, network, frozen, x_t, sigma, mask_id, rate, estimate.passes, earlier
-  )
+    passes = [noised(s) for s in earlier_times(key_gap, t, taken, estimate)]
+  signal = mixed_signal(key_rate, network, frozen, passes, mask_id, rate)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
   return jnp.mean(nelbo_weight(schedule, t)[:, None] * nll)

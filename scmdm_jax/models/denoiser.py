@@ -126,6 +126,16 @@ def abstract_params(description: ModelDescription) -> Params:
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
 
 
+def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.Array:
+  """The scores [..., V] with `_BANNED` for ids that no token has."""
+  if not description.undefined_ids:
+    return scores
+  undefined = np.zeros(scores.shape[-1], bool)
+  for start, stop in description.undefined_ids:
+    undefined[start:stop] = True
+  return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
+
+
 def bind(
   params: Params,
   description: ModelDescription,
@@ -166,9 +176,6 @@ def bind(
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
-  undefined = np.zeros(arch.vocab_size, bool)
-  for start, stop in description.undefined_ids:
-    undefined[start:stop] = True
 
   def signal(probs: jax.Array) -> jax.Array:
     if module is None:
@@ -190,8 +197,6 @@ def bind(
 
   def logits(hidden: jax.Array) -> jax.Array:
     scores = backbone(hidden, method='logits')
-    if not description.undefined_ids:
-      return scores
-    return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
+    return _without_undefined(scores, description)
 
   return Denoiser(encode, logits, signal, arch.hidden_dim, placement)

@@ -1,15 +1,16 @@
 """Training or adapting a model: its loss, compiled step, start, fit and origin."""
 
-import contextlib
 import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import bases, steps, store, training_store
@@ -38,7 +39,12 @@ from scmdm_jax.settings.building import (
   optimizer_of,
   schedule_of,
 )
-from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
+from scmdm_jax.settings.options import (
+  DataSettings,
+  MethodSettings,
+  Settings,
+  TrainSettings,
+)
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
@@ -144,6 +150,24 @@ def compiled_step(
   state = jax.eval_shape(start, trained)
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))
   return make_train_step(loss, optimizer, where)
+
+
+def step_on_mesh(
+  description: ModelDescription,
+  method: MethodSettings,
+  options: TrainSettings,
+  mesh: Mesh,
+  key: jax.Array,
+  place: Callable[[np.ndarray], jax.Array],
+) -> loop.Step:
+  """The compiled step as the loop takes it: `place` puts its batch on the mesh.
+
+  Each step folds its own number into `key`.
+  """
+  compiled = compiled_step(
+    description, method, optimizer_of(options), mesh, options.remat, options.dtype
+  )
+  return lambda state, tokens, *rest: compiled(state, place(tokens), key, *rest)
 
 
 def starting_point(
@@ -291,6 +315,24 @@ def fresh_state(
   return jax.jit(copied, out_shardings=where, donate_argnums=given)(params)
 
 
+def _own_batches(settings: Settings, rows: Rows, mesh: Mesh) -> loop.Batches:
+  """The batches of a run, of each what this process holds."""
+  options = settings.train
+  meshes.check_batch(
+    'train.batch_size / train.accumulate',
+    options.batch_size // options.accumulate,
+    mesh,
+  )
+  part, parts = meshes.own_part(mesh)
+  return pipeline.training_batches(
+    rows,
+    batch_size=options.batch_size,
+    seed=settings.seed,
+    process_index=part,
+    process_count=parts,
+  )
+
+
 def fit(
   settings: Settings,
   description: ModelDescription,
@@ -314,21 +356,11 @@ def fit(
   Raises:
     Stopped: by SIGTERM, after saving.
   """
-  options, optimizer = settings.train, optimizer_of(settings.train)
-  mesh = opening.mesh_of(settings)
-  meshes.check_batch(
-    'train.batch_size / train.accumulate',
-    options.batch_size // options.accumulate,
-    mesh,
-  )
-  part, parts = meshes.own_part(mesh)
-  batches = pipeline.training_batches(
-    rows,
-    batch_size=settings.train.batch_size,
-    seed=settings.seed,
-    process_index=part,
-    process_count=parts,
-  )
+  options, mesh = settings.train, opening.mesh_of(settings)
+  batches = _own_batches(settings, rows, mesh)
+  key = jax.random.fold_in(jax.random.key(settings.seed), 1)
+  place = functools.partial(meshes.place_own_rows, mesh)
+  step = step_on_mesh(description, settings.method, options, mesh, key, place)
   with (
     training_store.TrainingStore(
       workdir / 'checkpoints',
@@ -337,34 +369,25 @@ def fit(
       provenance.of_run(rows, tokenizer),
       options.accept_changes,
     ) as checkpoints,
-    contextlib.ExitStack() as stack,
+    ExitStack() as stack,
   ):
     saves = -(-options.num_steps // options.save_every)
     steps.require_room(checkpoints.directory, state, options.keep, saves)
     trace = None
     if window := settings.profile.window:
-      trace = Trace(workdir / 'profile', *window)
-      stack.callback(trace.close)
+      trace = stack.enter_context(closing(Trace(workdir / 'profile', *window)))
     writer = None
     if multihost.index() == 0:
       journal.say()
-      writer = MetricWriter(
-        workdir,
-        num_steps=settings.train.num_steps,
-        name=name,
-      )
-      stack.callback(writer.close)
+      writer = MetricWriter(workdir, num_steps=options.num_steps, name=name)
+      stack.enter_context(closing(writer))
     state = loop.train(
       state,
-      compiled_step(
-        description, settings.method, optimizer, mesh, options.remat, options.dtype
-      ),
+      step,
       batches,
-      jax.random.fold_in(jax.random.key(settings.seed), 1),
-      loop_of(settings.train),
+      loop_of(options),
       store=checkpoints,
       writer=writer,
-      place=functools.partial(meshes.place_own_rows, mesh),
       stop=multihost.stop_agreed,
       trace=trace,
     )

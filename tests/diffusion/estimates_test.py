@@ -162,7 +162,12 @@ def test_no_gradient_flows_into_any_pass():
   def signal(w, passes):
     frozen = toys.network(jax.lax.stop_gradient(w))
     return mixed_signal(
-      jax.random.key(0), toys.network(w), frozen, x_t, sigma, toys.MASK, 1.0, passes
+      jax.random.key(0),
+      toys.network(w),
+      frozen,
+      passes * [(x_t, sigma)],
+      toys.MASK,
+      1.0,
     ).sum()
 
   def last_only(w):

@@ -210,7 +210,8 @@ def conditioned_examples(keys, rate, batch):
   x_t = jnp.full((batch, toys.LENGTH), toys.MASK, jnp.int32)
 
   def signal(key):
-    return mixed_signal(key, network, network, x_t, jnp.ones(batch), toys.MASK, rate)
+    passes = [(x_t, jnp.ones(batch))]
+    return mixed_signal(key, network, network, passes, toys.MASK, rate)
 
   found = np.asarray(quick_jit(jax.vmap(signal))(keys))
   assert found.dtype == np.float32
