@@ -1,173 +1,53 @@
-"""Training or adapting a model: its loss, compiled step, start, fit and origin."""
+"""Training or adapting a model: its start, fit and origin."""
 
 import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import bases, steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.diffusion import estimates
-from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import classifier, denoiser, lora
+from scmdm_jax.models import denoiser, flops, lora
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.families.conv import ConvConfig
+from scmdm_jax.parallel import chips, rules
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel import rules
-from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import opening, provenance
+from scmdm_jax.runs import opening, provenance, scoring
+from scmdm_jax.runs.compiling import step_on_mesh
 from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import (
   adapter_of,
   loop_of,
   new_model,
   optimizer_of,
-  schedule_of,
 )
 from scmdm_jax.settings.options import (
   DataSettings,
   MethodSettings,
   Settings,
-  TrainSettings,
 )
 from scmdm_jax.training import loop
-from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import (
   OptimizerConfig,
   TrainState,
   initial_state,
-  make_train_step,
 )
 from scmdm_jax.training.writer import MetricWriter
 
 Params = dict[str, Any]
-
-
-def make_loss(
-  description: ModelDescription, method: MethodSettings, execution: Execution
-):
-  """The loss of a step: of the next token, of the class, or the two-pass NELBO.
-
-  With an adapter it takes what is trained, and as `frozen` what is not.
-  """
-  if method.objective == 'causal':
-    whole = functools.partial(_causal_loss, description, execution)
-  elif method.objective == 'classify':
-    whole = functools.partial(_class_loss, description, execution)
-  else:
-    whole = functools.partial(_masked_loss, description, method, execution)
-  if description.adapter is None:
-    return whole
-
-  def adapted(key: jax.Array, trained: Params, tokens: jax.Array, frozen: Params):
-    return whole(key, lora.joined(frozen, trained), tokens)
-
-  return adapted
-
-
-def _causal_loss(
-  description: ModelDescription,
-  execution: Execution,
-  key: jax.Array,
-  params: Params,
-  tokens: jax.Array,
-) -> jax.Array:
-  del key
-  network = denoiser.bind(params, description, execution=execution)
-  return causal_nll(network, execution.placement.constrain_batch(tokens)).mean()
-
-
-def _class_loss(
-  description: ModelDescription,
-  execution: Execution,
-  key: jax.Array,
-  params: Params,
-  tokens: jax.Array,
-) -> jax.Array:
-  del key
-  arch = description.architecture
-  assert isinstance(arch, ConvConfig)
-  bound = classifier.bind(params, description, execution)
-  return class_nll(
-    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
-  ).mean()
-
-
-def _masked_loss(
-  description: ModelDescription,
-  method: MethodSettings,
-  execution: Execution,
-  key: jax.Array,
-  params: Params,
-  tokens: jax.Array,
-) -> jax.Array:
-  assert description.mask_id is not None
-  first = description
-  if method.first_pass == 'base':
-    first = dataclasses.replace(description, adapter=None)
-  return diffusion_loss(
-    key,
-    denoiser.bind(params, description, execution=execution),
-    denoiser.bind(jax.lax.stop_gradient(params), first, execution=execution),
-    execution.placement.constrain_batch(tokens),
-    schedule=schedule_of(method),
-    mask_id=description.mask_id,
-    rate=method.rate,
-    shown=method.class_shown,
-    estimate=estimates.parse(method.estimate),
-  )
-
-
-@functools.cache
-def compiled_step(
-  description: ModelDescription,
-  method: MethodSettings,
-  optimizer: OptimizerConfig,
-  mesh: Mesh,
-  remat: str = 'none',
-  dtype: str = 'float32',
-):
-  """One compiled step per (model, method, optimizer, ...), for runs of any length."""
-  loss = make_loss(description, method, Execution(Placement(mesh), remat, dtype))
-  start = functools.partial(initial_state, config=optimizer)
-  _, trained = lora.divided(denoiser.abstract_params(description))
-  state = jax.eval_shape(start, trained)
-  where = (rules.shardings(mesh, state), meshes.replicated(mesh))
-  return make_train_step(loss, optimizer, where)
-
-
-def step_on_mesh(
-  description: ModelDescription,
-  method: MethodSettings,
-  options: TrainSettings,
-  mesh: Mesh,
-  key: jax.Array,
-  place: Callable[[np.ndarray], jax.Array],
-) -> loop.Step:
-  """The compiled step as the loop takes it: `place` puts its batch on the mesh.
-
-  Each step folds its own number into `key`.
-  """
-  compiled = compiled_step(
-    description, method, optimizer_of(options), mesh, options.remat, options.dtype
-  )
-  return lambda state, tokens, *rest: compiled(state, place(tokens), key, *rest)
 
 
 def starting_point(
@@ -335,42 +215,44 @@ def _own_batches(settings: Settings, rows: Rows, mesh: Mesh) -> loop.Batches:
 
 def fit(
   settings: Settings,
-  description: ModelDescription,
-  state: TrainState,
+  start: Model,
   rows: Rows,
-  tokenizer: Tokenizer,
   workdir: pathlib.Path,
+  *,
   name: str = 'train',
-) -> Params:
-  """Trains and returns the average of the parameters; resumes in `workdir`.
+  heldout: Rows | None = None,
+  donate: bool = False,
+) -> Model:
+  """Trains and returns `start` with averaged parameters; resumes in `workdir`.
 
   Args:
     settings: of the run.
-    description: what is trained.
-    state: at step 0, of `fresh_state` on the run's mesh; donated.
+    start: what is trained, spread over the mesh or whole in every process; what it has
+      beside an adapter stays as it is.
     rows: what it is trained on.
-    tokenizer: that made them.
     workdir: where checkpoints and metrics go.
     name: of the run, for whom it is shown to.
+    heldout: what it is evaluated on every `train.evaluate_every` steps.
+    donate: whether the parameters of `start` are given away; see `fresh_state`.
 
   Raises:
     Stopped: by SIGTERM, after saving.
   """
   options, mesh = settings.train, opening.mesh_of(settings)
+  frozen, trained = lora.divided(start.params)
+  state = fresh_state(trained, optimizer_of(options), mesh, donate)
   batches = _own_batches(settings, rows, mesh)
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)
   place = functools.partial(meshes.place_own_rows, mesh)
-  step = step_on_mesh(description, settings.method, options, mesh, key, place)
-  with (
-    training_store.TrainingStore(
-      workdir / 'checkpoints',
-      options.keep,
-      settings.verify_below,
-      provenance.of_run(rows, tokenizer),
-      options.accept_changes,
-    ) as checkpoints,
-    ExitStack() as stack,
-  ):
+  step = step_on_mesh(
+    start.description, settings.method, options, mesh, key, place, frozen
+  )
+  evaluate = None
+  if heldout is not None and options.evaluate_every:
+    losses = scoring.heldout_losses(start.description, settings, heldout, mesh)
+    evaluate = lambda state: losses(lora.joined(frozen, state.ema))  # noqa: E731
+  with ExitStack() as stack:
+    checkpoints = stack.enter_context(_checkpoints(settings, start, rows, workdir))
     saves = -(-options.num_steps // options.save_every)
     steps.require_room(checkpoints.directory, state, options.keep, saves)
     trace = None
@@ -379,7 +261,10 @@ def fit(
     writer = None
     if multihost.index() == 0:
       journal.say()
-      writer = MetricWriter(workdir, num_steps=options.num_steps, name=name)
+      per_step = _per_step(settings, start.description, mesh)
+      writer = MetricWriter(
+        workdir, num_steps=options.num_steps, name=name, per_step=per_step
+      )
       stack.enter_context(closing(writer))
     state = loop.train(
       state,
@@ -390,8 +275,38 @@ def fit(
       writer=writer,
       stop=multihost.stop_agreed,
       trace=trace,
+      evaluate=evaluate,
     )
-  return state.ema
+  return dataclasses.replace(start, params=lora.joined(frozen, state.ema))
+
+
+def _per_step(
+  settings: Settings, description: ModelDescription, mesh: Mesh
+) -> dict[str, float]:
+  """What a step counts for: tokens, and its share of a second of all chips at peak."""
+  length = settings.data.length
+  tokens = float(settings.train.batch_size * length)
+  chip = chips.chip_of(mesh.devices.flat[0])
+  if chip is None or description.objective == 'classify':
+    return {'tokens_per_second': tokens}
+  work = tokens * flops.training(description, length, settings.method.rate)
+  return {'tokens_per_second': tokens, 'mfu': work / (mesh.size * chip.flops)}
+
+
+def _checkpoints(
+  settings: Settings, start: Model, rows: Rows, workdir: pathlib.Path
+) -> training_store.TrainingStore:
+  """The steps of a run, which know what it is made of."""
+  made_of = provenance.of_run(rows, start.tokenizer)
+  if start.description.adapter is not None:
+    made_of['base'] = start.origin['frozen']['weights']
+  return training_store.TrainingStore(
+    workdir / 'checkpoints',
+    settings.train.keep,
+    settings.verify_below,
+    made_of,
+    settings.train.accept_changes,
+  )
 
 
 def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:

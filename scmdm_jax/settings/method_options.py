@@ -127,6 +127,15 @@ class TrainSettings:
   save_every: int = above(500, 0, 'Steps between checkpoints.')
   keep: int = above(2, 0, 'Newest checkpoints that are kept.')
   log_every: int = above(50, 0, 'Steps between lines of metrics.jsonl.')
+  evaluate_every: int = at_least(
+    0,
+    0,
+    (
+      'Steps between held-out losses (null pass, two passes) of the average, always on '
+      'the same rows, times and masks, as evaluate.num_examples, .batch_size and '
+      '.repeats have them; 0: none.'
+    ),
+  )
   fall_back: bool = plain(
     True, 'Go on from an earlier checkpoint where the newest one is damaged.'
   )

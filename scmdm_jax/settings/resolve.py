@@ -119,6 +119,11 @@ def _check_train(settings: Settings) -> None:
       f'train.lora_rank: found {train.lora_rank} with --mode={settings.mode} and '
       f'method.objective = {settings.method.objective!r}; wanted 0 there'
     )
+  if train.evaluate_every and settings.method.objective != 'masked':
+    raise BadInput(
+      f'train.evaluate_every: found {train.evaluate_every} with method.objective = '
+      f"{settings.method.objective!r}; wanted 0, or 'masked'"
+    )
   window = settings.profile.window
   if window and (settings.mode != 'train' or window[1] > train.num_steps):
     raise BadInput(

@@ -26,7 +26,7 @@ from scmdm_jax.parallel import chips, rules
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.runs import opening
-from scmdm_jax.runs.adapting import compiled_step
+from scmdm_jax.runs.compiling import compiled_step
 from scmdm_jax.runs.drawing import compiled_sampler
 from scmdm_jax.settings.building import (
   adapter_of,
