@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from typing import Any
 
@@ -247,10 +247,6 @@ def fit(
   step = step_on_mesh(
     start.description, settings.method, options, mesh, key, place, frozen
   )
-  evaluate = None
-  if heldout is not None and options.evaluate_every:
-    losses = scoring.heldout_losses(start.description, settings, heldout, mesh)
-    evaluate = lambda state: losses(lora.joined(frozen, state.ema))  # noqa: E731
   with ExitStack() as stack:
     checkpoints = stack.enter_context(_checkpoints(settings, start, rows, workdir))
     saves = -(-options.num_steps // options.save_every)
@@ -275,9 +271,23 @@ def fit(
       writer=writer,
       stop=multihost.stop_agreed,
       trace=trace,
-      evaluate=evaluate,
+      evaluate=_evaluation(settings, start.description, frozen, heldout, mesh),
     )
   return dataclasses.replace(start, params=lora.joined(frozen, state.ema))
+
+
+def _evaluation(
+  settings: Settings,
+  description: ModelDescription,
+  frozen: Params | None,
+  heldout: Rows | None,
+  mesh: Mesh,
+) -> Callable[[TrainState], dict[str, float]] | None:
+  """What makes held-out losses of a state, if the run wants them."""
+  if heldout is None or not settings.train.evaluate_every:
+    return None
+  losses = scoring.heldout_losses(description, settings, heldout, mesh)
+  return lambda state: losses(lora.joined(frozen, state.ema))
 
 
 def _per_step(

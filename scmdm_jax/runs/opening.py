@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import digests, disk, store
+from scmdm_jax.checkpoints import digests, disk, hub, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
@@ -117,21 +117,23 @@ def _finite(parameter: jax.Array) -> jax.Array:
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
-  source = pathlib.Path(os.path.expanduser(path))
+  source = path
+  if not hub.is_address(path):
+    source = str(pathlib.Path(os.path.expanduser(path)))
   if not converting.is_foreign(source):
-    return source
+    return pathlib.Path(source)
   imported = workdir / 'imported' / name
 
   def clear() -> None:
     if imported.exists():
       extra = disk.read_json(imported / store.MODEL_JSON).get('extra', {})
       # A run that was refused had named another.
-      if extra.get('imported_from') != str(source):
+      if extra.get('imported_from') != source:
         shutil.rmtree(imported)
 
   multihost.first_does(f'importing {path}', clear)
   if not imported.exists():
-    converting.import_model(str(source), str(imported))
+    converting.import_model(source, str(imported))
   return imported
 
 

@@ -4,7 +4,7 @@ The host never waits for the step it has just launched: metrics are read one ste
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -165,7 +165,7 @@ class _Reporter:
   def __init__(self, config: LoopConfig, guard: Guard, writer: Writer | None):
     self._config, self._guard, self._writer = config, guard, writer
     self._watchdog = Watchdog(config.guard.step_timeout)
-    self._pending: tuple[int, dict[str, jax.Array]] | None = None
+    self._pending: tuple[int, Mapping[str, jax.Array | float]] | None = None
 
   def __enter__(self) -> '_Reporter':
     self._watchdog.step_ended()
@@ -174,7 +174,7 @@ class _Reporter:
   def __exit__(self, *exception: object) -> None:
     self._watchdog.close()
 
-  def launched(self, step: int, metrics: dict[str, jax.Array]) -> None:
+  def launched(self, step: int, metrics: Mapping[str, jax.Array | float]) -> None:
     """Reports the step before `step`, which is under way."""
     self.flush()
     self._pending = step, metrics
@@ -248,8 +248,9 @@ def train(
       if trace is not None:
         trace.end(step, metrics)
       if evaluate is not None and config.evaluates(step):
-        metrics |= evaluate(state)
-      reporter.launched(step, metrics)
+        reporter.launched(step, {**metrics, **evaluate(state)})
+      else:
+        reporter.launched(step, metrics)
       last = step == config.num_steps
       stopping = stop() and not last
       if store is not None and (step % config.save_every == 0 or last or stopping):

@@ -18,6 +18,8 @@ torch = pytest.importorskip('torch')
 transformers = pytest.importorskip('transformers')
 peft = pytest.importorskip('peft')
 
+# What the two libraries say of each other.
+pytestmark = pytest.mark.filterwarnings('ignore:.is_gradient_checkpointing')
 # Float32 products of up to 48 terms, in two libraries, in two layers.
 TOLERANCE = 1e-4
 IDS = np.random.default_rng(0).integers(0, 40, (2, 11)).astype(np.int32)
