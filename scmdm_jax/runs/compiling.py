@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax.diffusion import estimates
+from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.models import classifier, denoiser, lora
 from scmdm_jax.models.description import ModelDescription
@@ -43,8 +43,8 @@ def make_loss(
   if description.adapter is None:
     return whole
 
-  def adapted(key: jax.Array, trained: Params, tokens: jax.Array, frozen: Params):
-    return whole(key, lora.joined(frozen, trained), tokens)
+  def adapted(key: jax.Array, trained: Params, batch: Batch, frozen: Params):
+    return whole(key, lora.joined(frozen, trained), batch)
 
   return adapted
 
@@ -54,11 +54,11 @@ def _causal_loss(
   execution: Execution,
   key: jax.Array,
   params: Params,
-  tokens: jax.Array,
+  batch: Batch,
 ) -> jax.Array:
   del key
   network = denoiser.bind(params, description, execution=execution)
-  return causal_nll(network, execution.placement.constrain_batch(tokens)).mean()
+  return causal_nll(network, execution.placement.constrain_batch(batch.tokens)).mean()
 
 
 def _class_loss(
@@ -66,14 +66,14 @@ def _class_loss(
   execution: Execution,
   key: jax.Array,
   params: Params,
-  tokens: jax.Array,
+  batch: Batch,
 ) -> jax.Array:
   del key
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
   bound = classifier.bind(params, description, execution)
   return class_nll(
-    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
+    bound.logits, execution.placement.constrain_batch(batch.tokens), arch.first_class
   ).mean()
 
 
@@ -83,7 +83,7 @@ def _masked_loss(
   execution: Execution,
   key: jax.Array,
   params: Params,
-  tokens: jax.Array,
+  batch: Batch,
 ) -> jax.Array:
   assert description.mask_id is not None
   first = description
@@ -93,7 +93,7 @@ def _masked_loss(
     key,
     denoiser.bind(params, description, execution=execution),
     denoiser.bind(jax.lax.stop_gradient(params), first, execution=execution),
-    execution.placement.constrain_batch(tokens),
+    jax.tree.map(execution.placement.constrain_batch, batch),
     schedule=schedule_of(method),
     mask_id=description.mask_id,
     rate=method.rate,
@@ -126,15 +126,15 @@ def step_on_mesh(
   options: TrainSettings,
   mesh: Mesh,
   key: jax.Array,
-  place: Callable[[np.ndarray], jax.Array],
+  place: Callable[[Batch], Batch],
   frozen: Params | None = None,
 ) -> loop.Step:
   """The compiled step as the loop takes it: `place` puts its batch on the mesh.
 
-  Each step folds its own number into `key`. `frozen` is what an adapter's base has.
+  `frozen` is what an adapter's base has.
   """
   compiled = compiled_step(
     description, method, optimizer_of(options), mesh, options.remat, options.dtype
   )
   more = {} if frozen is None else {'frozen': frozen}
-  return lambda state, tokens, *rest: compiled(state, place(tokens), key, *rest, **more)
+  return lambda state, batch, *rest: compiled(state, place(batch), key, *rest, **more)

@@ -46,10 +46,10 @@ class LoopConfig:
     return every > 0 and (step % every == 0 or step == self.num_steps)
 
 
-# (state, tokens int32 [B, L] of the host, learning rate, limits of the guard) -> state
-# and metrics: `step.make_train_step`'s with its key and a place for the tokens.
+# (state, batch of the host, learning rate, limits of the guard) -> state and metrics:
+# `step.make_train_step`'s with its key and a place for the batch.
 Step = Callable[
-  [TrainState, np.ndarray, float, np.ndarray], tuple[TrainState, dict[str, jax.Array]]
+  [TrainState, Any, float, np.ndarray], tuple[TrainState, dict[str, jax.Array]]
 ]
 
 
@@ -98,9 +98,9 @@ class Writer(Protocol):
 
 
 class Batches(Protocol):
-  """An endless, checkpointable stream of int32 [B, L] tokens."""
+  """An endless, checkpointable stream of batches, trees of [B, ...]."""
 
-  def __next__(self) -> np.ndarray:
+  def __next__(self) -> Any:
     """The next batch."""
     ...
 
