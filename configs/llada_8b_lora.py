@@ -4,8 +4,8 @@ r"""LLaDA-8B, adapted by low-rank factors beside a frozen bfloat16 base.
   python -m scmdm_jax.main --config=configs/llada_8b_lora.py:v5e --workdir=DIR
   python -m scmdm_jax.main --config=configs/llada_8b_lora.py:v6e --workdir=DIR
 
-Plans for one H100 of 80 GB, a slice v5e-8 and a slice v6e-4; with --mode=train and
---config.checkpoint=hf://GSAI-ML/LLaDA-8B-Base they are trained, on --config.data.source.
+Plans for one H100 of 80 GB, a slice v5e-8 and a slice v6e-4; trained with --mode=train
+--config.checkpoint=hf://GSAI-ML/LLaDA-8B-Base and data of one's own.
 The numbers of the recipe are NeMo AutoModel's for this family (rank 16, alpha 32).
 """
 
