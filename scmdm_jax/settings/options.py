@@ -103,11 +103,6 @@ class Settings:
   checkpoint: str = plain(
     '', "The model to start from or to sample; '' trains a new one."
   )
-  adapter: str = one_of(
-    'merged',
-    ('merged', 'peft'),
-    'What --mode=export writes of an adapter: all weights, or itself, for `peft`.',
-  )
   judge: str = plain(
     '', "A causal model for generative perplexity; '' leaves that out."
   )

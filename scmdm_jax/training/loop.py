@@ -248,6 +248,7 @@ def train(
       if trace is not None:
         trace.end(step, metrics)
       if evaluate is not None and config.evaluates(step):
+        reporter.flush()  # Its time is not that of the step before.
         reporter.launched(step, {**metrics, **evaluate(state)})
       else:
         reporter.launched(step, metrics)

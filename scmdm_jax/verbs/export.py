@@ -26,18 +26,20 @@ from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings.options import Settings
 
 
-def run(settings: Settings, workdir: str, source: str) -> dict[str, Any]:
+def run(settings: Settings, workdir: str, source: str, as_: str = '') -> dict[str, Any]:
   """Exports `source` to the new directory `workdir`; see `export_model`."""
   if not workdir:
     raise BadInput('--workdir: not given; --mode=export wants --source and --workdir')
-  return export_model(source, workdir, settings.verify_below, settings.adapter)
+  if as_ not in ('', 'peft'):
+    raise BadInput(f"--as: found {as_!r}; wanted 'peft', or no such flag")
+  return export_model(source, workdir, settings.verify_below, as_peft=as_ == 'peft')
 
 
 def export_model(
   source: str,
   workdir: str,
   verify_below: int = store.digests.VERIFY_BELOW,
-  adapter: str = 'merged',
+  as_peft: bool = False,
 ) -> dict[str, Any]:
   """Writes a model checkpoint as `config.json`, safetensors, tokenizer and model card.
 
@@ -45,8 +47,7 @@ def export_model(
     source: a model checkpoint, or a training workdir holding one.
     workdir: a new or empty directory; it appears complete or not at all.
     verify_below: as `store.open_model`.
-    adapter: 'merged' writes all weights; 'peft' the adapter alone, as that library
-      has it.
+    as_peft: whether the adapter alone is written, as that library has it.
 
   Returns:
     Main figures: layout, tensors and bytes written, parameters, path.
@@ -65,7 +66,7 @@ def export_model(
     )
   card = model_card.card(model.description, model.extra, _measured(model.directory))
   beside = {**model.tokenizer_files, 'README.md': card}
-  if adapter == 'peft':
+  if as_peft:
     return _export_peft(model, path, beside)
   return _export_whole(model, path, beside)
 
@@ -120,8 +121,8 @@ def _export_peft(
   """
   if model.description.adapter is None:
     raise BadInput(
-      f"adapter: found 'peft', but {model.directory} has none; wanted 'merged', or a "
-      'model trained with train.lora_rank above 0'
+      f'--as: found peft, but {model.directory} has no adapter; wanted no such flag, or '
+      'a model trained with train.lora_rank above 0'
     )
   layers, config = layouts.peft(model.description, str(model.extra.get('base', '')))
 

@@ -86,7 +86,7 @@ def test_peft_and_merged_weights_compute_what_we_do(name, tmp_path):
   base = their_logits(theirs)
   assert np.abs(ours - base).max() > 1
   figures = export_model(
-    str(tmp_path / 'adapted'), str(tmp_path / 'peft'), adapter='peft'
+    str(tmp_path / 'adapted'), str(tmp_path / 'peft'), as_peft=True
   )
   assert figures['tensors'] == 2 * 2 * 7
   config = json.loads((tmp_path / 'peft' / 'adapter_config.json').read_text())
