@@ -257,10 +257,8 @@ def fit(
     writer = None
     if multihost.index() == 0:
       journal.say()
-      per_step = _per_step(settings, start.description, mesh)
-      writer = MetricWriter(
-        workdir, num_steps=options.num_steps, name=name, per_step=per_step
-      )
+      rates = _per_step(settings, start.description, mesh)
+      writer = MetricWriter(workdir, options.num_steps, name=name, per_step=rates)
       stack.enter_context(closing(writer))
     state = loop.train(
       state,

@@ -67,8 +67,8 @@ class MetricWriter:
   def __init__(
     self,
     directory: pathlib.Path,
-    *,
     num_steps: int,
+    *,
     name: str,
     per_step: Mapping[str, float] | None = None,
   ):

@@ -121,7 +121,7 @@ def _export_peft(
   """
   if model.description.adapter is None:
     raise BadInput(
-      f'--as: found peft, but {model.directory} has no adapter; wanted no such flag, or '
+      f'--as: found peft, but {model.directory} has no adapter; wanted none, or '
       'a model trained with train.lora_rank above 0'
     )
   layers, config = layouts.peft(model.description, str(model.extra.get('base', '')))
