@@ -125,6 +125,16 @@ def abstract_params(description: ModelDescription) -> Params:
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
 
 
+def _as_computed(params: Params, execution: Execution) -> Params:
+  """The parameters in the dtype of the compute, and split as it wants them."""
+  if execution.dtype:
+    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
+  mesh = execution.placement.mesh
+  if mesh is not None and mesh.size > 1:
+    params = rules.gather_vocabulary(mesh, params)
+  return params
+
+
 def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.Array:
   """The scores [..., V] with `_BANNED` for ids that no token has."""
   if not description.undefined_ids:
@@ -161,11 +171,7 @@ def bind(
     raise ValueError('classes are given, but the model has none; wanted None')
   conditioning = () if classes is None else (classes,)
   execution = execution or Execution()
-  if execution.dtype:
-    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
-  placement = execution.placement
-  if placement.mesh is not None and placement.mesh.size > 1:
-    params = rules.gather_vocabulary(placement.mesh, params)
+  params, placement = _as_computed(params, execution), execution.placement
   weights = params['backbone']
   backbone = functools.partial(
     _apply, _backbone(description, execution), weights, adapter=description.adapter
