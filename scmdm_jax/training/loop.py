@@ -40,10 +40,10 @@ class LoopConfig:
       check(value >= 0, name, value, 'a number of at least 0')
 
 
-# (state, tokens int32 [B, L] of the host, learning rate, limits of the guard) -> state
-# and metrics: `step.make_train_step`'s with its key and a place for the tokens.
+# (state, batch of the host, learning rate, limits of the guard) -> state and metrics:
+# `step.make_train_step`'s with its key and a place for the batch.
 Step = Callable[
-  [TrainState, np.ndarray, float, np.ndarray], tuple[TrainState, dict[str, jax.Array]]
+  [TrainState, Any, float, np.ndarray], tuple[TrainState, dict[str, jax.Array]]
 ]
 
 
@@ -92,9 +92,9 @@ class Writer(Protocol):
 
 
 class Batches(Protocol):
-  """An endless, checkpointable stream of int32 [B, L] tokens."""
+  """An endless, checkpointable stream of batches, trees of [B, ...]."""
 
-  def __next__(self) -> np.ndarray:
+  def __next__(self) -> Any:
     """The next batch."""
     ...
 
