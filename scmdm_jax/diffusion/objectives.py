@@ -52,6 +52,26 @@ def masked_nll(
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
+def _thresholds(
+  key: jax.Array, key_shown: jax.Array, batch: Batch, shown: float
+) -> jax.Array:
+  """Returns from where on a token is masked, float32 [B, L]; -1 where it never is."""
+  threshold = noise.thresholds(key, batch)
+  if not shown:
+    return threshold
+  keys = noise.example_keys(key_shown, batch)
+  given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
+  return threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
+
+
+def _mean(weight: jax.Array, nll: jax.Array, batch: Batch) -> jax.Array:
+  """Returns the mean over the batch of `weight` [B] times the mean of `nll` [B, L]."""
+  if batch.target is None:
+    return jnp.mean(weight[:, None] * nll)
+  targets = jnp.maximum(batch.target.sum(-1), 1)
+  return jnp.mean(weight * nll.sum(-1) / targets)
+
+
 def diffusion_loss(
   key: jax.Array,
   network: Network,
@@ -96,11 +116,7 @@ def diffusion_loss(
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
   t = noise.times(key_t, batch, T_MIN)
-  threshold = noise.thresholds(key_mask, batch)
-  if shown:
-    keys = noise.example_keys(key_shown, batch)
-    given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
-    threshold = threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
+  threshold = _thresholds(key_mask, key_shown, batch, shown)
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""
@@ -117,8 +133,4 @@ def diffusion_loss(
       passes = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
     signal = mixed_signal(network, frozen, passes, mask_id, taken, rate)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
-  weight = nelbo_weight(schedule, t)
-  if batch.target is None:
-    return jnp.mean(weight[:, None] * nll)
-  targets = jnp.maximum(batch.target.sum(-1), 1)
-  return jnp.mean(weight * nll.sum(-1) / targets)
+  return _mean(nelbo_weight(schedule, t), nll, batch)
