@@ -55,7 +55,7 @@ def masked_nll(
 def _thresholds(
   key: jax.Array, key_shown: jax.Array, batch: Batch, shown: float
 ) -> jax.Array:
-  """Returns from where on a token is masked, float32 [B, L]; -1 where it never is."""
+  """Draws the numbers of `noise.thresholds`; -1, never masked, for a shown class."""
   threshold = noise.thresholds(key, batch)
   if not shown:
     return threshold
