@@ -171,8 +171,8 @@ def mixed_signal(
   for i, (x, sigma) in enumerate(passes):
     count = most_taking(rate, len(passes), i, groups.size)
     inputs = [groups.first(v, count) for v in (x, signal, sigma, taken)]
-    x, before, sigma, wanted = inputs
-    predicted = predict_signal(network, frozen, x, before, sigma, mask_id)
+    x, before, level, wanted = inputs
+    predicted = predict_signal(network, frozen, x, before, level, mask_id)
     predicted = jnp.where(wanted[:, None, None] > i, predicted, before)
     signal = groups.put(signal, predicted, count)
   return signal

@@ -52,26 +52,6 @@ def masked_nll(
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
-def _thresholds(
-  key: jax.Array, key_shown: jax.Array, batch: Batch, shown: float
-) -> jax.Array:
-  """Draws the numbers of `noise.thresholds`; -1, never masked, for a shown class."""
-  threshold = noise.thresholds(key, batch)
-  if not shown:
-    return threshold
-  keys = noise.example_keys(key_shown, batch)
-  given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
-  return threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
-
-
-def _mean(weight: jax.Array, nll: jax.Array, batch: Batch) -> jax.Array:
-  """Returns the mean over the batch of `weight` [B] times the mean of `nll` [B, L]."""
-  if batch.target is None:
-    return jnp.mean(weight[:, None] * nll)
-  targets = jnp.maximum(batch.target.sum(-1), 1)
-  return jnp.mean(weight * nll.sum(-1) / targets)
-
-
 def diffusion_loss(
   key: jax.Array,
   network: Network,
@@ -93,8 +73,8 @@ def diffusion_loss(
   log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
   of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
   over its probability of being masked and over the length of its answer, summed, over
-  B. An example without a target adds zero. The function has nine parameters, because
-  each is a choice of its own that a caller makes.
+  B. An example without a target adds zero. It has nine parameters, because each is a
+  choice of its own that a caller makes.
 
   Args:
     key: the root key: the noise of an example follows from it, the epoch and which
@@ -116,7 +96,11 @@ def diffusion_loss(
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
   t = noise.times(key_t, batch, T_MIN)
-  threshold = _thresholds(key_mask, key_shown, batch, shown)
+  threshold = noise.thresholds(key_mask, batch)
+  if shown:
+    keys = noise.example_keys(key_shown, batch)
+    given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
+    threshold = threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""
@@ -133,4 +117,8 @@ def diffusion_loss(
       passes = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
     signal = mixed_signal(network, frozen, passes, mask_id, taken, rate)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
-  return _mean(nelbo_weight(schedule, t), nll, batch)
+  weight = nelbo_weight(schedule, t)
+  if batch.target is None:
+    return jnp.mean(weight[:, None] * nll)
+  targets = jnp.maximum(batch.target.sum(-1), 1)
+  return jnp.mean(weight * nll.sum(-1) / targets)

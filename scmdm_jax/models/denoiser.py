@@ -65,6 +65,11 @@ def _backbone(
   return make(description.architecture, execution or Execution())
 
 
+def _injection(description: ModelDescription) -> nn.Module | None:
+  arch = description.architecture
+  return make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+
+
 def _table(weights: Params, description: ModelDescription) -> jax.Array:
   """The token embeddings [V, D]."""
   node: Any = weights
@@ -114,26 +119,15 @@ def init_params(key: jax.Array, description: ModelDescription) -> Params:
 
 def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh parameters of the injection alone: the identity; the key is consumed."""
-  arch = description.architecture
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  module = _injection(description)
   if module is None:
     return {}
-  return _init(module, key, jnp.zeros((1, arch.hidden_dim)))
+  return _init(module, key, jnp.zeros((1, description.architecture.hidden_dim)))
 
 
 def abstract_params(description: ModelDescription) -> Params:
   """Shapes and dtypes of `init_params`, nothing computed."""
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
-
-
-def _as_computed(params: Params, execution: Execution) -> Params:
-  """The parameters in the dtype of the compute, and split as it wants them."""
-  if execution.dtype:
-    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
-  mesh = execution.placement.mesh
-  if mesh is not None and mesh.size > 1:
-    params = rules.gather_vocabulary(mesh, params)
-  return params
 
 
 def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.Array:
@@ -156,8 +150,7 @@ def bind(
 
   Args:
     params: `init_params`' tree of arrays; compute follows their dtype.
-    description: what they are parameters of; with its `adapter` None, factors that
-      `params` may have are not read.
+    description: what they are parameters of; factors are read if it has an `adapter`.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
     execution: see `Execution`; None: on one device, nothing recomputed.
@@ -168,17 +161,18 @@ def bind(
   arch = description.architecture
   if description.objective == 'classify':
     raise ValueError('a classifier is no denoiser; wanted classifier.bind')
-  if classes is not None and not getattr(arch, 'num_classes', 0):
-    raise ValueError('classes are given, but the model has none; wanted None')
   conditioning = () if classes is None else (classes,)
+  if conditioning and not getattr(arch, 'num_classes', 0):
+    raise ValueError('classes are given, but the model has none; wanted None')
   execution = execution or Execution()
-  params, placement = _as_computed(params, execution), execution.placement
-  weights = params['backbone']
-  backbone = functools.partial(
-    _apply, _backbone(description, execution), weights, adapter=description.adapter
-  )
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
-  injection = params['self_conditioning']
+  if execution.dtype:
+    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
+  placement = execution.placement
+  if placement.mesh is not None and placement.mesh.size > 1:
+    params = rules.gather_vocabulary(placement.mesh, params)
+  weights, network = params['backbone'], _backbone(description, execution)
+  backbone = functools.partial(_apply, network, weights, adapter=description.adapter)
+  module, injection = _injection(description), params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
@@ -202,6 +196,7 @@ def bind(
     return backbone(x, sigma, mask, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
-    return _without_undefined(backbone(hidden, method='logits'), description)
+    scores = backbone(hidden, method='logits')
+    return _without_undefined(scores, description)
 
   return Denoiser(encode, logits, signal, arch.hidden_dim, placement)
