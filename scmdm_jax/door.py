@@ -24,7 +24,7 @@ from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.runs import adapting, drawing, opening, scoring
+from scmdm_jax.runs import adapting, compiling, drawing, opening, scoring
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import loop_of, optimizer_of
 from scmdm_jax.settings.options import (
@@ -233,7 +233,7 @@ def adapt(
   start = adapting.add_injection(model, method, key_start)
   state = loop.train(
     adapting.fresh_state(start.params, optimizer_of(train), mesh),
-    adapting.step_on_mesh(
+    compiling.step_on_mesh(
       start.description,
       method,
       train,

@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import v1 as ocp
 
 from scmdm_jax.checkpoints import disk
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
 
@@ -37,6 +37,11 @@ class _Given(np.ndarray):
     return self
 
 
+def own(params: Any, description: ModelDescription) -> Any:
+  """Returns what a checkpoint of such a model holds: all but the base of an adapter."""
+  return params if description.adapter is None else lora.divided(params)[1]
+
+
 class ModelWriter:
   """Takes the parameters of one model in any order and writes them group by group.
 
@@ -45,7 +50,7 @@ class ModelWriter:
 
   def __init__(self, directory: pathlib.Path, description: ModelDescription):
     self._directory = directory
-    abstract = denoiser.abstract_params(description)
+    abstract = own(denoiser.abstract_params(description), description)
     self._wanted = {path: tuple(leaf.shape) for path, leaf in leaves(abstract).items()}
     self._missing = dict(self._wanted)
     # Orbax keeps the place of an empty subtree, too; the first group brings them.

@@ -18,7 +18,7 @@ from flax.traverse_util import path_aware_map
 from orbax.checkpoint import v1 as ocp
 
 from scmdm_jax import files
-from scmdm_jax.checkpoints import digests, disk, model_writer, tree_diff
+from scmdm_jax.checkpoints import bases, digests, disk, model_writer, tree_diff
 from scmdm_jax.checkpoints.model_writer import (
   PARAMS,
   TOKENIZER,
@@ -26,9 +26,10 @@ from scmdm_jax.checkpoints.model_writer import (
   Path,
   give_back_memory,
   leaves,
+  own,
 )
 from scmdm_jax.errors import BadInput, DamagedData
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
 
@@ -92,11 +93,14 @@ def save_model(
   Args:
     path: the directory.
     description: what the model is.
-    params: as `denoiser.abstract_params(description)`, of any floating dtypes.
-    extra: JSON data about its origin.
+    params: as `denoiser.abstract_params(description)`, of any floating dtypes. Of a
+      model with an adapter only what is not its base's is written.
+    extra: JSON data about its origin; of a model with an adapter, with the `frozen` of
+      `bases.named`.
     tokenizer: the files of its tokenizer, by name.
   """
-  wanted = denoiser.abstract_params(description)
+  wanted = own(denoiser.abstract_params(description), description)
+  params = own(params, description)
   problems = tree_diff.differences(_float32(params), wanted)
   if problems:
     raise ValueError(f'parameters do not fit their description: {problems}')
@@ -114,6 +118,7 @@ class StoredModel(NamedTuple):
   description: ModelDescription
   extra: dict[str, Any]
   params: dict[str, Any]  # Shapes and stored dtypes.
+  base: 'StoredModel | None' = None  # Which has the backbone, if this has an adapter.
 
   @property
   def tokenizer_files(self) -> dict[str, pathlib.Path]:
@@ -127,12 +132,15 @@ class StoredModel(NamedTuple):
     Raises:
       DamagedData: it cannot be read.
     """
+    if self.base is not None and path[0] == 'backbone' and path[-1] not in lora.FACTORS:
+      return self.base.read(path)
     leaf: Any = self.params
     for key in path:
       leaf = leaf[key]
     wanted = _on_host(leaf)
     tree = path_aware_map(
-      lambda p, _: wanted if p == path else ocp.PLACEHOLDER, self.params
+      lambda p, _: wanted if p == path else ocp.PLACEHOLDER,
+      own(self.params, self.description),
     )
     with disk.reading(self.directory / PARAMS):
       value = ocp.load(str(self.directory / PARAMS), tree)
@@ -168,13 +176,18 @@ def open_model(
   tree = path / PARAMS
   with disk.reading(tree):
     saved: Any = ocp.metadata(str(tree)).metadata
-  wanted = denoiser.abstract_params(description)
+  wanted = own(denoiser.abstract_params(description), description)
   tree_diff.refuse_differences(tree, None if saved is None else _float32(saved), wanted)
   dtypes: Any = {p: leaf.dtype for p, leaf in leaves(saved).items()}
   params: Any = path_aware_map(
     lambda p, x: jax.ShapeDtypeStruct(x.shape, dtypes[p]), wanted
   )
-  return StoredModel(path, description, extra, params)
+  model = StoredModel(path, description, extra, params)
+  if description.adapter is None:
+    return model
+  base = bases.opened(model, lambda where: open_model(where, verify_below))
+  params = lora.joined({'backbone': base.params['backbone']}, params)
+  return model._replace(params=params, base=base)
 
 
 def load_model(
@@ -204,16 +217,31 @@ def load_model(
 
 
 def load_params(
-  model: StoredModel, *, dtype: Any = jnp.float32, place: Place | None = None
+  model: StoredModel,
+  *,
+  dtype: Any = jnp.float32,
+  place: Place | None = None,
+  frozen: str = '',
 ) -> dict[str, Any]:
   """All parameters of an opened checkpoint; the arguments are those of `load_model`.
+
+  `frozen` is the dtype of the backbone without its adapter; '': as the others.
 
   Raises:
     DamagedData: they cannot be read.
   """
+  if model.base is not None:
+    alone = model._replace(params=own(model.params, model.description), base=None)
+    params = load_params(alone, dtype=dtype, place=place)
+    base = load_params(model.base, dtype=frozen or dtype, place=place)
+    return lora.joined({'backbone': base['backbone']}, params)
   wanted = model.params
   if dtype is not None:
-    wanted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), wanted)
+    wanted = {
+      group: jax.tree.map(lambda x, to=to: jax.ShapeDtypeStruct(x.shape, to), tree)
+      for group, tree in wanted.items()
+      for to in [frozen if frozen and group == 'backbone' else dtype]
+    }
   wanted = placed(wanted if place is None else place(wanted))
   context = ocp.Context()
   # Orbax has all arrays on their way at once otherwise, and a second copy of them. It

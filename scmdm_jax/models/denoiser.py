@@ -65,6 +65,11 @@ def _backbone(
   return make(description.architecture, execution or Execution())
 
 
+def _injection(description: ModelDescription) -> nn.Module | None:
+  arch = description.architecture
+  return make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+
+
 def _table(weights: Params, description: ModelDescription) -> jax.Array:
   """The token embeddings [V, D]."""
   node: Any = weights
@@ -114,11 +119,10 @@ def init_params(key: jax.Array, description: ModelDescription) -> Params:
 
 def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh parameters of the injection alone: the identity; the key is consumed."""
-  arch = description.architecture
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  module = _injection(description)
   if module is None:
     return {}
-  return _init(module, key, jnp.zeros((1, arch.hidden_dim)))
+  return _init(module, key, jnp.zeros((1, description.architecture.hidden_dim)))
 
 
 def abstract_params(description: ModelDescription) -> Params:
@@ -156,8 +160,7 @@ def bind(
 
   Args:
     params: `init_params`' tree of arrays; compute follows their dtype.
-    description: what they are parameters of; with its `adapter` None, factors that
-      `params` may have are not read.
+    description: what they are parameters of; factors are read if it has an `adapter`.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
     execution: see `Execution`; None: on one device, nothing recomputed.
@@ -177,7 +180,7 @@ def bind(
   backbone = functools.partial(
     _apply, _backbone(description, execution), weights, adapter=description.adapter
   )
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  module = _injection(description)
   injection = params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.

@@ -4,7 +4,7 @@ The host never waits for the step it has just launched: metrics are read one ste
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -28,6 +28,7 @@ class LoopConfig:
   warmup_steps: int
   save_every: int
   log_every: int
+  evaluate_every: int = 0  # Steps between evaluations; 0: none.
   fall_back: bool = True  # From a damaged newest checkpoint to the one before it.
   guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
 
@@ -35,9 +36,14 @@ class LoopConfig:
     for name in ('num_steps', 'learning_rate', 'save_every', 'log_every'):
       value = getattr(self, name)
       check(value > 0, name, value, 'a number above 0')
-    for name in ('final_learning_rate', 'warmup_steps'):
+    for name in ('final_learning_rate', 'warmup_steps', 'evaluate_every'):
       value = getattr(self, name)
       check(value >= 0, name, value, 'a number of at least 0')
+
+  def evaluates(self, step: int) -> bool:
+    """Returns whether the state after `step` is evaluated: the last one always."""
+    every = self.evaluate_every
+    return every > 0 and (step % every == 0 or step == self.num_steps)
 
 
 # (state, batch of the host, learning rate, limits of the guard) -> state and metrics:
@@ -159,7 +165,7 @@ class _Reporter:
   def __init__(self, config: LoopConfig, guard: Guard, writer: Writer | None):
     self._config, self._guard, self._writer = config, guard, writer
     self._watchdog = Watchdog(config.guard.step_timeout)
-    self._pending: tuple[int, dict[str, jax.Array]] | None = None
+    self._pending: tuple[int, Mapping[str, jax.Array | float]] | None = None
 
   def __enter__(self) -> '_Reporter':
     self._watchdog.step_ended()
@@ -168,7 +174,7 @@ class _Reporter:
   def __exit__(self, *exception: object) -> None:
     self._watchdog.close()
 
-  def launched(self, step: int, metrics: dict[str, jax.Array]) -> None:
+  def launched(self, step: int, metrics: Mapping[str, jax.Array | float]) -> None:
     """Reports the step before `step`, which is under way."""
     self.flush()
     self._pending = step, metrics
@@ -186,7 +192,8 @@ class _Reporter:
     self._writer.progress(step, metrics)
     if self._guard.skipped:
       metrics['skipped'] = float(self._guard.skipped)
-    if step % self._config.log_every == 0 or step == self._config.num_steps:
+    last = step == self._config.num_steps
+    if step % self._config.log_every == 0 or last or self._config.evaluates(step):
       self._writer.write(step, metrics)
 
 
@@ -200,8 +207,11 @@ def train(
   writer: Writer | None = None,
   stop: Callable[[], bool] = lambda: False,
   trace: Trace | None = None,
+  evaluate: Callable[[TrainState], dict[str, float]] | None = None,
 ) -> TrainState:
   """Runs `train_step` to `config.num_steps`, from the store's newest checkpoint if any.
+
+  It has nine parameters, because a run may do without any of the last five.
 
   Args:
     state: the state at step 0; donated.
@@ -212,6 +222,7 @@ def train(
     writer: None trains silently.
     stop: asked after every step; True saves it and leaves.
     trace: called with every step.
+    evaluate: makes figures of the state, every `evaluate_every` steps and at the end.
 
   Raises:
     Stopped: `stop` asked for it; the newest checkpoint is of the last step.
@@ -236,7 +247,11 @@ def train(
         )
       if trace is not None:
         trace.end(step, metrics)
-      reporter.launched(step, metrics)
+      if evaluate is not None and config.evaluates(step):
+        reporter.flush()  # Its time is not that of the step before.
+        reporter.launched(step, {**metrics, **evaluate(state)})
+      else:
+        reporter.launched(step, metrics)
       last = step == config.num_steps
       stopping = stop() and not last
       if store is not None and (step % config.save_every == 0 or last or stopping):
