@@ -14,7 +14,8 @@ read there. With guidance each of the two evaluations has its own; see
 `guidance.Guidance`.
 
 With blocks every example goes its own way: how many steps it spends on a block depends
-on what its prompt left to write there, see `blocks.deal_steps`.
+on what its prompt left to write there, see `blocks.deal_steps`, and its blocks may
+begin where its prompt ends.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
-from scmdm_jax.diffusion.blocks import Blocks, deal_steps
+from scmdm_jax.diffusion.blocks import Blocks
 from scmdm_jax.diffusion.checks import check
 from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.diffusion.guidance import Guidance, Predictor
@@ -107,6 +108,7 @@ class SamplerState(NamedTuple):
   signal: jax.Array  # float32 [B, L, M D]; see the module and `guidance.Predictor`.
   certainty: jax.Array  # float32 [B, L]; log-probability when revealed, else 0.
   evaluations: jax.Array  # int32 []; denoiser evaluations made so far.
+  written: jax.Array  # int32 [B]; `evaluations` when its tokens changed last, or 0.
 
 
 class Samples(NamedTuple):
@@ -114,6 +116,7 @@ class Samples(NamedTuple):
 
   tokens: jax.Array  # int32 [B, L]; no position is masked.
   evaluations: jax.Array  # int32 []; per batch, as counted by the loop.
+  written: jax.Array  # int32 [B]; after so many an example stood as it is.
   trajectory: jax.Array | None  # int32 [T, B, L]: tokens after every step.
 
 
@@ -129,7 +132,8 @@ class Chain(NamedTuple):
 def initial_state(predictor: Predictor, x_init: jax.Array) -> SamplerState:
   """Returns the state before the first step, `x_init` int32 [B, L] and null signals."""
   certainty = jnp.zeros(x_init.shape, jnp.float32)
-  return SamplerState(x_init, predictor.null_signal(x_init), certainty, jnp.int32(0))
+  signal, none = predictor.null_signal(x_init), jnp.zeros(len(x_init), jnp.int32)
+  return SamplerState(x_init, signal, certainty, jnp.int32(0), none)
 
 
 def _fold(keys: jax.Array, data: jax.Array | int) -> jax.Array:
@@ -257,7 +261,9 @@ def _advanced(
       signal = jnp.where(remask[..., None], 0.0, signal)
   certainty = jnp.where(reveal, reading.measure, state.certainty)
   evaluations = state.evaluations + len(chain.predictor.networks)
-  return SamplerState(x_s, signal, certainty, evaluations)
+  changed = (x_s != state.x_t).any(-1)
+  written = jnp.where(changed, evaluations, state.written)
+  return SamplerState(x_s, signal, certainty, evaluations, written)
 
 
 def sample(
@@ -269,6 +275,7 @@ def sample(
   mask_id: int,
   temperature: jax.Array | float = 1.0,
   unconditional: Network | None = None,
+  starts: jax.Array | None = None,
   keep_trajectory: bool = False,
 ) -> Samples:
   """Draws samples by any strategy (SCMDM, arXiv 2604.26985, with its carried signal).
@@ -282,6 +289,8 @@ def sample(
     mask_id: the mask token; never drawn.
     temperature: scalar >= 0; may be traced. Shapes drawn tokens, not the signal.
     unconditional: the other network under guidance; None without.
+    starts: int32 [B], where the first block of each example begins, which may then have
+      up to T blocks with something to write; None: at 0, as `Sampler.blocks` says.
     keep_trajectory: also return the tokens after every step.
 
   Raises:
@@ -295,14 +304,17 @@ def sample(
     raise ValueError('guidance and an unconditional network go together')
   networks = (network,) if unconditional is None else (network, unconditional)
   chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
-  blocks = sampler.blocks(x_init.shape[1])
+  length = x_init.shape[1]
+  size = sampler.block_length or length
+  blocks = sampler.blocks(length) if starts is None else -(-length // size)
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
   if blocks == 1:
     state, states = _write(keys, state, chain, writable, keep_trajectory)
   else:
-    state, states = _write_blocks(keys, state, chain, writable, blocks, keep_trajectory)
-  return Samples(state.x_t, state.evaluations, states)
+    dealt = Blocks.of(writable, size, sampler.num_steps, starts)
+    state, states = _write_blocks(keys, state, chain, dealt, keep_trajectory)
+  return Samples(state.x_t, state.evaluations, state.written, states)
 
 
 def _write(
@@ -343,18 +355,16 @@ def _write_blocks(
   keys: jax.Array,
   state: SamplerState,
   chain: Chain,
-  writable: jax.Array,
-  number: int,
+  blocks: Blocks,
   keep_trajectory: bool,
 ) -> tuple[SamplerState, jax.Array | None]:
-  """Runs a strategy in each of `number` blocks in turn, every example at its own pace.
+  """Runs a strategy in one block after the other, every example at its own pace.
 
   What a strategy draws before a block follows from the block's key: it is drawn again
   in every step, so nothing of it is carried. Returns what `_write` does.
   """
   strategy, total = chain.sampler.strategy, chain.sampler.num_steps
-  to_write = writable.reshape(len(writable), number, -1).sum(-1, dtype=jnp.int32)
-  blocks = Blocks(writable, deal_steps(to_write, total), total)
+  writable = blocks.writable
 
   def step(state: SamplerState, i: jax.Array) -> tuple[SamplerState, jax.Array]:
     """Takes step `i` [B]; returns the state and the next step with work to do."""
