@@ -214,7 +214,7 @@ class SampleSettings:
     (
       '--mode=sample: a file of JSON lines, each with an `id` and a `prompt` (to be '
       'continued), a `text` (as sample.prompt) or `messages`, instead of one prompt '
-      'for all samples. Each is answered once, at its own length; a run that was stopped '
+      'for all samples. Each is answered once, at its own length; a stopped run '
       'goes on behind the last answer. Blocks begin where prompts end.'
     ),
   )

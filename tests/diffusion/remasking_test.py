@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from scmdm_jax.diffusion import sampling
+from scmdm_jax.diffusion import stepping
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import LogLinear
@@ -98,7 +98,7 @@ def test_certainty_is_that_of_the_moment_of_revealing():
   sampler = Sampler(T, strategy, top_p=0.9)
   x_init = jnp.asarray(prompted(5))
   active = x_init == toys.MASK
-  chain = sampling.Chain(
+  chain = stepping.Chain(
     Predictor((toys.network(WEIGHTS),)), sampler, toys.MASK, temperature=0.7
   )
   plan = strategy.start(keys_of(6, 8), active, LogLinear(), T)
@@ -106,9 +106,9 @@ def test_certainty_is_that_of_the_moment_of_revealing():
   @quick_jit
   def step(keys, state, i):
     last = i == T - 1
-    return sampling.reverse_step(keys, state, chain, plan, i, active, last)
+    return stepping.reverse_step(keys, state, chain, plan, i, active, last)
 
-  state = sampling.initial_state(chain.predictor, x_init)
+  state = stepping.initial_state(chain.predictor, x_init)
   certainty = np.zeros(x_init.shape)
   again = 0
   for i in range(T):
