@@ -1,5 +1,7 @@
 """Binds parameters into the three plain functions the diffusion floor works with."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from scmdm_jax.models import lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.injection import make_injection
@@ -79,13 +82,25 @@ def _apply(
   weights: Params,
   *args: jax.Array | int | None,
   method: str = '__call__',
+  adapter: lora.Adapter | None = None,
 ) -> jax.Array:
-  result: Any = module.apply({'params': weights}, *args, method=method)
+  with lora.applied(adapter):
+    result: Any = module.apply({'params': weights}, *args, method=method)
   return result
 
 
 def init_params(key: jax.Array, description: ModelDescription) -> Params:
-  """Fresh float32 parameters of backbone and injection; the key is consumed."""
+  """Fresh float32 parameters of all that is described; the key is consumed.
+
+  Raises:
+    ValueError: an adapter that fits no layer.
+  """
+  if description.adapter is not None:
+    base = init_params(key, dataclasses.replace(description, adapter=None))
+    fresh = lora.init_factors(
+      jax.random.fold_in(key, 1), base['backbone'], description.adapter
+    )
+    return lora.joined(base, {'backbone': fresh})
   key_backbone, key_injection = jax.random.split(key)
   inputs = (jnp.zeros((1, 2), jnp.int32), jnp.zeros((1,)))
   if description.objective == 'classify':
@@ -120,7 +135,8 @@ def bind(
 
   Args:
     params: `init_params`' tree of arrays; compute follows their dtype.
-    description: what they are parameters of.
+    description: what they are parameters of; with its `adapter` None, factors that
+      `params` may have are not read.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
     execution: see `Execution`; None: on one device, nothing recomputed.
@@ -140,7 +156,10 @@ def bind(
   placement = execution.placement
   if placement.mesh is not None and placement.mesh.size > 1:
     params = rules.gather_vocabulary(placement.mesh, params)
-  backbone, weights = _backbone(description, execution), params['backbone']
+  weights = params['backbone']
+  backbone = functools.partial(
+    _apply, _backbone(description, execution), weights, adapter=description.adapter
+  )
   module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
   injection = params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
@@ -161,15 +180,15 @@ def bind(
     sigma: jax.Array,
     real: jax.Array | None = None,
   ) -> jax.Array:
-    x = placement.constrain(_apply(backbone, weights, x_t, method='embed'))
+    x = placement.constrain(backbone(x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
       x = jnp.where(masked, x + addend, x)
-    return _apply(backbone, weights, x, sigma, real, *conditioning, method='encode')
+    return backbone(x, sigma, real, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
-    scores = _apply(backbone, weights, hidden, method='logits')
+    scores = backbone(hidden, method='logits')
     if not description.undefined_ids:
       return scores
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)

@@ -6,6 +6,7 @@ from typing import Any
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.models.family import Family, Sizes
 from scmdm_jax.models.injection import INJECTIONS
+from scmdm_jax.models.lora import Adapter
 
 NOISES = ('mask', 'uniform')
 # Rows with the tokenizer's start before them and its end behind, rows of nothing but
@@ -29,6 +30,7 @@ class ModelDescription:
   # Half-open ranges (start, stop) of ids that no token has (a padded vocabulary).
   undefined_ids: tuple[tuple[int, int], ...] = ()
   framing: str = ''  # One of FRAMINGS: how the rows it was trained on begin and end.
+  adapter: Adapter | None = None  # Low-rank factors beside a frozen backbone, if any.
 
   def __post_init__(self):
     arch = self.architecture
@@ -49,6 +51,8 @@ class ModelDescription:
       )
     if self.injection != 'none' and self.mask_id is None:
       raise ValueError(f'injection {self.injection!r} needs a mask_id; it is None')
+    if self.adapter is not None and self.record.is_classifier:
+      raise ValueError('adapter: a classifier has none; wanted None')
     if self.framing not in FRAMINGS:
       raise ValueError(f'framing is {self.framing!r}; wanted one of {FRAMINGS}')
     ranges = tuple((int(start), int(stop)) for start, stop in self.undefined_ids)
@@ -80,6 +84,8 @@ class ModelDescription:
       for name, value in data['architecture'].items()
     }
     data['undefined_ids'] = [list(r) for r in self.undefined_ids]
+    if self.adapter is None:
+      del data['adapter']
     # The family is called so in files.
     return {'layout' if n == 'family' else n: value for n, value in data.items()}
 
@@ -96,6 +102,8 @@ class ModelDescription:
       raise ValueError(f'layout is {family!r}; wanted one of {tuple(FAMILIES)}')
     try:
       architecture = FAMILIES[family].sizes(**data.pop('architecture'))
+      if 'adapter' in data:
+        data['adapter'] = Adapter(**data['adapter'])
       return cls(architecture=architecture, family=family, **data)
     except (TypeError, KeyError) as e:
       raise ValueError(f'not a model description: {e}') from e
