@@ -11,6 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from scmdm_jax.models import lora
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.injection import make_injection
@@ -31,7 +32,7 @@ class Encode(Protocol):
     x_t: jax.Array,
     signal: jax.Array,
     sigma: jax.Array,
-    real: jax.Array | None = None,
+    mask: AttentionMask = EVERYBODY,
   ) -> jax.Array: ...
 
 
@@ -40,9 +41,9 @@ class Denoiser(NamedTuple):
 
   Legend: `B` batch, `L` length, `V` vocabulary with the mask, `D` width.
 
-  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B], real bool [B, L] or None) ->
-    hidden [B, L, D]. The signal is read at masked positions only; a zero vector is the
-    null signal. Nobody attends to a position that is not `real`; None: all are.
+  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B][, mask]) -> hidden [B, L, D].
+    The signal is read at masked positions only; a zero vector is the null signal. The
+    `AttentionMask` gives lengths or segments; the architecture adds its own numbers.
   logits: hidden [..., D] -> raw scores float32 [..., V], the mask column among them;
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
@@ -80,7 +81,7 @@ def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
 def _apply(
   module: nn.Module,
   weights: Params,
-  *args: jax.Array | int | None,
+  *args: jax.Array | AttentionMask | int | None,
   method: str = '__call__',
   adapter: lora.Adapter | None = None,
 ) -> jax.Array:
@@ -178,14 +179,14 @@ def bind(
     x_t: jax.Array,
     signal: jax.Array,
     sigma: jax.Array,
-    real: jax.Array | None = None,
+    mask: AttentionMask = EVERYBODY,
   ) -> jax.Array:
     x = placement.constrain(backbone(x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
       x = jnp.where(masked, x + addend, x)
-    return backbone(x, sigma, real, *conditioning, method='encode')
+    return backbone(x, sigma, mask, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
     scores = backbone(hidden, method='logits')

@@ -173,7 +173,8 @@ def padded_length(count: int, longest: int) -> int:
   two compilations, for every doubling of the length, and a third of padding at most.
   """
   power = 1 << max(count - 1, 31).bit_length()
-  return min(power * 3 // 4 if count <= power * 3 // 4 else power, longest)
+  less = 3 * power // 4
+  return min(less if count <= less and less > 32 else power, longest)
 
 
 def answer(

@@ -20,6 +20,7 @@ from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains.protocol import Domain
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.attention import AttentionMask
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
@@ -60,20 +61,19 @@ def compiled_sampler(
     sampler = dataclasses.replace(sampler, self_conditioning=False)
 
   def draw_batch(params, keys, x_init, temperature, spans=None) -> Samples:
-    network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
-    prompt, real = x_init != mask_id, None
-    if spans is not None:
-      real = jnp.arange(x_init.shape[1])[None] < spans.ends[:, None]
+    denoise = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
+    prompt = x_init != mask_id
+    real = AttentionMask(lengths=None if spans is None else spans.ends)
 
     def encode(x_t, signal, sigma):
-      return network.encode(x_t, signal, sigma, real)
+      return denoise.encode(x_t, signal, sigma, real)
 
     def encode_unprompted(x_t, signal, sigma):
       return encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
 
+    network = denoise._replace(encode=encode)
     # The same network, shown no prompt (LLaDA).
-    unconditional = network._replace(encode=encode_unprompted)
-    network = network._replace(encode=encode)
+    unconditional = denoise._replace(encode=encode_unprompted)
     return sample(
       keys,
       network,

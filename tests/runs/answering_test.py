@@ -193,7 +193,7 @@ def test_answers_are_written_as_they_come_and_gone_on_with(tmp_path, capsys):
     '  config = default_config()\n'
     "  config.data.name = 'text'\n"
     "  config.data.tokenizer = 'checkpoint'\n"
-    '  config.data.length = 0\n'
+    '  config.data.length = 60\n'
     "  config.compilation_cache = 'off'\n"
     f'  config.checkpoint = {str(checkpoint)!r}\n'
     f'  config.sample.prompts = {str(path)!r}\n'

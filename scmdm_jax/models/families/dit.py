@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from scmdm_jax.models.attention import attend
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
   Buffer,
@@ -133,7 +133,7 @@ class Block(nn.Module):
     self.mlp_2 = nn.Dense(dim)
     self.adaLN_modulation = nn.Dense(6 * dim, kernel_init=zeros)
 
-  def _attend(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+  def _attend(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     batch, length, dim = x.shape
     heads, per_token = self.config.num_heads, self.execution.per_token
     qkv = per_token(self.attn_qkv, x).reshape(batch, length, 3, heads, dim // heads)
@@ -142,18 +142,16 @@ class Block(nn.Module):
       q, k = (rotate_in_grid(y, self.config.grid) for y in (q, k))
     else:
       q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    q, k, v = self.execution.placement.gather_keys(q, k, v)
-    mixed = attend(q, k, v, real=real, window=self.config.window)
+    mask = dataclasses.replace(mask, window=self.config.window)
+    mixed = self.execution.attend(q, k, v, mask)
     return per_token(self.attn_out, mixed.reshape(batch, length, dim))
 
-  def __call__(
-    self, x: jax.Array, cond: jax.Array, real: jax.Array | None
-  ) -> jax.Array:
+  def __call__(self, x: jax.Array, cond: jax.Array, mask: AttentionMask) -> jax.Array:
     per_token = self.execution.per_token
     modulation = self.adaLN_modulation(cond)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, -1)
     h = _modulate(self.norm1(x), shift_a, scale_a)
-    x = x + gate_a[:, None] * self._attend(h, real)
+    x = x + gate_a[:, None] * self._attend(h, mask)
     h = per_token(self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m))
     h = nn.gelu(h, approximate=True)
     return x + gate_m[:, None] * per_token(self.mlp_2, h)
@@ -212,7 +210,7 @@ class DiT(nn.Module):
     self,
     x: jax.Array,
     sigma: jax.Array,
-    real: jax.Array | None = None,
+    mask: AttentionMask = EVERYBODY,
     classes: jax.Array | None = None,
   ) -> jax.Array:
     """Embeddings [B, L, D] and noise levels [B] -> normalised hidden states [B, L, D].
@@ -222,7 +220,7 @@ class DiT(nn.Module):
     Args:
       x: [B, L, D].
       sigma: float32 [B].
-      real: bool [B, L], False at padding; None: no padding.
+      mask: who attends to whom; its window is that of the sizes.
       classes: int32 [B], `num_classes` meaning "none"; None: none for all. Read only by
         a model that has classes.
     """
@@ -236,7 +234,7 @@ class DiT(nn.Module):
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = self.execution.placement.constrain(block(x, cond, real))
+      x = self.execution.placement.constrain(block(x, cond, mask))
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

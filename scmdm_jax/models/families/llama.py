@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from scmdm_jax.models.attention import attend
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
   Buffer,
@@ -94,7 +94,7 @@ class Attention(nn.Module):
     if cfg.qk_norm:
       self.q_norm, self.k_norm = RMSNorm(cfg.norm_eps), RMSNorm(cfg.norm_eps)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     cfg = self.config
     batch, length = x.shape[:2]
     size, per_token = cfg.head_size, self.execution.per_token
@@ -104,8 +104,8 @@ class Attention(nn.Module):
     if cfg.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     q, k = (rotate(x, cfg.rope_theta, cfg.rope_scaling) for x in (q, k))
-    q, k, v = self.execution.placement.gather_keys(q, k, v)
-    mixed = attend(q, k, v, causal=cfg.causal, real=real)
+    mask = dataclasses.replace(mask, causal=cfg.causal)
+    mixed = self.execution.attend(q, k, v, mask)
     return per_token(self.o_proj, mixed.reshape(batch, length, -1))
 
 
@@ -139,8 +139,8 @@ class Layer(nn.Module):
     self.post_attention_layernorm = RMSNorm(eps)
     self.mlp = GatedMLP(self.config, self.execution)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
-    x = x + self.self_attn(self.input_layernorm(x), real)
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
+    x = x + self.self_attn(self.input_layernorm(x), mask)
     return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -167,17 +167,17 @@ class Decoder(nn.Module):
     return self.embed_tokens(tokens)
 
   def encode(
-    self, x: jax.Array, sigma: jax.Array, real: jax.Array | None = None
+    self, x: jax.Array, sigma: jax.Array, mask: AttentionMask = EVERYBODY
   ) -> jax.Array:
     """Embeddings [B, L, D] -> hidden states [B, L, D]; there is no time input.
 
-    `real` bool [B, L] is False at padding. With `shifted` the hidden state at i is the
-    one computed at i - 1, which predicts the token at i, so that `logits` stays a
-    function of one position; position 0 is read off itself.
+    `mask` is who attends to whom, causal where the sizes say so. With `shifted` the
+    hidden state at i is the one computed at i - 1, which predicts the token at i, so
+    that `logits` stays a function of one position; position 0 is read off itself.
     """
     del sigma
     for layer in self.layers:
-      x = self.execution.placement.constrain(layer(x, real))
+      x = self.execution.placement.constrain(layer(x, mask))
     x = self.norm(x)
     return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
 
