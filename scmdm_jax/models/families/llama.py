@@ -280,6 +280,7 @@ LLAMA = Family(
   fixed={'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False},
   table='embed_tokens',
   head='lm_head',
+  masked_form='llama',
   objectives=('causal',),
   new=lambda offered: {
     'num_kv_heads': offered['num_heads'],
@@ -294,6 +295,7 @@ QWEN2 = dataclasses.replace(
   model_types=(ModelType('qwen2', 'Qwen2ForCausalLM'),),
   fixed={'hidden_act': 'silu', 'use_sliding_window': False},
   always={'qkv_bias': True},
+  masked_form='dream',
   objectives=(),
 )
 QWEN3 = dataclasses.replace(
@@ -313,6 +315,7 @@ QWEN3 = dataclasses.replace(
   extra=lambda sizes: {'head_dim': sizes.head_size},
   fixed={**QWEN2.fixed, 'attention_bias': False},
   always={'qk_norm': True},
+  masked_form='qwen3',
 )
 # It was trained within blocks (arXiv 2510.06303), here a position sees all.
 SDAR = dataclasses.replace(
@@ -321,6 +324,7 @@ SDAR = dataclasses.replace(
   model_types=(ModelType('sdar', 'SDARForCausalLM', mask='named'),),
   fields=QWEN3.fields[:-2],
   always={'qk_norm': True, 'causal': False},
+  masked_form='',
 )
 DREAM = dataclasses.replace(
   QWEN2,
@@ -329,11 +333,13 @@ DREAM = dataclasses.replace(
   fields=_FIELDS,
   fixed={**QWEN2.fixed, 'use_mrope': False},
   always={'qkv_bias': True, 'causal': False, 'shifted': True},
+  masked_form='',
   objectives=('masked',),
 )
 LLADA = dataclasses.replace(
   LLAMA,
   name='llada',
+  masked_form='',
   layers=_layers(dict(zip(_SPLITS, _LLADA_NAMES, strict=True))),
   model_types=(ModelType('llada', 'LLaDAModelLM', mask='named'),),
   fields=(
