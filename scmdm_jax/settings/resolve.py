@@ -216,10 +216,12 @@ def _check_sample(settings: Settings) -> None:
   if sample.prompts:
     _check_prompts(settings)
     return  # Every prompt has its own length.
+  if settings.evaluate.lm_eval:
+    return
   if sample.max_new_tokens:
     raise BadInput(
-      f'sample.max_new_tokens: found {sample.max_new_tokens} without sample.prompts; '
-      'wanted 0'
+      f'sample.max_new_tokens: found {sample.max_new_tokens} without sample.prompts or '
+      'evaluate.lm_eval; wanted 0'
     )
   if not length:
     return  # It is checked when it is known.
