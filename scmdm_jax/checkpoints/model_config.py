@@ -242,7 +242,8 @@ def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]
     default = field.default
     if isinstance(default, Same):
       default = default.times * _value(config, default.name, field.of, None, path)
-    values[field.ours] = _value(config, field.name, field.of, default, path)
+    value = _value(config, field.name, field.of, default, path)
+    values[field.ours] = tuple(value.items()) if field.of is dict else value
   return values
 
 
@@ -262,8 +263,6 @@ def _value(config: dict[str, Any], name: str, of: type, default: Any, path: str)
     if not isinstance(value, list | tuple):
       raise BadInput(f'{path}: {name} is {value!r}; wanted a list of numbers')
     value = tuple(value)
-  elif of is dict and isinstance(value, dict):
-    value = tuple(value.items()) if name == 'rope_scaling' else value
   elif not isinstance(value, of):
     raise BadInput(f'{path}: {name} is {value!r}; wanted a {of.__name__}')
   return value

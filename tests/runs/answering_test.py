@@ -183,6 +183,7 @@ def test_an_answer_ends_at_its_first_end_token():
   assert filled['tokens'] == [low[0], *low, EOS]
 
 
+@pytest.mark.slow
 def test_answers_are_written_as_they_come_and_gone_on_with(tmp_path, capsys):
   checkpoint, path = tmp_path / 'model', written(tmp_path / 'asked.jsonl', ASKED)
   store.save_model(checkpoint, DESCRIPTION, PARAMS, {}, TOKENIZER.files)
