@@ -8,8 +8,17 @@ import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+# Told of every path that was written: a workdir in a bucket has a copy to bring there.
+listeners: list[Callable[[pathlib.Path], None]] = []
+
+
+def written(path: pathlib.Path) -> None:
+  """Tells the listeners of a file or directory that is there now, whole."""
+  for tell in listeners:
+    tell(path)
 
 
 @contextlib.contextmanager
@@ -31,6 +40,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+  written(path)
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

@@ -34,6 +34,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scmdm_jax import command_line
+from scmdm_jax.buckets import paths
 from scmdm_jax.command_line import Options
 from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line, printable
@@ -161,7 +162,7 @@ def main(argv: list[str]) -> int:
     if figures is None:
       return 0
     journal.say()
-    print(json.dumps(figures), flush=True)
+    print(paths.named(json.dumps(figures)), flush=True)
   except (BadInput, PeerLost) as e:
     _tell(f'error: {e}')
     return e.exit_code
@@ -182,19 +183,21 @@ def main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     stopping.say_interrupted()
     return stopping.INTERRUPTED
+  finally:
+    paths.forget()
   return 0 if figures.get('ok', True) else 1
 
 
 def _tell(text: str) -> None:
   """Prints one line to standard error: the only place where errors are printed."""
-  print(printable(text), file=sys.stderr, flush=True)
+  print(printable(paths.named(text)), file=sys.stderr, flush=True)
 
 
 class _Printable(logging.Formatter):
   """Warnings in one printable line, too: names of files are in them."""
 
   def format(self, record: logging.LogRecord) -> str:
-    return printable(super().format(record))
+    return printable(paths.named(super().format(record)))
 
 
 def _unraisable(what: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import (
   carried,
   disk,
@@ -91,7 +92,7 @@ def check(source: str) -> dict[str, Any]:
 
 def _checked(source: str):
   """Source, description, tokenizer files and the entry of every tensor to be read."""
-  opened = _open(pathlib.Path(os.path.expanduser(source)))
+  opened = _open(paths.local_path(source))
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))

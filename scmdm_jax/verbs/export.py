@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax.buckets import paths, staging
 from scmdm_jax.checkpoints import (
   carried,
   disk,
@@ -27,7 +28,8 @@ def run(settings: Settings, workdir: str, source: str) -> dict[str, Any]:
   """Exports `source` to the new directory `workdir`; see `export_model`."""
   if not workdir:
     raise BadInput('--workdir: not given; --mode=export wants --source and --workdir')
-  return export_model(source, workdir, settings.verify_below)
+  with staging.staged(workdir) as directory:
+    return export_model(source, str(directory), settings.verify_below)
 
 
 def export_model(
@@ -49,7 +51,7 @@ def export_model(
   """
   path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
-  model = store.open_model(pathlib.Path(os.path.expanduser(source)), verify_below)
+  model = store.open_model(paths.local_path(source), verify_below)
   if path.resolve().is_relative_to(model.directory.resolve()):
     raise BadInput(
       f'--workdir {path}: inside the checkpoint {model.directory}, which has a digest '

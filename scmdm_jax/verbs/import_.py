@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from scmdm_jax.buckets import staging
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import converting
 from scmdm_jax.settings.options import Settings
@@ -12,4 +13,5 @@ def run(settings: Settings, workdir: str, source: str) -> dict[str, Any]:
   del settings  # Weights bring along what they are.
   if not workdir:
     raise BadInput('--workdir: not given; --mode=import wants --source and --workdir')
-  return converting.import_model(source, workdir)
+  with staging.staged(workdir) as directory:
+    return converting.import_model(source, str(directory))

@@ -14,7 +14,6 @@ judges/reading, and the figure is the same.
 
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
+from scmdm_jax.buckets import paths
 from scmdm_jax.data import documents, reading, tables
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
@@ -131,7 +131,7 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   """Writes `judgement.json`, returns the same figures."""
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
-  texts = read_texts(pathlib.Path(os.path.expanduser(source)))
+  texts = read_texts(paths.local_path(source))
   judge = load_causal(settings, workdir, open_run(settings, workdir).tokenizer)
   assert judge is not None
   figures = {
