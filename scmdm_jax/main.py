@@ -4,7 +4,7 @@
   --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
   --workdir=DIR          where the run lives; the same command again resumes it
   --mode=MODE            train, sample, evaluate, compare, benchmark, plan, judge,
-                         import, export or verify, instead of the config's own
+                         import, export, verify or doctor, instead of the config's own
   --source=PATH          import, export: what to convert; verify: what to check; none of
                          these modes needs a --config; judge: a file of texts
   --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere
@@ -67,9 +67,9 @@ VERBS = {
   'train': Verb('train', shared=True, asks=True),
   'sample': Verb('sample', shared=True, asks=True),
   'evaluate': Verb('evaluate', shared=True, asks=True),
-  'compare': Verb('compare', asks=True),
-  'benchmark': Verb('benchmark', asks=True),
-  'judge': Verb('judge', source='a file of texts', asks=True),
+  'compare': Verb('compare', shared=True, asks=True),
+  'benchmark': Verb('benchmark', shared=True, asks=True),
+  'judge': Verb('judge', source='a file of texts', shared=True, asks=True),
   'import': Verb('import_', source='--source and --workdir', stands_alone=True),
   'export': Verb('export', source='--source and --workdir', stands_alone=True),
   'verify': Verb(
@@ -79,6 +79,7 @@ VERBS = {
     stands_alone=True,
   ),
   'plan': Verb('plan'),
+  'doctor': Verb('doctor', stands_alone=True),
 }
 
 
@@ -115,7 +116,10 @@ def _run(options: Options) -> dict | None:
       f'--mode: found {options.mode!r}; wanted one of {", ".join(VERBS)}{hint}'
     )
   if options.mode and VERBS[options.mode].stands_alone:
-    return _stand_alone(options.mode, VERBS[options.mode], options, Settings())
+    settings = Settings()
+    if options.mode == 'doctor' and options.config is not None:
+      settings = resolve.resolve(options.config)  # Of the run that would start.
+    return _stand_alone(options.mode, VERBS[options.mode], options, settings)
   if options.config is None:
     raise BadInput('--config: not given; wanted a file such as configs/quickstart.py')
   if options.mode:

@@ -159,9 +159,7 @@ def test_damaged_data_is_exit_code_3(program, tmp_path):
 def test_urls_are_refused_before_anything_runs(program, config, tmp_path, name, url):
   arguments = [f'--config={config}', f'--workdir={tmp_path}/run', f'{name}={url}']
   message = program.refusal(*arguments)
-  assert message.startswith(
-    f'{name.removeprefix("--config.")}: found {url!r}; wanted'
-  )
+  assert message.startswith(f'{name.removeprefix("--config.")}: found {url!r}; wanted')
   assert not (tmp_path / 'run').exists()
   assert not pathlib.Path(url.partition('/')[0]).exists()
 

@@ -42,7 +42,8 @@ class Mirror:
   def pull(self) -> None:
     """Copies all that is complete from the bucket; errors as `Objects`."""
     with self._mutex:
-      names = [n for n in self._objects.list() if not n.startswith(f'{lock.FOLDER}/')]
+      listed = self._objects.list()
+      names = [n for n in listed if n and not n.startswith(f'{lock.FOLDER}/')]
       whole = complete(names)
       self._objects.download(sorted(whole), self.root)
       here = self._here()

@@ -18,7 +18,7 @@ from scmdm_jax.errors import BadInput, DamagedData, first_line
 
 _AT_ONCE = 16  # Transfers.
 # Of the server, not of what was asked: the same command may work later.
-_SERVER = (errno.EIO, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET)
+_SERVER = (errno.EIO, errno.EBUSY, errno.EREMOTEIO, errno.ETIMEDOUT, errno.ECONNRESET)
 
 
 class Content(NamedTuple):
@@ -43,7 +43,7 @@ class Objects:
       self._files = _file_system(self.url.partition('://')[0])
 
   def list(self) -> dict[str, Content]:
-    """Returns all objects below the prefix, at any depth, by name."""
+    """Returns all objects below the prefix by name; '' is the URL itself."""
     with _reaching(self.url):
       # Asked of the folder above, which says it where there is no bucket.
       self._files.ls(self._root.split('/')[0], detail=False)
@@ -51,15 +51,12 @@ class Objects:
     contents = {}
     for path, info in found.items():
       name = path.removeprefix(f'{self._root}/')
-      if name and name != path and not name.endswith('/'):
+      if path == self._root:
+        name = ''
+      if not name.endswith('/'):
         tag = info.get('ETag') or info.get('generation') or info.get('etag')
         contents[name] = Content(int(info['size']), str(tag))
     return contents
-
-  def is_object(self) -> bool:
-    """Returns whether the URL itself is an object."""
-    with _reaching(self.url):
-      return bool(self._files.isfile(self._root))
 
   def read(self, name: str) -> bytes | None:
     """Returns what an object holds; None where there is none."""

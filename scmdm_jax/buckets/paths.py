@@ -50,13 +50,10 @@ def _fetch(url: str, everything: bool) -> None:
   objects = Objects(url)
   target = copies.setdefault(url, place('read', url))
   names = objects.list()
-  if not names and objects.is_object():
-    objects.download([''], target)
-    return
   wanted = set(names)
   if not everything and 'model/model.json' in wanted and 'model.json' not in wanted:
     wanted = {n for n in wanted if '/' not in n or n.startswith('model/')}
-  missing = [n for n in wanted if not (target / n).exists()]
+  missing = [n for n in wanted if not (target / n).is_file()]
   objects.download(sorted(missing), target)
   for name in missing:
     # Prepared data are told apart by the times of their sources.

@@ -28,6 +28,7 @@ from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.judges.protocol import CausalJudge, start_of
 from scmdm_jax.judges.reading import reread_all, text_perplexity
 from scmdm_jax.judges.windows import Score
+from scmdm_jax.processes import multihost
 from scmdm_jax.runs.judges import load_causal
 from scmdm_jax.runs.opening import open_run
 from scmdm_jax.settings.options import Settings
@@ -140,5 +141,6 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
     'source': source,
     **judge_texts(judge, texts, settings.evaluate.judge_length),
   }
-  files.write_json(workdir / 'judgement.json', figures)
+  if multihost.index() == 0:
+    files.write_json(workdir / 'judgement.json', figures)
   return figures

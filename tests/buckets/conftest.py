@@ -2,7 +2,6 @@
 
 import http
 import itertools
-import json
 import logging
 import os
 
@@ -93,8 +92,3 @@ def tree():
     }
 
   return read
-
-
-@pytest.fixture
-def lines():
-  return lambda content: [json.loads(line) for line in content.splitlines()]

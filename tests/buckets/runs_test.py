@@ -93,6 +93,20 @@ def test_what_is_missing_is_one_line(program, cloud, monkeypatch, tmp_path):
   assert message.startswith(bucket)
 
 
+def test_doctor_looks_into_a_bucket(program, cloud):
+  files, bucket = cloud('s3')
+  code, out, _ = program.run('--mode=doctor', f'--workdir={bucket}/run')
+  assert code == 0, out
+  root = bucket.partition('://')[2]
+  assert not files.find(root)
+  files.pipe_file(f'{root}/run/.lock/1', b'{}')
+  _, out, _ = program.run('--mode=doctor', f'--workdir={bucket}/run')
+  assert 'another run may use it' in json.loads(out)['checks']['workdir']['found']
+  code, out, _ = program.run('--mode=doctor', '--workdir=s3://no-such-bucket/run')
+  assert code == 1
+  assert 'no such bucket' in json.loads(out)['checks']['workdir']['found']
+
+
 CHILD = """
 import sys
 from scmdm_jax.main import main
