@@ -104,6 +104,33 @@ def _stand_alone(
     return {'mode': name, **run(settings, path, **taken)}
 
 
+def _doctor(options: Options) -> dict[str, Any] | None:
+  """Looks at the run that `options` would start, as one or several processes."""
+  from scmdm_jax.processes import multihost
+  from scmdm_jax.runs import workdir
+  from scmdm_jax.settings import resolve
+  from scmdm_jax.settings.options import Settings
+  from scmdm_jax.verbs import doctor
+
+  _taken('doctor', VERBS['doctor'], options)
+  settings = Settings() if options.config is None else resolve.resolve(options.config)
+  path = options.workdir or settings.workdir
+  with stopping.unwinding(), multihost.joined():
+    multihost.same_everywhere(workdir.identity(path, settings))
+    _refuse_several(settings.mode)
+    figures = {'mode': 'doctor', **doctor.run(settings, path)}
+    return figures if multihost.index() == 0 else None
+
+
+def _refuse_several(mode: str) -> None:
+  from scmdm_jax.processes import multihost
+
+  if multihost.count() > 1 and not VERBS[mode].shared:
+    raise multihost.CommonMistake(
+      f'--mode={mode}: found {multihost.count()} processes; wanted one'
+    )
+
+
 def _run(options: Options) -> dict | None:
   """Runs the mode and returns its main figures; of several processes the first does."""
   from scmdm_jax.settings import resolve
@@ -116,10 +143,9 @@ def _run(options: Options) -> dict | None:
       f'--mode: found {options.mode!r}; wanted one of {", ".join(VERBS)}{hint}'
     )
   if options.mode and VERBS[options.mode].stands_alone:
-    settings = Settings()
-    if options.mode == 'doctor' and options.config is not None:
-      settings = resolve.resolve(options.config)  # Of the run that would start.
-    return _stand_alone(options.mode, VERBS[options.mode], options, settings)
+    if options.mode == 'doctor':
+      return _doctor(options)
+    return _stand_alone(options.mode, VERBS[options.mode], options, Settings())
   if options.config is None:
     raise BadInput('--config: not given; wanted a file such as configs/quickstart.py')
   if options.mode:
@@ -139,10 +165,7 @@ def _run(options: Options) -> dict | None:
   compilation_cache.use(settings.compilation_cache)
   with stopping.listening() if verb.asks else nullcontext(), multihost.joined():
     multihost.same_everywhere(workdir.identity(path, settings))
-    if multihost.count() > 1 and not verb.shared:
-      raise multihost.CommonMistake(
-        f'--mode={name}: found {multihost.count()} processes; wanted one'
-      )
+    _refuse_several(name)
     with workdir.opened(path, settings) as directory:
       settings = opening.completed(settings, directory)
       figures = run(settings, directory, **taken)

@@ -1,7 +1,7 @@
 """`--mode=doctor`: would this run start here? Nothing is trained, and nothing stays.
 
 Looks at each thing that a run needs, one after the other, and says of each what is
-there, or in one line what is wanted. Of several processes each is asked by itself.
+there, or in one line what is wanted. Of several processes each looks for itself.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 
 from scmdm_jax.buckets import lock, paths
 from scmdm_jax.buckets.objects import Objects
@@ -24,6 +25,7 @@ from scmdm_jax.checkpoints import steps, store
 from scmdm_jax.errors import BadInput, printable
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.processes import multihost
 from scmdm_jax.runs import compilation_cache, converting, opening, workdir
 from scmdm_jax.settings.building import new_model
 from scmdm_jax.settings.options import Settings
@@ -59,7 +61,9 @@ def run(settings: Settings, path: str) -> dict[str, Any]:
     text = printable(paths.named(f'{mark}  {name:<18} {line["found"]}'))
     print(text, file=sys.stderr, flush=True)
   ok = all(line['ok'] for line in found.values())
-  return {'ok': ok, 'run': settings.mode, 'checks': found}
+  # Of all processes, by a collective of the kind that a run lives on.
+  share = multihost.mapped(lambda _: np.array(ok), range(multihost.count()))
+  return {'ok': all(map(bool, share)), 'run': settings.mode, 'checks': found}
 
 
 def _versions() -> str:
@@ -68,7 +72,8 @@ def _versions() -> str:
 
 def _mesh(settings: Settings) -> str:
   shape = opening.mesh_of(settings).shape
-  return ', '.join(f'{axis} {size}' for axis, size in shape.items())
+  sizes = ', '.join(f'{axis} {size}' for axis, size in shape.items())
+  return f'{sizes}; processes {multihost.count()}'
 
 
 def _cache(settings: Settings) -> str:
