@@ -55,6 +55,7 @@ def test_a_head_is_a_run_that_several_processes_may_do(name, monkeypatch):
   assert found or name.endswith(('Dockerfile', '.yaml'))
   for arguments in found:
     options = command_line.parse(['main.py', *arguments])
+    assert options.config is not None
     settings = resolve(options.config)
     mode = options.mode or settings.mode
     assert options.workdir or settings.workdir

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
@@ -96,7 +97,8 @@ def test_a_manifest_is_the_first_to_go_and_the_last_to_come(tmp_path):
   (tmp_path / 'model').mkdir()
   for name in ('model/model.json', 'model/params', 'model/digests.json'):
     (tmp_path / name).write_text('1')
-  one = mirror.Mirror(Recorder(), tmp_path)
+  recorder: Any = Recorder()
+  one = mirror.Mirror(recorder, tmp_path)
   one.push()
   puts = [('put', 'model/model.json'), ('put', 'model/params')]
   assert calls == [*puts, ('put', 'model/digests.json')]
@@ -231,7 +233,7 @@ def test_a_failing_server_is_one_line(monkeypatch, cloud):
 
     do_PUT = do_HEAD = do_POST = do_GET
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
       pass
 
   cloud('s3')
