@@ -23,7 +23,7 @@ from scmdm_jax.diffusion.beliefs import replay
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.runs import adapting, compiling, drawing, opening, scoring
 from scmdm_jax.runs.opening import Model
@@ -233,9 +233,15 @@ def adapt(
   method, train = method or MethodSettings(), train or TrainSettings()
   mesh = mesh or meshes.one_device()
   key_start, key_train, key_order = jax.random.split(key, 3)
+  if train.lora_rank and model.description.adapter is None:
+    raise BadInput(
+      f'train.lora_rank: found {train.lora_rank}; wanted 0, or --mode=train, whose '
+      'checkpoint names the base beside which the factors are trained'
+    )
   start = adapting.add_injection(model, method, key_start)
+  frozen, trained = lora.divided(start.params)
   state = loop.train(
-    adapting.fresh_state(start.params, optimizer_of(train), mesh),
+    adapting.fresh_state(trained, optimizer_of(train), mesh),
     compiling.step_on_mesh(
       start.description,
       method,
@@ -243,6 +249,7 @@ def adapt(
       mesh,
       key_train,
       functools.partial(meshes.place_rows, mesh),
+      frozen,
     ),
     pipeline.training_batches(
       rows,
@@ -251,7 +258,7 @@ def adapt(
     ),
     loop_of(train),
   )
-  return Model(start.description, state.ema, start.tokenizer, start.origin)
+  return dataclasses.replace(start, params=lora.joined(frozen, state.ema))
 
 
 def nelbo(

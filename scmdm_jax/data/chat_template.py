@@ -17,6 +17,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+from jinja2 import nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from scmdm_jax.data import reading
@@ -35,13 +36,13 @@ _MARKED = re.compile(r'\{%-?\s*generation\b')
 class _Generation(jinja2.ext.Extension):
   """`{% generation %}`: what stands between is put between BEGIN and END."""
 
-  tags = frozenset({'generation'})
+  tags = {'generation'}  # noqa: RUF012 (Jinja's own is a set)
 
   def parse(self, parser: Any) -> Any:
     line = next(parser.stream).lineno
     body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
     call = self.call_method('_marked')
-    return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
+    return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
   def _marked(self, caller: Any) -> str:
     return f'{BEGIN}{caller()}{END}'

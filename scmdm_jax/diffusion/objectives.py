@@ -56,26 +56,6 @@ def masked_nll(
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
-def _thresholds(
-  key: jax.Array, key_shown: jax.Array, batch: Batch, shown: float
-) -> jax.Array:
-  """Draws the numbers of `noise.thresholds`; -1, never masked, for a shown class."""
-  threshold = noise.thresholds(key, batch)
-  if not shown:
-    return threshold
-  keys = noise.example_keys(key_shown, batch)
-  given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
-  return threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
-
-
-def _mean(weight: jax.Array, nll: jax.Array, batch: Batch) -> jax.Array:
-  """Returns the mean over the batch of `weight` [B] times the mean of `nll` [B, L]."""
-  if batch.target is None:
-    return jnp.mean(weight[:, None] * nll)
-  targets = jnp.maximum(batch.target.sum(-1), 1)
-  return jnp.mean(weight * nll.sum(-1) / targets)
-
-
 def diffusion_loss(
   key: jax.Array,
   network: Network,
@@ -120,7 +100,11 @@ def diffusion_loss(
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
   t = noise.times(key_t, batch, T_MIN)
-  threshold = _thresholds(key_mask, key_shown, batch, shown)
+  threshold = noise.thresholds(key_mask, batch)
+  if shown:
+    keys = noise.example_keys(key_shown, batch)
+    given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
+    threshold = threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""

@@ -15,7 +15,6 @@ from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.injection import make_injection
-from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 
 Params = dict[str, Any]
@@ -130,16 +129,6 @@ def abstract_params(description: ModelDescription) -> Params:
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
 
 
-def _as_computed(params: Params, execution: Execution) -> Params:
-  """The parameters in the dtype of the compute, and split as it wants them."""
-  if execution.dtype:
-    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
-  mesh = execution.placement.mesh
-  if mesh is not None and mesh.size > 1:
-    params = rules.gather_vocabulary(mesh, params)
-  return params
-
-
 def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.Array:
   """The scores [..., V] with `_BANNED` for ids that no token has."""
   if not description.undefined_ids:
@@ -171,9 +160,9 @@ def bind(
   arch = description.architecture
   if description.objective == 'classify':
     raise ValueError('a classifier is no denoiser; wanted classifier.bind')
-  if classes is not None and not getattr(arch, 'num_classes', 0):
-    raise ValueError('classes are given, but the model has none; wanted None')
   conditioning = () if classes is None else (classes,)
+  if conditioning and not getattr(arch, 'num_classes', 0):
+    raise ValueError('classes are given, but the model has none; wanted None')
   execution = execution or Execution()
   params, placement = _as_computed(params, execution), execution.placement
   weights = params['backbone']

@@ -142,7 +142,8 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
     return processor.encode(text, out_type=int)
 
   def spans(text: str) -> list[tuple[int, int]]:
-    found = processor.encode(text, out_type='immutable_proto')
+    kind: Any = 'immutable_proto'
+    found: Any = processor.encode(text, out_type=kind)
     return [(piece.begin, piece.end) for piece in found.pieces]
 
   def join(pieces: list[str]) -> str:
