@@ -77,8 +77,8 @@ def diffusion_loss(
   log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
   of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
   over its probability of being masked and over the length of its answer, summed, over
-  B. An example without a target adds zero. The function has nine parameters, because
-  each is a choice of its own that a caller makes.
+  B. An example without a target adds zero. It has nine parameters, because each is a
+  choice of its own that a caller makes.
 
   Args:
     key: the root key: the noise of an example follows from it, the epoch and which
@@ -121,4 +121,8 @@ def diffusion_loss(
       passes = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
     signal = mixed_signal(network, frozen, passes, mask_id, taken, rate, batch.mask)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id, batch.mask)
-  return _mean(nelbo_weight(schedule, t), nll, batch)
+  weight = nelbo_weight(schedule, t)
+  if batch.target is None:
+    return jnp.mean(weight[:, None] * nll)
+  targets = jnp.maximum(batch.target.sum(-1), 1)
+  return jnp.mean(weight * nll.sum(-1) / targets)

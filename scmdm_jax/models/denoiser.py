@@ -15,6 +15,7 @@ from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.injection import make_injection
+from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 
 Params = dict[str, Any]
@@ -164,13 +165,14 @@ def bind(
   if conditioning and not getattr(arch, 'num_classes', 0):
     raise ValueError('classes are given, but the model has none; wanted None')
   execution = execution or Execution()
-  params, placement = _as_computed(params, execution), execution.placement
-  weights = params['backbone']
-  backbone = functools.partial(
-    _apply, _backbone(description, execution), weights, adapter=description.adapter
-  )
-  module = _injection(description)
-  injection = params['self_conditioning']
+  if execution.dtype:
+    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
+  placement = execution.placement
+  if placement.mesh is not None and placement.mesh.size > 1:
+    params = rules.gather_vocabulary(placement.mesh, params)
+  weights, network = params['backbone'], _backbone(description, execution)
+  backbone = functools.partial(_apply, network, weights, adapter=description.adapter)
+  module, injection = _injection(description), params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
@@ -194,6 +196,7 @@ def bind(
     return backbone(x, sigma, mask, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
-    return _without_undefined(backbone(hidden, method='logits'), description)
+    scores = backbone(hidden, method='logits')
+    return _without_undefined(scores, description)
 
   return Denoiser(encode, logits, signal, arch.hidden_dim, placement)
