@@ -175,9 +175,9 @@ def mixed_signal(
   for i, (x, sigma) in enumerate(passes):
     count = most_taking(rate, len(passes), i, groups.size)
     inputs = [groups.first(v, count) for v in (x, signal, sigma, taken)]
-    x, before, level, wanted = inputs
+    x, before, sigma, wanted = inputs
     seen = jax.tree.map(functools.partial(groups.first, count=count), mask)
-    predicted = predict_signal(network, frozen, x, before, level, mask_id, seen)
+    predicted = predict_signal(network, frozen, x, before, sigma, mask_id, seen)
     predicted = jnp.where(wanted[:, None, None] > i, predicted, before)
     signal = groups.put(signal, predicted, count)
   return signal

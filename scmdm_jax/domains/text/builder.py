@@ -27,6 +27,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.data import documents, splits
 from scmdm_jax.domains.text import conversations
 from scmdm_jax.domains.text.detokenize import detokenize
@@ -102,12 +103,14 @@ def config_of(set_name: str, source: str | pathlib.Path | None) -> TextConfig:
       f'data.source: not given; dataset {set_name} wants the path of '
       f'{SETS[set_name].origin}'
     )
-  source = pathlib.Path(source).expanduser().absolute()
+  source = paths.local_path(str(source)).absolute()
   digest = hashlib.sha256(_RULES)
   info = source / _PREPARED[0]
   for path in [info] if _is_prepared(source) else files_of(set_name, source)[0]:
     state = path.stat()
-    digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
+    digest.update(
+      f'{paths.named(str(path))}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode()
+    )
   name = f'{set_name}_{digest.hexdigest()[:16]}'
   return TextConfig(name=name, set_name=set_name, source=source)
 
