@@ -9,8 +9,9 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import sentencepiece
-from sentencepiece import sentencepiece_model_pb2
+from sentencepiece import sentencepiece_model_pb2, sentencepiece_pb2
 
 from scmdm_jax.data.tokenizers import files as tokenizer_files
 from scmdm_jax.data.tokenizers.files import Files, damaged
@@ -20,6 +21,7 @@ from scmdm_jax.errors import BadInput, DamagedData
 
 # protobuf makes these classes as it is imported: type checkers do not see them.
 _ModelProto: Any = sentencepiece_model_pb2.ModelProto  # pyright: ignore
+_Text: Any = sentencepiece_pb2.SentencePieceText  # pyright: ignore
 _CONTROL = _ModelProto.SentencePiece.CONTROL
 _UNKNOWN = _ModelProto.SentencePiece.UNKNOWN
 _BYTE = _ModelProto.SentencePiece.BYTE
@@ -142,9 +144,16 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
     return processor.encode(text, out_type=int)
 
   def spans(text: str) -> list[tuple[int, int]]:
-    kind: Any = 'immutable_proto'
-    found: Any = processor.encode(text, out_type=kind)
-    return [(piece.begin, piece.end) for piece in found.pieces]
+    kind: Any = 'serialized_proto'
+    found = _Text.FromString(processor.encode(text, out_type=kind)).pieces
+    # Bytes of the text; of the bytes of one character only the last has its place.
+    data, spans = text.encode(), []
+    for piece in reversed(found):
+      span = (piece.begin, piece.end)
+      spans.append(spans[-1] if piece.begin == piece.end and spans else span)
+    begins = [byte & 0xC0 != 0x80 for byte in data]  # No byte in a character's midst.
+    before = np.concatenate([[0], np.cumsum(begins)]).astype(int).tolist()
+    return [(before[start], before[stop]) for start, stop in reversed(spans)]
 
   def join(pieces: list[str]) -> str:
     # The library drops control pieces; one that is left over is to be seen.

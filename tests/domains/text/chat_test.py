@@ -9,6 +9,7 @@ import pytest
 
 from scmdm_jax.data import chat_template, journal, pipeline, tokenizers
 from scmdm_jax.data.chat_template import ChatTemplate
+from scmdm_jax.data.tokenizers import training
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.text import chat, conversations, rows
 from scmdm_jax.errors import BadInput, DamagedData
@@ -77,6 +78,28 @@ def test_a_special_token_in_a_turn_stays_text(tmp_path, kind):
   text = spelled(tokenizer, ids)
   assert text.count(said) == 4
   assert spelled(tokenizer, ids[target]).count(said) == 2
+
+
+def test_answers_in_pieces_of_sentencepiece_are_learnt(tmp_path):
+  path = tmp_path / 'tokenizer.model'
+  path.write_bytes(training.train_sentencepiece(['low newer lowest. ' * 99], 280))
+  files = tokenizers.files_at(path)
+  tokenizer = tokenizers.from_files_for_new_model(files, causal=False, where='x')
+  source = (
+    '{% for m in messages %}{% if m.role == "user" %}{{ m.content }}\n{% else %}'
+    '{% generation %}{{ m.content + eos_token }}{% endgeneration %}{% endif %}'
+    '{% endfor %}'
+  )
+  template = ChatTemplate(source, 'x', {'eos_token': '</s>'})
+  turns = [
+    {'role': 'user', 'content': 'é low </s>'},
+    {'role': 'assistant', 'content': 'newer 日本 🙂 lowest'},
+  ]
+  ids, target = chat.encode(turns, template, tokenizer)
+  first = len(tokenizer.encode_text('é low </s>\n'))
+  assert target.tolist() == [False] * first + [True] * (len(ids) - first)
+  assert tokenizer.decode(ids[first:]) == 'newer 日本 🙂 lowest'
+  assert ids[-1] == tokenizer.eos_id and tokenizer.eos_id not in ids[:-1]
 
 
 def test_turns_that_change_need_marks(tmp_path):
