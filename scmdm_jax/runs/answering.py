@@ -8,8 +8,8 @@ answer, given its number: neither its neighbours nor the batch size change it.
 import bisect
 import hashlib
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -65,7 +65,11 @@ class Answer(NamedTuple):
 
 
 def read(
-  path: pathlib.Path, tokenizer: Tokenizer, new_tokens: int, length: int
+  path: pathlib.Path,
+  tokenizer: Tokenizer,
+  new_tokens: int,
+  length: int,
+  converse: Callable[[Any], np.ndarray] | None = None,
 ) -> list[Prompt]:
   """Returns the prompts of a file.
 
@@ -74,22 +78,35 @@ def read(
     tokenizer: of the model.
     new_tokens: most tokens of an answer; 0: up to `length`.
     length: of the longest sequence.
+    converse: messages -> ids of a conversation up to its next turn; None: the data have
+      no conversations.
 
   Raises:
     BadInput: with file and line: no prompt, one that the tokenizer cannot read, one
       that leaves nothing to write, or one that is too long with its answer.
   """
   return [
-    _encoded(asked, tokenizer, new_tokens, length) for asked in prompts.read(path)
+    _encoded(asked, tokenizer, new_tokens, length, converse)
+    for asked in prompts.read(path)
   ]
 
 
 def _encoded(
-  asked: Asked, tokenizer: Tokenizer, new_tokens: int, length: int
+  asked: Asked,
+  tokenizer: Tokenizer,
+  new_tokens: int,
+  length: int,
+  converse: Callable[[Any], np.ndarray] | None,
 ) -> Prompt:
   try:
     if asked.kind == 'text':
       ids, start = _template(asked.value, tokenizer, new_tokens, length), 0
+    elif asked.kind == 'messages':
+      if converse is None:
+        raise BadInput('found messages; wanted a prompt or a text with these data')
+      ids = converse(asked.value)
+      start = len(ids)
+      ids = _continued(ids, new_tokens or length - len(ids), tokenizer)
     else:
       head = tokenizer.encode_prompt('', 1)  # The start token, where rows have one.
       given = tokenizer.encode_text(asked.value)
