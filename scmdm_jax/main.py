@@ -8,6 +8,7 @@
   --source=PATH          import, export: what to convert; verify: what to check; none of
                          these modes needs a --config; judge: a file of texts
   --as=masked            import: make a masked base of a causal model
+  --as=peft              export: the adapter alone, as the library peft has it
   --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere
   --tolerance=X          verify: largest difference of a logit (default 1e-3)
 
@@ -73,7 +74,9 @@ VERBS = {
   'import': Verb(
     'import_', source='--source and --workdir', flags=('as_',), stands_alone=True
   ),
-  'export': Verb('export', source='--source and --workdir', stands_alone=True),
+  'export': Verb(
+    'export', source='--source and --workdir', flags=('as_',), stands_alone=True
+  ),
   'verify': Verb(
     'verify',
     source='the path of a checkpoint',
