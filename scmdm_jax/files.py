@@ -14,6 +14,15 @@ from typing import Any
 
 from scmdm_jax.regular_files import open_regular, read_regular
 
+# Told of every path that was written: a workdir in a bucket has a copy to bring there.
+listeners: list[Callable[[pathlib.Path], None]] = []
+
+
+def written(path: pathlib.Path) -> None:
+  """Tells the listeners of a file or directory that is there now, whole."""
+  for tell in listeners:
+    tell(path)
+
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
@@ -34,6 +43,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+  written(path)
 
 
 def write_bytes(path: pathlib.Path, content: bytes) -> None:

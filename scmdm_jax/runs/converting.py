@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import (
   carried,
   disk,
@@ -106,9 +107,9 @@ def check(source: str) -> dict[str, Any]:
   }
 
 
-def _checked(source: str, fetched: pathlib.Path | None, as_masked: bool = False):
+def _checked(source: str, fetched: pathlib.Path | None = None, as_masked: bool = False):
   """Source, description, tokenizer files and the entry of every tensor to be read."""
-  opened = _open(fetched or pathlib.Path(os.path.expanduser(source)))
+  opened = _open(fetched or paths.local_path(source))
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))

@@ -7,11 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from scmdm_jax.buckets import urls
 from scmdm_jax.diffusion.strategies import FirstHitting, Joint
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
-from scmdm_jax.regular_files import refuse_url
 from scmdm_jax.settings.building import (
   adapter_of,
   loop_of,
@@ -22,6 +22,9 @@ from scmdm_jax.settings.building import (
 )
 from scmdm_jax.settings.options import SampleSettings, Settings
 from scmdm_jax.settings.rules import is_kind
+
+# Paths of this disk alone: compiled programs are of a machine.
+_NOT_IN_BUCKETS = ('compilation_cache',)
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
@@ -57,7 +60,7 @@ def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
   if (
     kind is str and path != 'sample.prompt'
   ):  # A prompt is text, all else may be a path.
-    refuse_url(path, value)
+    value = urls.accepted(path, value, bucket=path not in _NOT_IN_BUCKETS)
   if kind is float:
     value = float(value)
   numbers = value if isinstance(value, tuple) else (value,)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from scmdm_jax.buckets import staging
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import converting
 from scmdm_jax.settings.options import Settings
@@ -17,4 +18,5 @@ def run(settings: Settings, workdir: str, source: str, as_: str = '') -> dict[st
     raise BadInput('--workdir: not given; --mode=import wants --source and --workdir')
   if as_ not in ('', 'masked'):
     raise BadInput(f"--as: found {as_!r}; wanted 'masked', or no such flag")
-  return converting.import_model(source, workdir, as_masked=as_ == 'masked')
+  with staging.staged(workdir) as directory:
+    return converting.import_model(source, str(directory), as_masked=as_ == 'masked')
