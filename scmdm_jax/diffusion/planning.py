@@ -148,6 +148,9 @@ class Strategy:
   early_exit = False  # Whether all may be revealed long before the last step.
   final = False  # Whether it chooses unseen, and what it reveals stays as it is.
 
+  def check_steps(self, num_steps: int, length: int) -> None:
+    """Raises ValueError where an example of `length` wants more steps."""
+
   def start(
     self,
     keys: jax.Array,

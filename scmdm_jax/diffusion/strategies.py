@@ -73,6 +73,11 @@ class FirstHitting(Strategy):
   early_exit = True
   final = True
 
+  def check_steps(self, num_steps, length):
+    """Refuses fewer steps than tokens; see `Strategy.check_steps`."""
+    wanted = f'at least {length}: first_hitting writes one token per step'
+    check(num_steps >= length, 'num_steps', num_steps, wanted)
+
   def start(self, keys, masked, schedule, num_steps):
     """Draws the order of revealing and the times of all events; only alpha matters."""
     both = jax.vmap(jax.random.split)(keys)
