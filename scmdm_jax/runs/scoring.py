@@ -39,10 +39,10 @@ def _compiled(
   assert description.mask_id is not None
   fixed = dict(schedule=schedule, mask_id=description.mask_id, **choices)
 
-  def compute(params, key, tokens, target):
+  def compute(params, key, tokens, target, mask):
     execution = Execution(Placement(mesh), dtype=dtype)
     network = denoiser.bind(params, description, execution=execution)
-    return bound(key, network, tokens, target=target, **fixed)
+    return bound(key, network, tokens, target=target, mask=mask, **fixed)
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
@@ -65,11 +65,11 @@ def _mean(compute, params, key, batches, repeats: int, may_leave: bool = True) -
 def _heldout(
   rows: Rows, options: EvaluateSettings, mesh: Mesh
 ) -> list[tuple[HeldoutBatch, Any]]:
-  """Returns the rows in batches, each with its tokens and targets on the mesh."""
+  """Returns the rows in batches, each with its arrays on the mesh."""
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
   chosen = pipeline.spread_indices(len(rows), options.num_examples)
   batches = pipeline.heldout_batches(rows, batch_size=options.batch_size, chosen=chosen)
-  return [(b, meshes.place_rows(mesh, (b.tokens, b.target))) for b in batches]
+  return [(b, meshes.place_rows(mesh, (b.tokens, b.target, b.mask))) for b in batches]
 
 
 def mean_nelbo(
