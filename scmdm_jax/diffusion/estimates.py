@@ -133,16 +133,17 @@ def passes_taken(
 def earlier_times(
   key: jax.Array, t: jax.Array, taken: jax.Array, estimate: Estimate
 ) -> list[jax.Array]:
-  """Returns the times of passes 0, 1, ..., float32 [B]: t + (n - i) gap, at most 1.
+  """Returns the times of passes 0, 1, ..., float32 like t: t + (n - i) gap, at most 1.
 
   Args:
     key: consumed.
-    t: float32 [B], the times of the examples.
+    t: float32 [B], the times of the examples, or [B, K] of their blocks.
     taken: int32 [B], n of each; what becomes of passes beyond is of no meaning.
     estimate: see `Estimate`.
   """
   low, high = math.log(estimate.low), math.log(estimate.high)
   gap = jnp.exp(jax.random.uniform(key, t.shape, minval=low, maxval=high))
+  taken = taken.reshape(-1, *[1] * (t.ndim - 1))
   return [jnp.minimum(t + (taken - i) * gap, 1) for i in range(estimate.passes)]
 
 

@@ -10,12 +10,20 @@ BANNED = -1e30
 def mask_tokens(
   key: jax.Array, x_0: jax.Array, alpha: jax.Array, mask_id: int
 ) -> jax.Array:
-  """Masks each token of `x_0` int32 [B, L] with probability 1 - alpha [B], each alone.
+  """Masks each token of `x_0` int32 [B, L] with probability 1 - alpha, each alone.
 
-  The key is consumed. Returns `x_t` int32 [B, L].
+  `alpha` is [B], or [B, K] where each of K equal blocks has its own. The key is
+  consumed. Returns `x_t` int32 [B, L].
   """
   u = jax.random.uniform(key, x_0.shape)
-  return jnp.where(u < alpha[:, None], x_0, mask_id)
+  return jnp.where(u < per_position(alpha, x_0.shape[1]), x_0, mask_id)
+
+
+def per_position(values: jax.Array, length: int) -> jax.Array:
+  """Returns `values` [B] or [B, K], of examples or their K blocks, at [B, L or 1]."""
+  if values.ndim == 1:
+    return values[:, None]
+  return jnp.repeat(values, length // values.shape[1], axis=1)
 
 
 def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:

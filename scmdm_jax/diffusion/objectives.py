@@ -3,6 +3,11 @@
 SCMDM (arXiv 2604.26985): draw t and x_t; a first pass with the null signal predicts
 x_0 and is held constant; a second pass at the same x_t takes that prediction as its
 signal and carries the loss. `estimates` has other ways to make that prediction.
+
+A network of blocks is trained in one pass per evaluation, too (BD3LM, arXiv
+2503.09573): a clean example and its noised copy stand side by side, every block has a
+time of its own, and noised blocks see themselves and the clean ones before them. The
+sum over blocks of their NELBOs bounds the likelihood of blocks written left to right.
 """
 
 import chex
@@ -17,11 +22,11 @@ from scmdm_jax.diffusion.estimates import (
   mixed_signal,
   passes_taken,
 )
-from scmdm_jax.diffusion.masking import mask_tokens
-from scmdm_jax.diffusion.network import Network
+from scmdm_jax.diffusion.masking import mask_tokens, per_position
+from scmdm_jax.diffusion.network import Network, Pairs, number_of_blocks, pairs_of
 from scmdm_jax.diffusion.schedules import (
   Schedule,
-  antithetic_times,
+  block_times,
   nelbo_weight,
   noise_level,
 )
@@ -42,13 +47,15 @@ def masked_nll(
 
   Args:
     network: see `network.Network`.
-    x_t: int32 [B, L] partly masked tokens; `x_0` int32 [B, L] the clean ones.
-    x_0: see `x_t`.
-    signal: [B, L, D].
+    x_t: int32 [B, L] partly masked tokens, with `Pairs` int32 [B, 2 L].
+    x_0: int32 [B, L], the clean ones.
+    signal: [B, L, D], or [B, 2 L, D].
     sigma: float32 [B] noise levels.
     mask_id: the mask token.
   """
   hidden = network.encode(x_t, signal, sigma)
+  if isinstance(network, Pairs):
+    hidden, x_t = (x[:, x_0.shape[1] :] for x in (hidden, x_t))
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
@@ -65,6 +72,8 @@ def diffusion_loss(
   estimate: Estimate = SAME_T,
 ) -> jax.Array:
   """Returns an estimate of the continuous-time NELBO in nats per token, float32 [].
+
+  With blocks every one has its own t.
 
   E_t[ -alpha'(t) / (1 - alpha(t)) * sum over masked positions of -log p(x_0 | x_t, c) ]
   with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`.
@@ -86,18 +95,24 @@ def diffusion_loss(
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate = jax.random.split(key, 3)
-  t = antithetic_times(key_t, x_0.shape[0], T_MIN)
+  blocks = number_of_blocks(network, x_0.shape[1])
+  t = block_times(key_t, len(x_0), blocks, T_MIN)
   given = None
   if shown:
-    given = jax.random.bernoulli(jax.random.fold_in(key_mask, 1), shown, t.shape)
+    chance = jax.random.fold_in(key_mask, 1)
+    given = jax.random.bernoulli(chance, shown, (len(x_0),))
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""
     x = mask_tokens(key_mask, x_0, schedule(t), mask_id)
     if given is not None:
       x = x.at[:, 0].set(jnp.where(given, x_0[:, 0], x[:, 0]))
-    return x, noise_level(schedule, t)
+    if blocks == 1:
+      return x, noise_level(schedule, t)
+    return beside_clean(x_0, x), jnp.zeros(len(x))
 
+  if blocks > 1:
+    network, frozen = pairs_of(network), pairs_of(frozen)
   x_t, sigma = noised(t)
   earlier = []
   if estimate.high and rate:
@@ -109,4 +124,9 @@ def diffusion_loss(
     key_rate, network, frozen, x_t, sigma, mask_id, rate, estimate.passes, earlier
   )
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
-  return jnp.mean(nelbo_weight(schedule, t)[:, None] * nll)
+  return jnp.mean(per_position(nelbo_weight(schedule, t), x_0.shape[1]) * nll)
+
+
+def beside_clean(x_0: jax.Array, x_t: jax.Array) -> jax.Array:
+  """Returns clean and noised examples [B, L] side by side, as `Pairs` has them."""
+  return jnp.concatenate([x_0, x_t], axis=1)

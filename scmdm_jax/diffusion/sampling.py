@@ -14,7 +14,8 @@ read there. With guidance each of the two evaluations has its own; see
 `guidance.Guidance`.
 
 With blocks every example goes its own way: how many steps it spends on a block depends
-on what its prompt left to write there, see `blocks.deal_steps`.
+on what its prompt left to write there, see `blocks.deal_steps`. With a cache all write
+the same block at a time, see `caching`.
 """
 
 from typing import NamedTuple
@@ -24,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion.blocks import Blocks, deal_steps
+from scmdm_jax.diffusion.caching import write_blocks
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.network import Network
 from scmdm_jax.diffusion.stepping import (
@@ -42,6 +44,9 @@ class Samples(NamedTuple):
   tokens: jax.Array  # int32 [B, L]; no position is masked.
   evaluations: jax.Array  # int32 []; per batch, as counted by the loop.
   trajectory: jax.Array | None  # int32 [T, B, L]: tokens after every step.
+  positions: (
+    jax.Array
+  )  # int32 []; positions of an example evaluated, of all L or fewer.
 
 
 def sample(
@@ -69,7 +74,8 @@ def sample(
     keep_trajectory: also return the tokens after every step.
 
   Raises:
-    ValueError: steps and blocks that do not fit L, see `Sampler.blocks`; guidance
+    ValueError: steps and blocks that do not fit L, see `Sampler.blocks`; blocks or a
+      cache that the network cannot have, see `Sampler.of_model`; guidance
       without an unconditional network, or one without guidance.
   """
   chex.assert_rank([keys, x_init], [1, 2])
@@ -78,15 +84,21 @@ def sample(
   if (sampler.guidance is None) != (unconditional is None):
     raise ValueError('guidance and an unconditional network go together')
   networks = (network,) if unconditional is None else (network, unconditional)
+  sampler = sampler.of_model(network.block_length, network.cached is not None)
   chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
-  blocks = sampler.blocks(x_init.shape[1])
+  length = x_init.shape[1]
+  blocks = sampler.blocks(length)
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
+  if blocks > 1 and sampler.cache != 'none':
+    work = write_blocks(keys, x_init, chain, blocks, keep_trajectory)
+    evaluations, tokens = work.state.evaluations, work.state.x_t
+    return Samples(tokens, evaluations, work.trajectory, work.positions)
   if blocks == 1:
     state, states = _write(keys, state, chain, writable, keep_trajectory)
   else:
     state, states = _write_blocks(keys, state, chain, writable, blocks, keep_trajectory)
-  return Samples(state.x_t, state.evaluations, states)
+  return Samples(state.x_t, state.evaluations, states, state.evaluations * length)
 
 
 def _write(

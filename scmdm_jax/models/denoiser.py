@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask, Span
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.injection import make_injection
+from scmdm_jax.models.keeping import CACHE
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 
@@ -28,8 +30,21 @@ class Encode(Protocol):
     x_t: jax.Array,
     signal: jax.Array,
     sigma: jax.Array,
-    real: jax.Array | None = None,
+    mask: AttentionMask = EVERYBODY,
   ) -> jax.Array: ...
+
+
+class Cached(NamedTuple):
+  """A network that keeps keys and values, as a tree of arrays [B, L, ...].
+
+  start: (B, L) -> a cache that keeps nothing yet.
+  encode: (x_t int32 [B, M], signal [B, M, D], sigma [B], cache, start, fresh) -> hidden
+    [B, M, D] of the M positions from `start` on, int32 [], and the cache, where from
+    `fresh` on, int32 [], their keys and values now are.
+  """
+
+  start: Callable[[int, int], Any]
+  encode: Callable[..., tuple[jax.Array, Any]]
 
 
 class Denoiser(NamedTuple):
@@ -37,14 +52,18 @@ class Denoiser(NamedTuple):
 
   Legend: `B` batch, `L` length, `V` vocabulary with the mask, `D` width.
 
-  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B], real bool [B, L] or None) ->
-    hidden [B, L, D]. The signal is read at masked positions only; a zero vector is the
-    null signal. Nobody attends to a position that is not `real`; None: all are.
+  encode: (x_t int32 [B, L], signal [B, L, D], sigma [B][, mask]) -> hidden [B, L, D].
+    The signal is read at masked positions only; a zero vector is the null signal. The
+    `AttentionMask` gives lengths or segments; the architecture adds its own numbers.
   logits: hidden [..., D] -> raw scores float32 [..., V], the mask column among them;
     -1e30 for ids that no token has.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
   placement: keeps examples, positions and scores on their devices; see `Placement`.
+  block_length: of its architecture; 0: a position sees all others.
+  beside: `encode` of rows [B, 2 L], a clean example and a noised copy; None without
+    blocks.
+  cached: see `Cached`; None: it cannot be given a cache.
   """
 
   encode: Encode
@@ -52,6 +71,9 @@ class Denoiser(NamedTuple):
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
   placement: Placement
+  block_length: int = 0
+  beside: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+  cached: Cached | None = None
 
 
 def _backbone(
@@ -77,7 +99,7 @@ def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
 def _apply(
   module: nn.Module,
   weights: Params,
-  *args: jax.Array | int | None,
+  *args: jax.Array | AttentionMask | int,
   method: str = '__call__',
 ) -> jax.Array:
   result: Any = module.apply({'params': weights}, *args, method=method)
@@ -155,18 +177,22 @@ def bind(
       return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
     return _apply(module, injection, probs, table, description.mask_id, method='signal')
 
-  def encode(
-    x_t: jax.Array,
-    signal: jax.Array,
-    sigma: jax.Array,
-    real: jax.Array | None = None,
-  ) -> jax.Array:
+  def embedded(x_t: jax.Array, signal: jax.Array) -> jax.Array:
     x = placement.constrain(_apply(backbone, weights, x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
       x = jnp.where(masked, x + addend, x)
-    return _apply(backbone, weights, x, sigma, real, *conditioning, method='encode')
+    return x
+
+  def encode(
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    mask: AttentionMask = EVERYBODY,
+  ) -> jax.Array:
+    x = embedded(x_t, signal)
+    return _apply(backbone, weights, x, sigma, mask, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
     scores = _apply(backbone, weights, hidden, method='logits')
@@ -174,4 +200,60 @@ def bind(
       return scores
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
-  return Denoiser(encode, logits, signal, arch.hidden_dim, placement)
+  bound = Denoiser(encode, logits, signal, arch.hidden_dim, placement)
+  if not hasattr(arch, 'block_length'):
+    return bound
+  cached = _cached(
+    backbone, weights, embedded, conditioning, placement, arch.hidden_dim
+  )
+  return bound._replace(
+    block_length=arch.block_length,
+    beside=_beside(encode) if arch.block_length else None,
+    cached=None if arch.causal or placement.sequence_shards > 1 else cached,
+  )
+
+
+def _beside(encode: Encode) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+  """Returns `encode` of clean examples and noised copies behind them."""
+
+  def encode_both(x: jax.Array, signal: jax.Array, sigma: jax.Array) -> jax.Array:
+    return encode(x, signal, sigma, AttentionMask(beside=x.shape[1] // 2))
+
+  return encode_both
+
+
+def _cached(
+  backbone: nn.Module,
+  weights: Params,
+  embedded: Callable[[jax.Array, jax.Array], jax.Array],
+  conditioning: tuple[jax.Array, ...],
+  placement: Placement,
+  signal_dim: int,
+) -> Cached:
+  """Returns how `backbone` is evaluated on a part of the positions; see `Cached`."""
+
+  def encode(
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    cache: Any,
+    start: jax.Array,
+    fresh: jax.Array,
+  ) -> tuple[jax.Array, Any]:
+    length = jax.tree.leaves(cache)[0].shape[1] if cache else x_t.shape[1]
+    mask = AttentionMask(span=Span(start, fresh, length))
+    inputs = (embedded(x_t, signal), sigma, mask, *conditioning)
+    variables = {'params': weights, CACHE: cache}
+    found: Any = backbone.apply(variables, *inputs, method='encode', mutable=[CACHE])
+    return found[0], found[1][CACHE]
+
+  def start(batch: int, length: int) -> Any:
+    tokens, nowhere = jnp.zeros((batch, length), jnp.int32), jnp.int32(0)
+    signal = jnp.zeros((batch, length, signal_dim))
+    sigma = jnp.zeros((batch,))
+    _, cache = jax.eval_shape(encode, tokens, signal, sigma, {}, nowhere, nowhere)
+    return jax.tree.map(
+      lambda x: placement.constrain_batch(jnp.zeros(x.shape, x.dtype)), cache
+    )
+
+  return Cached(start, encode)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from scmdm_jax.models.attention import AttentionMask, attend
 from scmdm_jax.parallel.placement import Placement
 
 _ONE_DEVICE = Placement()
@@ -39,6 +40,13 @@ class Execution:
     if self.placement.sequence_shards > 1:
       return layer(x)
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+  def attend(
+    self, q: jax.Array, k: jax.Array, v: jax.Array, mask: AttentionMask
+  ) -> jax.Array:
+    """Returns `attention.attend` of queries, keys and values, as their devices do it."""
+    q, k, v = self.placement.gather_keys(q, k, v)
+    return attend(q, k, v, mask)
 
   def with_remat(self, cls: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Returns `cls`, a module class, with the chosen rematerialisation."""

@@ -244,6 +244,31 @@ def check_heads(dim: int, heads: int, kv_heads: int = 1, rotary: bool = True) ->
     raise ValueError(f'rotary positions want an even head size; {dim} / {heads} is odd')
 
 
+def check_blocks(sizes: Any, not_with: tuple[str, ...]) -> None:
+  """Refuses blocks that do not divide the length, or beside what they contradict.
+
+  Args:
+    sizes: a dataclass with `block_length`.
+    not_with: fields that are 0 or False where there are blocks.
+
+  Raises:
+    ValueError: what does not fit.
+  """
+  block = sizes.block_length
+  if not block:
+    return
+  if sizes.length % block:
+    raise ValueError(
+      f'block_length is {block}; wanted 0, or a divisor of the length, {sizes.length}'
+    )
+  for name in not_with:
+    if getattr(sizes, name):
+      raise ValueError(
+        f'block_length is {block} with {name} = {getattr(sizes, name)!r}; wanted 0 '
+        'with it'
+      )
+
+
 def check_grid(grid: tuple[int, ...], length: int) -> None:
   """Refuses a grid other than three sizes that fill the length behind one token.
 

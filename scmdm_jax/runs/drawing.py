@@ -55,8 +55,17 @@ def compiled_sampler(
     def encode(x_t, signal, sigma):
       return network.encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
 
+    def encode_part(x_t, signal, sigma, cache, start, fresh):
+      shown = jax.lax.dynamic_slice_in_dim(prompt, start, x_t.shape[1], axis=1)
+      x_t = jnp.where(shown, mask_id, x_t)
+      return network.cached.encode(x_t, signal, sigma, cache, start, fresh)
+
     # The same network, shown no prompt (LLaDA).
     unconditional = network._replace(encode=encode)
+    if network.cached is not None:
+      unconditional = unconditional._replace(
+        cached=network.cached._replace(encode=encode_part)
+      )
     return sample(
       keys,
       network,

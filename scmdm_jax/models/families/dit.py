@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from scmdm_jax.models.attention import attend
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
   Buffer,
@@ -24,10 +24,12 @@ from scmdm_jax.models.family import (
   Field,
   ModelType,
   Row,
+  check_blocks,
   check_grid,
   check_heads,
   check_sizes,
 )
+from scmdm_jax.models.keeping import kept
 from scmdm_jax.models.rotary import rotary_buffer, rotate, rotate_in_grid
 
 _FREQUENCIES = 256
@@ -54,10 +56,12 @@ class DiTConfig:
   # Above 0: a position attends to so many on either side, and to the first one, which
   # attends to all (see `attention.attend`); 0: all to all.
   window: int = 0
+  block_length: int = 0  # Above 0: a position sees its own block and earlier ones.
 
   def __post_init__(self):
     object.__setattr__(self, 'grid', tuple(self.grid))
-    check_sizes(self, from_zero=('num_classes', 'window'))
+    check_sizes(self, from_zero=('num_classes', 'window', 'block_length'))
+    check_blocks(self, ('window', 'time_conditioning'))
     check_heads(self.hidden_dim, self.num_heads)
     check_grid(self.grid, self.length)
     if self.grid and self.hidden_dim // self.num_heads < 8:
@@ -133,27 +137,27 @@ class Block(nn.Module):
     self.mlp_2 = nn.Dense(dim)
     self.adaLN_modulation = nn.Dense(6 * dim, kernel_init=zeros)
 
-  def _attend(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+  def _attend(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     batch, length, dim = x.shape
     heads, per_token = self.config.num_heads, self.execution.per_token
     qkv = per_token(self.attn_qkv, x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     if self.config.grid:
-      q, k = (rotate_in_grid(y, self.config.grid) for y in (q, k))
+      q, k = (rotate_in_grid(y, self.config.grid, mask) for y in (q, k))
     else:
-      q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    q, k, v = self.execution.placement.gather_keys(q, k, v)
-    mixed = attend(q, k, v, real=real, window=self.config.window)
+      q, k = (rotate(y, _ROTARY_BASE, mask) for y in (q, k))
+    k, v = kept(self, {'keys': k, 'values': v}, mask)
+    window, block_length = self.config.window, self.config.block_length
+    mask = dataclasses.replace(mask, window=window, block_length=block_length)
+    mixed = self.execution.attend(q, k, v, mask)
     return per_token(self.attn_out, mixed.reshape(batch, length, dim))
 
-  def __call__(
-    self, x: jax.Array, cond: jax.Array, real: jax.Array | None
-  ) -> jax.Array:
+  def __call__(self, x: jax.Array, cond: jax.Array, mask: AttentionMask) -> jax.Array:
     per_token = self.execution.per_token
     modulation = self.adaLN_modulation(cond)
     shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = jnp.split(modulation, 6, -1)
     h = _modulate(self.norm1(x), shift_a, scale_a)
-    x = x + gate_a[:, None] * self._attend(h, real)
+    x = x + gate_a[:, None] * self._attend(h, mask)
     h = per_token(self.mlp_0, _modulate(self.norm2(x), shift_m, scale_m))
     h = nn.gelu(h, approximate=True)
     return x + gate_m[:, None] * per_token(self.mlp_2, h)
@@ -212,7 +216,7 @@ class DiT(nn.Module):
     self,
     x: jax.Array,
     sigma: jax.Array,
-    real: jax.Array | None = None,
+    mask: AttentionMask = EVERYBODY,
     classes: jax.Array | None = None,
   ) -> jax.Array:
     """Embeddings [B, L, D] and noise levels [B] -> normalised hidden states [B, L, D].
@@ -222,7 +226,7 @@ class DiT(nn.Module):
     Args:
       x: [B, L, D].
       sigma: float32 [B].
-      real: bool [B, L], False at padding; None: no padding.
+      mask: who attends to whom; its window is that of the sizes.
       classes: int32 [B], `num_classes` meaning "none"; None: none for all. Read only by
         a model that has classes.
     """
@@ -236,7 +240,7 @@ class DiT(nn.Module):
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
     for block in self.blocks:
-      x = self.execution.placement.constrain(block(x, cond, real))
+      x = self.execution.placement.constrain(block(x, cond, mask))
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
@@ -325,6 +329,7 @@ FAMILY = Family(
     Field('cfg_num_classes', 'num_classes', int, 0),
     Field('grid', 'grid', tuple, (), quiet=True),
     Field('window', 'window', int, 0, quiet=True),
+    Field('block_length', 'block_length', int, 0, quiet=True),
   ),
   table='vocab_embed/embedding',
   head='output_layer/linear',

@@ -13,7 +13,7 @@ import numpy as np
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from scmdm_jax.models.attention import attend
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
   Buffer,
@@ -64,13 +64,12 @@ class Attention(nn.Module):
     self.c_attn = nn.Dense(3 * self.config.hidden_dim)
     self.c_proj = nn.Dense(self.config.hidden_dim)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     batch, length, dim = x.shape
     heads, per_token = self.config.num_heads, self.execution.per_token
     qkv = per_token(self.c_attn, x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
-    q, k, v = self.execution.placement.gather_keys(q, k, v)
-    mixed = attend(q, k, v, causal=True, real=real)
+    mixed = self.execution.attend(q, k, v, dataclasses.replace(mask, causal=True))
     return per_token(self.c_proj, mixed.reshape(batch, length, dim))
 
 
@@ -101,8 +100,8 @@ class Block(nn.Module):
     self.ln_2 = _layer_norm(self.config)
     self.mlp = MLP(self.config, self.execution)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
-    x = x + self.attn(self.ln_1(x), real)
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
+    x = x + self.attn(self.ln_1(x), mask)
     return x + self.mlp(self.ln_2(x))
 
 
@@ -127,11 +126,11 @@ class GPT2(nn.Module):
     return self.wte(tokens)
 
   def encode(
-    self, x: jax.Array, sigma: jax.Array, real: jax.Array | None = None
+    self, x: jax.Array, sigma: jax.Array, mask: AttentionMask = EVERYBODY
   ) -> jax.Array:
     """Embeddings [B, L, D] -> hidden states [B, L, D]; there is no time input.
 
-    `real` bool [B, L] is False at padding.
+    `mask` is who attends to whom, besides that all of it is causal.
 
     Raises:
       ValueError: L is above the number of learned positions.
@@ -142,7 +141,7 @@ class GPT2(nn.Module):
       raise ValueError(f'length is {length}; wanted at most {self.config.length}')
     x = x + self.wpe.embedding[None, :length]
     for block in self.h:
-      x = self.execution.placement.constrain(block(x, real))
+      x = self.execution.placement.constrain(block(x, mask))
     return self.ln_f(x)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
-from scmdm_jax.models.attention import attend
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import (
   Buffer,
@@ -22,9 +22,11 @@ from scmdm_jax.models.family import (
   ModelType,
   Row,
   Same,
+  check_blocks,
   check_heads,
   check_sizes,
 )
+from scmdm_jax.models.keeping import kept
 from scmdm_jax.models.rotary import rotary_buffer, rotate
 
 
@@ -45,9 +47,11 @@ class DecoderConfig:
   qkv_bias: bool = False  # Qwen2 and Dream.
   tied: bool = False  # The embedding table is the vocabulary product, too.
   shifted: bool = False  # Dream: position i is read off the hidden state of i - 1.
+  block_length: int = 0  # Above 0: a position sees its own block and earlier ones.
 
   def __post_init__(self):
-    check_sizes(self)
+    check_sizes(self, from_zero=('block_length',))
+    check_blocks(self, ('causal',))
     check_heads(self.hidden_dim, self.num_heads, self.num_kv_heads)
 
 
@@ -78,16 +82,17 @@ class Attention(nn.Module):
     self.v_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
     self.o_proj = nn.Dense(cfg.hidden_dim, use_bias=False)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     cfg = self.config
     batch, length, dim = x.shape
     size, per_token = dim // cfg.num_heads, self.execution.per_token
     q = per_token(self.q_proj, x).reshape(batch, length, cfg.num_heads, size)
     k = per_token(self.k_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
     v = per_token(self.v_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
-    q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
-    q, k, v = self.execution.placement.gather_keys(q, k, v)
-    mixed = attend(q, k, v, causal=cfg.causal, real=real)
+    q, k = (rotate(y, cfg.rope_theta, mask) for y in (q, k))
+    k, v = kept(self, {'keys': k, 'values': v}, mask)
+    mask = dataclasses.replace(mask, causal=cfg.causal, block_length=cfg.block_length)
+    mixed = self.execution.attend(q, k, v, mask)
     return per_token(self.o_proj, mixed.reshape(batch, length, dim))
 
 
@@ -121,8 +126,8 @@ class Layer(nn.Module):
     self.post_attention_layernorm = RMSNorm(eps)
     self.mlp = GatedMLP(self.config, self.execution)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
-    x = x + self.self_attn(self.input_layernorm(x), real)
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
+    x = x + self.self_attn(self.input_layernorm(x), mask)
     return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -149,19 +154,36 @@ class Decoder(nn.Module):
     return self.embed_tokens(tokens)
 
   def encode(
-    self, x: jax.Array, sigma: jax.Array, real: jax.Array | None = None
+    self, x: jax.Array, sigma: jax.Array, mask: AttentionMask = EVERYBODY
   ) -> jax.Array:
     """Embeddings [B, L, D] -> hidden states [B, L, D]; there is no time input.
 
-    `real` bool [B, L] is False at padding. With `shifted` the hidden state at i is the
-    one computed at i - 1, which predicts the token at i, so that `logits` stays a
-    function of one position; position 0 is read off itself.
+    `mask` is who attends to whom, causal where the sizes say so. With `shifted` the
+    hidden state at i is the one computed at i - 1, which predicts the token at i, so
+    that `logits` stays a function of one position; position 0 is read off itself.
     """
     del sigma
     for layer in self.layers:
-      x = self.execution.placement.constrain(layer(x, real))
+      x = self.execution.placement.constrain(layer(x, mask))
     x = self.norm(x)
-    return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
+    return self._shifted(x, mask) if self.config.shifted else x
+
+  def _shifted(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
+    """Returns at every position what was computed at the one before it."""
+    count = x.shape[1]
+    (x,) = kept(self, {'hidden': x}, mask)
+    before = jnp.concatenate([x[:, :1], x[:, :-1]], 1)
+    if mask.span is not None:
+      return jax.lax.dynamic_slice_in_dim(before, mask.span.start, count, axis=1)
+    if not mask.beside:
+      return before
+    # A noised block is read off the clean one before it, as it will be in sampling.
+    first = mask.beside
+    place = jnp.arange(count)
+    begins = (place > first) & (place % self.config.block_length == 0)
+    clean = jnp.roll(before, first, axis=1)
+    before = jnp.where(begins[None, :, None], clean, before)
+    return before.at[:, first].set(x[:, first])
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Hidden states [..., D] -> scores float32 [..., V]."""
@@ -251,6 +273,7 @@ LLAMA = Family(
     Field('rms_norm_eps', 'norm_eps', float, 1e-6),
     Field('rope_theta', 'rope_theta', float, 10000.0),
     Field('tie_word_embeddings', 'tied', bool, False),
+    Field('block_length', 'block_length', int, 0, quiet=True),
     Field('causal', 'causal', bool, True),
   ),
   fixed={
@@ -304,6 +327,7 @@ LLADA = dataclasses.replace(
     Field('rope_theta', 'rope_theta', float),
     Field('weight_tying', 'tied', bool),
     Field('include_qkv_bias', 'qkv_bias', bool, False),
+    Field('block_length', 'block_length', int, 0, quiet=True),
   ),
   fixed={
     'block_type': 'llama',
