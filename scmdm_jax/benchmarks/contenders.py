@@ -150,7 +150,7 @@ def pytorch(bench: Bench) -> dict[str, Callable[[], Any]]:
   arch = bench.description.architecture
   if not isinstance(arch, DiTConfig) or arch.time_conditioning or arch.num_classes:
     return {}
-  if arch.grid or arch.window:
+  if arch.grid or arch.window or arch.block_length:
     return {}
   if not bench.settings.benchmark.torch:
     return {}

@@ -104,7 +104,8 @@ def write_blocks(
 def _begun(x_init: jax.Array, chain: Chain, size: int, keep_trajectory: bool) -> Work:
   """Returns what the first block starts from."""
   state = initial_state(chain.predictor, x_init)
-  caches = tuple(n.cached.start(*x_init.shape) for n in chain.predictor.networks)
+  keepers = [n.cached for n in chain.predictor.networks]
+  caches = tuple(keeper.start(*x_init.shape) for keeper in keepers if keeper)
   trajectory = None
   if keep_trajectory:
     steps = chain.sampler.num_steps

@@ -50,7 +50,7 @@ class Cached(Protocol):
   """
 
   @property
-  def start(self) -> Callable[[int, int], Any]:
+  def start(self) -> Callable[..., Any]:
     """(B, L) -> a cache that keeps nothing yet."""
     ...
 

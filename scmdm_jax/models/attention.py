@@ -5,12 +5,13 @@ Legend: `B` batch, `L` length, `H` query heads, `N` key heads, `K` head size.
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
-def _static(default: int) -> int:
+def _static(default: Any) -> Any:
   return dataclasses.field(default=default, metadata={'static': True})
 
 
@@ -198,7 +199,7 @@ def _attend_within(
   seen = seen[None]
   first = first * size**-0.5
   if mask.lengths is not None:
-    seen = seen & (j < mask.lengths[:, None, None, None])
+    seen = seen & (j[None] < mask.lengths[:, None, None, None])
     first = _banned(first, (mask.lengths > 0)[:, None, None, None, None])
   if mask.segments is not None:
     own = mask.segments[:, None, :, None]

@@ -1,5 +1,7 @@
 """Binds parameters into the three plain functions the diffusion floor works with."""
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from scmdm_jax.models import lora
 from scmdm_jax.models.attention import EVERYBODY, AttentionMask, Span
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
@@ -43,7 +46,7 @@ class Cached(NamedTuple):
     `fresh` on, int32 [], their keys and values now are.
   """
 
-  start: Callable[[int, int], Any]
+  start: Callable[..., Any]
   encode: Callable[..., tuple[jax.Array, Any]]
 
 
@@ -99,15 +102,32 @@ def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
 def _apply(
   module: nn.Module,
   weights: Params,
-  *args: jax.Array | AttentionMask | int,
+  *args: jax.Array | AttentionMask | int | None,
   method: str = '__call__',
-) -> jax.Array:
-  result: Any = module.apply({'params': weights}, *args, method=method)
-  return result
+  adapter: lora.Adapter | None = None,
+  cache: Any = None,
+) -> Any:
+  """Returns what a method of `module` does; with a cache, the cache as it is then."""
+  with lora.applied(adapter):
+    if cache is None:
+      return module.apply({'params': weights}, *args, method=method)
+    variables = {'params': weights, CACHE: cache}
+    found: Any = module.apply(variables, *args, method=method, mutable=[CACHE])
+  return found[0], found[1][CACHE]
 
 
 def init_params(key: jax.Array, description: ModelDescription) -> Params:
-  """Fresh float32 parameters of backbone and injection; the key is consumed."""
+  """Fresh float32 parameters of all that is described; the key is consumed.
+
+  Raises:
+    ValueError: an adapter that fits no layer.
+  """
+  if description.adapter is not None:
+    base = init_params(key, dataclasses.replace(description, adapter=None))
+    fresh = lora.init_factors(
+      jax.random.fold_in(key, 1), base['backbone'], description.adapter
+    )
+    return lora.joined(base, {'backbone': fresh})
   key_backbone, key_injection = jax.random.split(key)
   inputs = (jnp.zeros((1, 2), jnp.int32), jnp.zeros((1,)))
   if description.objective == 'classify':
@@ -142,7 +162,8 @@ def bind(
 
   Args:
     params: `init_params`' tree of arrays; compute follows their dtype.
-    description: what they are parameters of.
+    description: what they are parameters of; with its `adapter` None, factors that
+      `params` may have are not read.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
     execution: see `Execution`; None: on one device, nothing recomputed.
@@ -162,7 +183,10 @@ def bind(
   placement = execution.placement
   if placement.mesh is not None and placement.mesh.size > 1:
     params = rules.gather_vocabulary(placement.mesh, params)
-  backbone, weights = _backbone(description, execution), params['backbone']
+  weights = params['backbone']
+  backbone = functools.partial(
+    _apply, _backbone(description, execution), weights, adapter=description.adapter
+  )
   module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
   injection = params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
@@ -178,7 +202,7 @@ def bind(
     return _apply(module, injection, probs, table, description.mask_id, method='signal')
 
   def embedded(x_t: jax.Array, signal: jax.Array) -> jax.Array:
-    x = placement.constrain(_apply(backbone, weights, x_t, method='embed'))
+    x = placement.constrain(backbone(x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
@@ -192,24 +216,20 @@ def bind(
     mask: AttentionMask = EVERYBODY,
   ) -> jax.Array:
     x = embedded(x_t, signal)
-    return _apply(backbone, weights, x, sigma, mask, *conditioning, method='encode')
+    return backbone(x, sigma, mask, *conditioning, method='encode')
 
   def logits(hidden: jax.Array) -> jax.Array:
-    scores = _apply(backbone, weights, hidden, method='logits')
+    scores = backbone(hidden, method='logits')
     if not description.undefined_ids:
       return scores
     return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
   bound = Denoiser(encode, logits, signal, arch.hidden_dim, placement)
-  if not hasattr(arch, 'block_length'):
-    return bound
-  cached = _cached(
-    backbone, weights, embedded, conditioning, placement, arch.hidden_dim
-  )
+  keeps = description.keeps_keys and placement.sequence_shards == 1
   return bound._replace(
-    block_length=arch.block_length,
-    beside=_beside(encode) if arch.block_length else None,
-    cached=None if arch.causal or placement.sequence_shards > 1 else cached,
+    block_length=description.block_length,
+    beside=_beside(encode) if description.block_length else None,
+    cached=_cached(bound, embedded, backbone, conditioning) if keeps else None,
   )
 
 
@@ -223,12 +243,10 @@ def _beside(encode: Encode) -> Callable[[jax.Array, jax.Array, jax.Array], jax.A
 
 
 def _cached(
-  backbone: nn.Module,
-  weights: Params,
+  bound: Denoiser,
   embedded: Callable[[jax.Array, jax.Array], jax.Array],
+  backbone: Callable[..., Any],
   conditioning: tuple[jax.Array, ...],
-  placement: Placement,
-  signal_dim: int,
 ) -> Cached:
   """Returns how `backbone` is evaluated on a part of the positions; see `Cached`."""
 
@@ -243,17 +261,14 @@ def _cached(
     length = jax.tree.leaves(cache)[0].shape[1] if cache else x_t.shape[1]
     mask = AttentionMask(span=Span(start, fresh, length))
     inputs = (embedded(x_t, signal), sigma, mask, *conditioning)
-    variables = {'params': weights, CACHE: cache}
-    found: Any = backbone.apply(variables, *inputs, method='encode', mutable=[CACHE])
-    return found[0], found[1][CACHE]
+    return backbone(*inputs, method='encode', cache=cache)
 
   def start(batch: int, length: int) -> Any:
     tokens, nowhere = jnp.zeros((batch, length), jnp.int32), jnp.int32(0)
-    signal = jnp.zeros((batch, length, signal_dim))
+    signal = jnp.zeros((batch, length, bound.signal_dim))
     sigma = jnp.zeros((batch,))
     _, cache = jax.eval_shape(encode, tokens, signal, sigma, {}, nowhere, nowhere)
-    return jax.tree.map(
-      lambda x: placement.constrain_batch(jnp.zeros(x.shape, x.dtype)), cache
-    )
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), cache)
+    return jax.tree.map(bound.placement.constrain_batch, empty)
 
   return Cached(start, encode)

@@ -6,6 +6,7 @@ from typing import Any
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.models.family import Family, Sizes
 from scmdm_jax.models.injection import INJECTIONS
+from scmdm_jax.models.lora import Adapter
 
 NOISES = ('mask', 'uniform')
 # Rows with the tokenizer's start before them and its end behind, rows of nothing but
@@ -29,6 +30,7 @@ class ModelDescription:
   # Half-open ranges (start, stop) of ids that no token has (a padded vocabulary).
   undefined_ids: tuple[tuple[int, int], ...] = ()
   framing: str = ''  # One of FRAMINGS: how the rows it was trained on begin and end.
+  adapter: Adapter | None = None  # Low-rank factors beside a frozen backbone, if any.
 
   def __post_init__(self):
     arch = self.architecture
@@ -49,6 +51,8 @@ class ModelDescription:
       )
     if self.injection != 'none' and self.mask_id is None:
       raise ValueError(f'injection {self.injection!r} needs a mask_id; it is None')
+    if self.adapter is not None and self.record.is_classifier:
+      raise ValueError('adapter: a classifier has none; wanted None')
     if self.framing not in FRAMINGS:
       raise ValueError(f'framing is {self.framing!r}; wanted one of {FRAMINGS}')
     ranges = tuple((int(start), int(stop)) for start, stop in self.undefined_ids)
@@ -72,6 +76,33 @@ class ModelDescription:
       return 'classify'
     return 'causal' if self.mask_id is None else 'masked'
 
+  @property
+  def block_length(self) -> int:
+    """Of its attention: every position sees its own block and earlier ones; 0: all."""
+    return getattr(self.architecture, 'block_length', 0)
+
+  @property
+  def keeps_keys(self) -> bool:
+    """Whether its keys and values can be kept from one evaluation to the next."""
+    return hasattr(self.architecture, 'block_length') and not self.architecture.causal
+
+  def in_blocks(self, block_length: int) -> 'ModelDescription':
+    """Returns the same with blocks of `block_length`; 0: with those that it has.
+
+    Raises:
+      ValueError: it has other blocks, or cannot have these.
+    """
+    if block_length in (0, self.block_length):
+      return self
+    if self.block_length or not self.keeps_keys:
+      raise ValueError(
+        f'block_length: found {block_length} with a {self.family} model whose own is '
+        f'{self.block_length}; wanted 0'
+      )
+    architecture: Any = self.architecture
+    blocks = dataclasses.replace(architecture, block_length=block_length)
+    return dataclasses.replace(self, architecture=blocks)
+
   def to_dict(self) -> dict[str, Any]:
     """Plain JSON data; inverse of `from_dict`."""
     data = dataclasses.asdict(self)
@@ -80,6 +111,8 @@ class ModelDescription:
       for name, value in data['architecture'].items()
     }
     data['undefined_ids'] = [list(r) for r in self.undefined_ids]
+    if self.adapter is None:
+      del data['adapter']
     # The family is called so in files.
     return {'layout' if n == 'family' else n: value for n, value in data.items()}
 
@@ -96,6 +129,8 @@ class ModelDescription:
       raise ValueError(f'layout is {family!r}; wanted one of {tuple(FAMILIES)}')
     try:
       architecture = FAMILIES[family].sizes(**data.pop('architecture'))
+      if 'adapter' in data:
+        data['adapter'] = Adapter(**data['adapter'])
       return cls(architecture=architecture, family=family, **data)
     except (TypeError, KeyError) as e:
       raise ValueError(f'not a model description: {e}') from e

@@ -44,7 +44,7 @@ class Execution:
   def attend(
     self, q: jax.Array, k: jax.Array, v: jax.Array, mask: AttentionMask
   ) -> jax.Array:
-    """Returns `attention.attend` of queries, keys and values, as their devices do it."""
+    """Returns `attention.attend` of `q`, `k` and `v`, as their devices do it."""
     q, k, v = self.placement.gather_keys(q, k, v)
     return attend(q, k, v, mask)
 

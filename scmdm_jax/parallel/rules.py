@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec as P
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.families import FAMILIES
 from scmdm_jax.models.injection import INJECTIONS
+from scmdm_jax.models.lora import FACTORS
 
 
 def _found(path: str) -> list[tuple[P, bool]]:
@@ -20,12 +21,16 @@ def _found(path: str) -> list[tuple[P, bool]]:
   match = re.search(r'(backbone|self_conditioning)/(.*)', path)
   found: list[tuple[P, bool]] = []
   if match and match[1] == 'backbone':
+    layer, _, parameter = match[2].rpartition('/')
+    # The factors of an adapter lie as the side of the kernel that they share with it.
+    factor = parameter in FACTORS
     for family in FAMILIES.values():
-      row = family.row(match[2])
-      layer, _, parameter = match[2].rpartition('/')
+      row = family.row(f'{layer}/kernel' if factor else match[2])
       shared = {layer, match[2]} & {family.table, family.head} - {''}
       if row:
-        found.append((row[1], bool(shared) and parameter != 'bias'))
+        wide, out = (*row[1], None, None)[:2]
+        split = {'lora_a': P(wide, None), 'lora_b': P(None, out)}.get(parameter, row[1])
+        found.append((split, bool(shared) and parameter not in ('bias', 'lora_a')))
   elif match:
     for injection in filter(None, INJECTIONS.values()):
       if match[2] in injection.splits:

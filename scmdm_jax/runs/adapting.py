@@ -30,7 +30,13 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
-from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
+from scmdm_jax.settings.building import (
+  loop_of,
+  new_model,
+  optimizer_of,
+  reported,
+  schedule_of,
+)
 from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.losses import causal_nll, class_nll
@@ -145,7 +151,8 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
-  description = as_trained(description, settings.data)
+  trained, blocks = as_trained(description, settings.data), settings.model.block_length
+  description = reported('model', lambda: trained.in_blocks(blocks))
   params = opening.load(stored, mesh)
   model = Model(description, params, opened.tokenizer, stored.extra)
   return add_injection(model, settings.method, key)

@@ -14,6 +14,7 @@ import pytest
 from scmdm_jax.checkpoints import layouts, model_config
 from scmdm_jax.diffusion.masking import clean_logits
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from tests.checkpoints import llama_numpy_reference, manifests
 from tests.compiling import quick_jit
 
@@ -141,14 +142,14 @@ def our_params(description, tensors):
 
 @functools.cache
 def our_function(name):
-  """(parameters, ids, sigma, real) -> raw logits of the bound model, compiled."""
+  """(parameters, ids, sigma, mask) -> raw logits of the bound model, compiled."""
   description = model_config.description_from_config(CASES[name][0], 'config.json')
   classes = CLASSES if name == 'udlm' else None
 
-  def logits(params, ids, sigma, real):
+  def logits(params, ids, sigma, mask):
     model = denoiser.bind(params, description, classes)
     null = np.zeros((*ids.shape, model.signal_dim), np.float32)
-    return model.logits(model.encode(ids, null, sigma, real))
+    return model.logits(model.encode(ids, null, sigma, mask))
 
   return description, quick_jit(logits)
 
@@ -156,7 +157,8 @@ def our_function(name):
 def our_logits(name, tensors, real):
   """Raw logits through config.json, the table of names and the bound model."""
   description, function = our_function(name)
-  return np.asarray(function(our_params(description, tensors), IDS, SIGMA, real))
+  mask = EVERYBODY if real is None else AttentionMask(segments=real.astype(np.int32))
+  return np.asarray(function(our_params(description, tensors), IDS, SIGMA, mask))
 
 
 def tensors_of(name):

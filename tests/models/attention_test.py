@@ -1,5 +1,6 @@
 """Attention against one query at a time in NumPy."""
 
+import dataclasses
 import math
 import re
 
@@ -8,11 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from scmdm_jax.models.attention import attend
+from scmdm_jax.models.attention import AttentionMask, attend
 from tests.compiling import quick_jit
 
 BATCH, LENGTH, HEADS, SIZE = 2, 5, 4, 6
-attend_quickly = quick_jit(attend, static_argnames='causal')
+attend_quickly = quick_jit(attend)
 
 
 def random_inputs(key_heads=HEADS, seed=0):
@@ -21,57 +22,61 @@ def random_inputs(key_heads=HEADS, seed=0):
   return [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
 
 
-def by_hand(q, k, v, causal=False, real=None):
-  """NaN where a query has nothing to attend to."""
+def by_hand(q, k, v, seen=lambda b, i, j: True):
+  """NaN where a query `i` of example `b` has no key `j` to attend to."""
   out = np.full(q.shape, np.nan)
   for b, i, h in np.ndindex(*q.shape[:3]):
     head = h // (q.shape[2] // k.shape[2])
-    seen = [
-      j
-      for j in range(LENGTH)
-      if (j <= i or not causal) and (real is None or real[b, j])
-    ]
-    if seen:
-      scores = k[b, seen, head] @ q[b, i, h] / np.sqrt(SIZE)
+    keys = [j for j in range(q.shape[1]) if seen(b, i, j)]
+    if keys:
+      scores = k[b, keys, head] @ q[b, i, h] / np.sqrt(q.shape[3])
       weights = np.exp(scores - scores.max())
-      out[b, i, h] = weights / weights.sum() @ v[b, seen, head]
+      out[b, i, h] = weights / weights.sum() @ v[b, keys, head]
   return out
 
 
-REAL = np.array([[True, True, False, True, False], [False, False, True, True, True]])
+LENGTHS = np.int32([3, 5])
+SEGMENTS = np.int32([[0, 0, 1, 1, 1], [7, 2, 2, 7, 2]])
+MASKS = {
+  'all': (AttentionMask(), lambda b, i, j: True),
+  'causal': (AttentionMask(causal=True), lambda b, i, j: j <= i),
+  'blocks': (AttentionMask(block_length=2), lambda b, i, j: j // 2 <= i // 2),
+}
+DATA = {
+  'whole': ({}, lambda b, i, j: True),
+  'padded': ({'lengths': LENGTHS}, lambda b, i, j: j < LENGTHS[b]),
+  'packed': ({'segments': SEGMENTS}, lambda b, i, j: SEGMENTS[b, i] == SEGMENTS[b, j]),
+}
 
 
 @pytest.mark.parametrize('key_heads', [4, 2, 1])
-@pytest.mark.parametrize('real', [None, REAL], ids=['whole', 'padded'])
-@pytest.mark.parametrize('causal', [False, True])
-def test_against_numpy(key_heads, causal, real):
+@pytest.mark.parametrize('data', list(DATA))
+@pytest.mark.parametrize('name', list(MASKS))
+def test_against_numpy(key_heads, name, data):
   q, k, v = random_inputs(key_heads)
-  found = np.asarray(attend_quickly(q, k, v, causal=causal, real=real))
-  wanted = by_hand(q, k, v, causal, real)
-  attending = ~np.isnan(wanted)
-  # Causal and padded, the first two queries of the second example see nothing.
-  assert np.sum(~attending[:, :, 0, 0]) == (2 if causal and real is not None else 0)
-  np.testing.assert_allclose(found[attending], wanted[attending], atol=1e-5)
-  assert np.all(np.isfinite(found))
+  (mask, seen), (arrays, shown) = MASKS[name], DATA[data]
+  found = attend_quickly(q, k, v, dataclasses.replace(mask, **arrays))
+  wanted = by_hand(q, k, v, lambda *at: seen(*at) and shown(*at))
+  np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def test_no_gradient_is_nan_either():
+def test_no_gradient_is_nan_where_nobody_is_seen():
   q, k, v = random_inputs()
-  nobody = np.zeros((BATCH, LENGTH), bool)
-  gradients = quick_jit(
-    jax.grad(lambda *x: attend(*x, causal=True, real=nobody).sum(), argnums=(0, 1, 2))
-  )(q, k, v)
+  mask = AttentionMask(lengths=np.zeros(BATCH, np.int32))
+  gradients = quick_jit(jax.grad(lambda *x: attend(*x, mask).sum(), argnums=(0, 1, 2)))(
+    q, k, v
+  )
   assert all(np.all(np.isfinite(gradient)) for gradient in gradients)
 
 
-@pytest.mark.parametrize('causal', [False, True])
-def test_padding_leaves_no_trace(causal):
+@pytest.mark.parametrize('name', list(MASKS))
+def test_padding_leaves_no_trace(name):
   q, k, v = random_inputs()
-  other = [np.where(REAL[..., None, None], x, 1e4) for x in random_inputs()]
-  found = attend_quickly(q, k, v, causal=causal, real=REAL)
-  changed = attend_quickly(q, *other[1:], causal=causal, real=REAL)
-  seeing = ~np.isnan(by_hand(q, k, v, causal, REAL)[..., 0, 0])
-  assert np.array_equal(np.asarray(found)[seeing], np.asarray(changed)[seeing])
+  inside = np.arange(LENGTH) < LENGTHS[:, None]
+  other = [np.where(inside[..., None, None], x, 1e4) for x in random_inputs()]
+  mask = dataclasses.replace(MASKS[name][0], lengths=LENGTHS)
+  found = attend_quickly(q, k, v, mask)
+  assert np.array_equal(found, attend_quickly(q, *other[1:], mask))
 
 
 def test_bfloat16_rounds_only_what_enters_and_leaves():
@@ -92,11 +97,10 @@ def band(length, window):
   return (np.abs(i - j) <= window) | (i == 0) | (j == 0)
 
 
-def masked(q, k, v, seen, real=None):
-  """Full attention in float64 where `seen` [L, L] and `real` [B, L] allow it."""
+def masked(q, k, v, seen):
+  """Full attention in float64 where `seen` [B or 1, L, L] allows it."""
   scores = np.einsum('bihk,bjhk->bhij', q.astype(float), k) / np.sqrt(q.shape[-1])
-  allowed = seen[None] if real is None else seen[None] & real[:, None]
-  scores = np.where(allowed[:, None], scores, -np.inf)
+  scores = np.where(seen[:, None], scores, -np.inf)
   weights = np.exp(scores - scores.max(-1, keepdims=True))
   return np.einsum('bhij,bjhk->bihk', weights / weights.sum(-1, keepdims=True), v)
 
@@ -106,16 +110,21 @@ def masked(q, k, v, seen, real=None):
   ('length', 'window'),
   [(12, 3), (13, 4), (13, 1), (9, 8), (9, 7), (9, 20)],
 )
-@pytest.mark.parametrize('padded', [False, True])
-def test_a_window_is_a_mask_over_full_attention(length, window, padded):
+@pytest.mark.parametrize('data', list(DATA))
+def test_a_window_is_a_mask_over_full_attention(length, window, data):
   rng = np.random.default_rng(length + window)
   q, k, v = rng.standard_normal((3, 2, length, 2, 4)).astype(np.float32)
-  real = None
-  if padded:
-    real = rng.random((2, length)) < 0.6
-    real[:, 0] = True  # So that every query sees something.
-  found = quick_jit(attend, static_argnames='window')(q, k, v, real=real, window=window)
-  wanted = masked(q, k, v, band(length, window), real)
+  mask, seen = AttentionMask(window=window), band(length, window)[None]
+  if data == 'padded':
+    lengths = np.int32([length - 3, length])
+    mask = dataclasses.replace(mask, lengths=lengths)
+    seen = seen & (np.arange(length) < lengths[:, None])[:, None]
+  if data == 'packed':
+    segments = rng.integers(0, 2, (2, length)).astype(np.int32)
+    mask = dataclasses.replace(mask, segments=segments)
+    seen = seen & (segments[:, :, None] == segments[:, None])
+  found = attend_quickly(q, k, v, mask)
+  wanted = masked(q, k, v, seen)
   np.testing.assert_allclose(found, wanted, atol=1e-5)  # float32 against float64.
 
 
@@ -131,7 +140,7 @@ def test_gradients_through_a_window():
     return (mixed * weight).sum()
 
   def windowed(q, k, v):
-    return (attend(q, k, v, window=3) * weight).sum()
+    return (attend(q, k, v, AttentionMask(window=3)) * weight).sum()
 
   found, wanted = (jax.grad(f, argnums=(0, 1, 2))(q, k, v) for f in (windowed, full))
   for a, b in zip(found, wanted, strict=True):
@@ -143,7 +152,7 @@ def largest_array(window, length):
   x = jax.ShapeDtypeStruct((1, length, 1, 8), np.float32)
 
   def loss(q, k, v):
-    return attend(q, k, v, window=window).sum()
+    return attend(q, k, v, AttentionMask(window=window)).sum()
 
   text = quick_jit(jax.grad(loss, argnums=(0, 1, 2))).lower(x, x, x).compile().as_text()
   shapes = re.findall(r'\b(?:f32|bf16|s32|pred)\[([\d,]+)\]', text)
@@ -158,7 +167,7 @@ def test_a_window_has_no_array_of_all_pairs():
   assert largest_array(16, 1024) <= 1024 * (3 * 16 + 1)
 
 
-def test_a_window_and_causal_are_refused_together():
-  q, k, v = random_inputs()
-  with pytest.raises(ValueError, match='wanted causal or a window'):
-    attend(q, k, v, causal=True, window=2)
+@pytest.mark.parametrize('other', [{'causal': True}, {'block_length': 2}])
+def test_a_window_is_refused_beside_another_order(other):
+  with pytest.raises(ValueError, match='wanted at most one of them'):
+    AttentionMask(window=2, **other)

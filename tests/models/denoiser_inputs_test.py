@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.attention import AttentionMask
 from tests.compiling import quick_jit
 from tests.models import parameters
 from tests.models.tiny import (
@@ -67,28 +68,30 @@ def test_computes_in_the_dtype_of_the_parameters(arch):
 def test_padding_changes_nothing_at_real_positions(arch):
   description = describe(arch, 'embedding')
   params = parameters.random_params(description, seed=3)
-  real = np.arange(LENGTH)[None] < np.array([LENGTH, 5, 3, 1])[:, None]
+  lengths = np.int32([LENGTH, 5, 3, 1])
+  real = np.arange(LENGTH)[None] < lengths[:, None]
   signal = np.random.default_rng(4).standard_normal((4, LENGTH, DIM))
   x_t, signal = tokens_with_masks(), signal.astype(np.float32)
 
-  def logits(x_t, signal, real):
+  def logits(x_t, signal, lengths):
     bound = denoiser.bind(params, description)
-    return bound.logits(bound.encode(x_t, signal, SIGMA, real))
+    mask = AttentionMask(lengths=lengths)
+    return bound.logits(bound.encode(x_t, signal, SIGMA, mask))
 
   compiled = quick_jit(logits)
-  found = np.asarray(compiled(x_t, signal, real))
+  found = np.asarray(compiled(x_t, signal, lengths))
   assert np.all(np.isfinite(found))
   # Whatever lies in the padding, masks and signals too.
   for token in (0, MASK):
     other = np.where(real, x_t, token).astype(np.int32)
     noisy = np.where(real[..., None], signal, 1e3).astype(np.float32)
-    again = np.asarray(compiled(other, noisy, real))
+    again = np.asarray(compiled(other, noisy, lengths))
     assert np.array_equal(again[real], found[real])
   # It is the same as not being there: the third example is three tokens long.
-  short = np.asarray(compiled(x_t[:, :3], signal[:, :3], real[:, :3]))
+  short = np.asarray(compiled(x_t[:, :3], signal[:, :3], lengths))
   np.testing.assert_allclose(found[2, :3], short[2], atol=1e-4)
   # And it is seen when it is called real, by those who see behind them.
-  everyone = np.asarray(compiled(x_t, noisy, np.ones_like(real)))
+  everyone = np.asarray(compiled(x_t, noisy, np.full_like(lengths, LENGTH)))
   causal = arch == 'gpt2'
   assert (np.abs(everyone - found)[real].max() > 0.01) == (not causal)
 

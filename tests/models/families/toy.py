@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.sharding import PartitionSpec as P
 
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.models.family import Family, Field, ModelType, Row, check_sizes
 
@@ -40,10 +41,12 @@ class Mixer(nn.Module):
     self.inner = nn.Dense(self.config.reach * self.config.hidden_dim)
     self.outer = nn.Dense(self.config.hidden_dim, use_bias=False)
 
-  def __call__(self, x: jax.Array, real: jax.Array | None) -> jax.Array:
-    weights = jnp.ones(x.shape[:2]) if real is None else real.astype(x.dtype)
-    mean = jnp.einsum('bld,bl->bd', x, weights) / weights.sum(1)[:, None]
-    h = nn.relu(self.execution.per_token(self.inner, x + mean[:, None]))
+  def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
+    at = jnp.arange(x.shape[1])
+    allowed = mask.allows(at, at)
+    weights = jnp.ones((1, 1, len(at))) if allowed is None else allowed.astype(x.dtype)
+    mean = (weights / weights.sum(-1, keepdims=True)) @ x
+    h = nn.relu(self.execution.per_token(self.inner, x + mean))
     return x + self.execution.per_token(self.outer, h)
 
 
@@ -64,11 +67,11 @@ class Toy(nn.Module):
   def embed(self, tokens):
     return self.words(tokens)
 
-  def encode(self, x, sigma, real=None):
+  def encode(self, x, sigma, mask=EVERYBODY):
     del sigma
     x = x + self.places.embedding[None, : x.shape[1]]
     for mixer in self.mixers:
-      x = self.execution.placement.constrain(mixer(x, real))
+      x = self.execution.placement.constrain(mixer(x, mask))
     return x
 
   def logits(self, hidden):
