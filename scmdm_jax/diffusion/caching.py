@@ -123,7 +123,7 @@ def _filled(work: Work, chain: Chain) -> Work:
 
 
 def _written(work: Work, chain: Chain, block: Block) -> Work:
-  """Returns the work after one block; its first step keeps what the others need."""
+  """Returns the work after one block, of which at least one step is taken."""
   sampler, null = chain.sampler, jnp.zeros_like(work.state.signal)
   work = work._replace(state=work.state._replace(signal=null))
   takes_all = sampler.strategy.remasks or work.trajectory is not None
@@ -131,31 +131,29 @@ def _written(work: Work, chain: Chain, block: Block) -> Work:
   def unfinished(carry: tuple[Work, jax.Array]) -> jax.Array:
     work, i = carry
     left = ((work.state.x_t == chain.mask_id) & block.active).any()
-    return (i < block.own.max()) & (takes_all | left)
+    return (i == 0) | ((i < block.own.max()) & (takes_all | left))
 
   def step(carry: tuple[Work, jax.Array]) -> tuple[Work, jax.Array]:
     work, i = carry
-    if not sampler.refresh:
-      return _stepped(work, chain, block, i, _kept), i + 1
-    renew = i % sampler.refresh == 0
-    work = jax.lax.cond(
-      renew,
-      lambda work: _stepped(work, chain, block, i, _renewed),
-      lambda work: _stepped(work, chain, block, i, _kept),
-      work,
-    )
-    return work, i + 1
+    return _stepped(work, chain, block, i), i + 1
 
-  work = _stepped(work, chain, block, jnp.int32(0), _renewed)
-  return jax.lax.while_loop(unfinished, step, (work, jnp.int32(1)))[0]
+  return jax.lax.while_loop(unfinished, step, (work, jnp.int32(0)))[0]
 
 
-def _stepped(work: Work, chain: Chain, block: Block, i: jax.Array, evaluate) -> Work:
+def _stepped(work: Work, chain: Chain, block: Block, i: jax.Array) -> Work:
   """Takes step `i` int32 [] of a block; examples whose steps are done stay."""
   last = jnp.maximum(block.own, 1) - 1
   local = jnp.minimum(i, last)
   goes = i < block.own
-  seen, work = evaluate(work, chain, block.plan.at('sigmas', local), block.start)
+  sigma, renew = block.plan.at('sigmas', local), i == 0
+  if chain.sampler.refresh:
+    renew = i % chain.sampler.refresh == 0
+  hidden, work = jax.lax.cond(
+    renew,
+    lambda work: _renewed(work, chain, sigma, block.start),
+    lambda work: _kept(work, chain, sigma, block.start),
+    work,
+  )
   state = reverse_step(
     fold(block.keys, local),
     work.state,
@@ -164,7 +162,7 @@ def _stepped(work: Work, chain: Chain, block: Block, i: jax.Array, evaluate) -> 
     local,
     block.active & goes[:, None],
     local == last,
-    seen,
+    Seen(hidden, block.start),
   )
   trajectory = work.trajectory
   if trajectory is not None:
@@ -176,7 +174,7 @@ def _stepped(work: Work, chain: Chain, block: Block, i: jax.Array, evaluate) -> 
 
 def _renewed(
   work: Work, chain: Chain, sigma: jax.Array, start: jax.Array
-) -> tuple[Seen, Work]:
+) -> tuple[jax.Array, Work]:
   """Evaluates a block at `start` and all that is to be kept from now on."""
   size, length = work.state.signal.shape[1], work.state.x_t.shape[1]
   if chain.sampler.cache != 'exact':
@@ -187,7 +185,7 @@ def _renewed(
 
 def _kept(
   work: Work, chain: Chain, sigma: jax.Array, start: jax.Array
-) -> tuple[Seen, Work]:
+) -> tuple[jax.Array, Work]:
   """Evaluates a block at `start`, and with 'prefix' all behind it, by what is kept."""
   size, length = work.state.signal.shape[1], work.state.x_t.shape[1]
   if chain.sampler.cache != 'prefix':
@@ -212,10 +210,11 @@ def _evaluated(
   start: jax.Array | int,
   window: tuple[jax.Array | int, jax.Array | int],
   count: int,
-) -> tuple[Seen, Work]:
+) -> tuple[jax.Array, Work]:
   """Evaluates `count` positions, among them the block at `start`.
 
   `window` is the first of them, and the first whose keys and values are kept anew.
+  Returns the hidden states of the block, [B, N, M D], and the work with what is kept.
   """
   networks, state = chain.predictor.networks, work.state
   first, fresh = (jnp.asarray(x, jnp.int32) for x in window)
@@ -231,5 +230,5 @@ def _evaluated(
     hidden.append(jax.lax.dynamic_slice_in_dim(found, start - first, size, axis=1))
     caches.append(cache)
   positions = work.positions + count * len(networks)
-  seen = Seen(jnp.concatenate(hidden, axis=-1), start)
-  return seen, work._replace(caches=tuple(caches), positions=positions)
+  work = work._replace(caches=tuple(caches), positions=positions)
+  return jnp.concatenate(hidden, axis=-1), work

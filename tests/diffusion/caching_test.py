@@ -78,7 +78,6 @@ STRATEGIES = (
   FirstHitting(),
   Threshold(0.3),
   Factor(2.5),
-  EntropyBound(1.0),
   Joint(),
   MaskGIT(),
   Confidence('margin'),
@@ -92,7 +91,8 @@ STRATEGIES = (
 @pytest.mark.parametrize(
   ('strategy', 'arch', 'options'),
   [
-    (ReMDM('conf'), 'dream', {}),
+    (EntropyBound(1.0), 'dream', {}),
+    pytest.param(ReMDM('conf'), 'dream', {}, marks=pytest.mark.slow),
     *(
       pytest.param(strategy, 'dit', {}, marks=pytest.mark.slow)
       for strategy in STRATEGIES
