@@ -18,7 +18,12 @@ from scmdm_jax.diffusion.network import (
   number_of_blocks,
   pairs_of,
 )
-from scmdm_jax.diffusion.objectives import T_MIN, beside_clean, masked_nll
+from scmdm_jax.diffusion.objectives import (
+  T_MIN,
+  beside_clean,
+  masked_nll,
+  over_blocks,
+)
 from scmdm_jax.diffusion.schedules import (
   Schedule,
   block_times,
@@ -37,6 +42,7 @@ def nelbo(
   schedule: Schedule,
   mask_id: int,
   passes: int,
+  target: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the continuous-time NELBO per example in nats, float32 [B].
 
@@ -56,12 +62,14 @@ def nelbo(
     mask_id: the mask token.
     passes: 1 scores the prediction under the null signal; k > 1 the k-th prediction at
       the same x_t, each given the one before.
+    target: bool [B, L], what is masked and scored, given the rest; None: everything.
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask = jax.random.split(key)
   blocks = number_of_blocks(network, x_0.shape[1])
   t = block_times(key_t, x_0.shape[0], blocks, T_MIN)
-  x_t = mask_tokens(key_mask, x_0, schedule(t), mask_id)
+  threshold = jax.random.uniform(key_mask, x_0.shape)
+  x_t = mask_tokens(threshold, x_0, schedule(t), mask_id, target)
   sigma = noise_level(schedule, t)
   if blocks > 1:
     network = pairs_of(network)
@@ -70,10 +78,7 @@ def nelbo(
   for _ in range(passes - 1):
     signal = predict_signal(network, network, x_t, signal, sigma, mask_id)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
-  if blocks == 1:
-    return nelbo_weight(schedule, t) * nll.sum(-1)
-  of_blocks = nll.reshape(*t.shape, -1).sum(-1)
-  return (nelbo_weight(schedule, t) * of_blocks).sum(-1)
+  return over_blocks(nelbo_weight(schedule, t), nll)
 
 
 def carried_nelbo(
@@ -85,6 +90,7 @@ def carried_nelbo(
   mask_id: int,
   num_steps: int,
   self_conditioning: bool = True,
+  target: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the NELBO in nats, float32 [B], of the chain that `sample` runs.
 
@@ -101,6 +107,7 @@ def carried_nelbo(
     mask_id: the mask token.
     num_steps: T; of K blocks each has T / K of them, rounded down, but one at least.
     self_conditioning: as in `sample`; False gives the discrete-time vanilla bound.
+    target: as for `nelbo`.
   """
   chex.assert_rank(x_0, 2)
   blocks = number_of_blocks(network, x_0.shape[1])
@@ -111,7 +118,8 @@ def carried_nelbo(
 
   def step(signal, inputs):
     alpha_t, alpha_s, sigma = inputs
-    x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
+    alpha = jnp.full((x_0.shape[0],), alpha_t)
+    x_t = mask_tokens(threshold, x_0, alpha, mask_id, target)
     hidden = _hidden(network, x_0, x_t, signal, jnp.full((x_0.shape[0],), sigma))
     masked = x_t == mask_id
     if not self_conditioning:

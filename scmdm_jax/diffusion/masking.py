@@ -8,19 +8,30 @@ BANNED = -1e30
 
 
 def mask_tokens(
-  key: jax.Array, x_0: jax.Array, alpha: jax.Array, mask_id: int
+  threshold: jax.Array,
+  x_0: jax.Array,
+  alpha: jax.Array,
+  mask_id: int,
+  target: jax.Array | None = None,
 ) -> jax.Array:
-  """Masks each token of `x_0` int32 [B, L] with probability 1 - alpha, each alone.
+  """Masks each token with probability 1 - alpha, each alone; returns x_t int32 [B, L].
 
-  `alpha` is [B], or [B, K] where each of K equal blocks has its own. The key is
-  consumed. Returns `x_t` int32 [B, L].
+  Args:
+    threshold: float32 [B, L], uniform in [0, 1): a token is visible where alpha is
+      above it, so that what is masked at a time is masked at all later ones, too.
+    x_0: int32 [B, L].
+    alpha: float32 [B], or [B, K] where each of K equal blocks has its own.
+    mask_id: the mask token.
+    target: bool [B, L]; other positions are always visible. None: there are none.
   """
-  u = jax.random.uniform(key, x_0.shape)
-  return jnp.where(u < per_position(alpha, x_0.shape[1]), x_0, mask_id)
+  masked = threshold >= per_position(alpha, x_0.shape[1])
+  if target is not None:
+    masked &= target
+  return jnp.where(masked, mask_id, x_0)
 
 
 def per_position(values: jax.Array, length: int) -> jax.Array:
-  """Returns `values` [B] or [B, K], of examples or their K blocks, at [B, L or 1]."""
+  """Returns `values` [B] or [B, K], of examples or their K blocks, as [B, 1 or L]."""
   if values.ndim == 1:
     return values[:, None]
   return jnp.repeat(values, length // values.shape[1], axis=1)

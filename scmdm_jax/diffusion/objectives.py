@@ -4,17 +4,17 @@ SCMDM (arXiv 2604.26985): draw t and x_t; a first pass with the null signal pred
 x_0 and is held constant; a second pass at the same x_t takes that prediction as its
 signal and carries the loss. `estimates` has other ways to make that prediction.
 
-A network of blocks is trained in one pass per evaluation, too (BD3LM, arXiv
-2503.09573): a clean example and its noised copy stand side by side, every block has a
-time of its own, and noised blocks see themselves and the clean ones before them. The
-sum over blocks of their NELBOs bounds the likelihood of blocks written left to right.
+A network of blocks is trained in one pass, too (BD3LM, arXiv 2503.09573): a clean
+example and its noised copy stand side by side, every block has a time of its own, and
+noised blocks see themselves and the clean ones before them. The sum over blocks of
+their NELBOs bounds the likelihood of what is written block by block.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion import noise, readout
 from scmdm_jax.diffusion.estimates import (
   SAME_T,
   Estimate,
@@ -23,10 +23,16 @@ from scmdm_jax.diffusion.estimates import (
   passes_taken,
 )
 from scmdm_jax.diffusion.masking import mask_tokens, per_position
-from scmdm_jax.diffusion.network import Network, Pairs, number_of_blocks, pairs_of
+from scmdm_jax.diffusion.network import (
+  Network,
+  Pairs,
+  null_signal,
+  number_of_blocks,
+  pairs_of,
+)
+from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.schedules import (
   Schedule,
-  block_times,
   nelbo_weight,
   noise_level,
 )
@@ -63,7 +69,7 @@ def diffusion_loss(
   key: jax.Array,
   network: Network,
   frozen: Network,
-  x_0: jax.Array,
+  batch: Batch,
   *,
   schedule: Schedule,
   mask_id: int,
@@ -73,16 +79,21 @@ def diffusion_loss(
 ) -> jax.Array:
   """Returns an estimate of the continuous-time NELBO in nats per token, float32 [].
 
-  With blocks every one has its own t.
-
-  E_t[ -alpha'(t) / (1 - alpha(t)) * sum over masked positions of -log p(x_0 | x_t, c) ]
-  with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`.
+  Of an example it is w(t) / N times the sum over masked positions of -log p(x_0 | x_t,
+  c) with w(t) = -alpha'(t) / (1 - alpha(t)), t spread evenly over the batch (MDLM,
+  equation 10), and c the signal of `mixed_signal`; the loss is the mean over the batch.
+  N counts the positions that may be masked: all L, or the example's targets. With the
+  log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
+  of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
+  over its probability of being masked and over the length of its answer, summed, over
+  B. An example without a target adds zero. With blocks each has its own t and w(t).
 
   Args:
-    key: consumed.
+    key: the root key: the noise of an example follows from it, the epoch and which
+      example it is, as `noise` says.
     network: the denoiser with live parameters.
     frozen: the same with `stop_gradient` parameters, for the first pass.
-    x_0: int32 [B, L].
+    batch: the examples.
     schedule: see `schedules`.
     mask_id: the mask token.
     rate: lambda in [0, 1], the share of conditioned examples; static. 0 is vanilla
@@ -93,20 +104,20 @@ def diffusion_loss(
       begins just there, is then not taught what the class says.
     estimate: how the prediction that conditions is made; static.
   """
+  x_0 = batch.tokens
   chex.assert_rank(x_0, 2)
-  key_t, key_mask, key_rate = jax.random.split(key, 3)
+  key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
   blocks = number_of_blocks(network, x_0.shape[1])
-  t = block_times(key_t, len(x_0), blocks, T_MIN)
-  given = None
+  t = noise.times(key_t, batch, T_MIN, blocks)
+  threshold = noise.thresholds(key_mask, batch)
   if shown:
-    chance = jax.random.fold_in(key_mask, 1)
-    given = jax.random.bernoulli(chance, shown, (len(x_0),))
+    keys = noise.example_keys(key_shown, batch)
+    given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
+    threshold = threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""
-    x = mask_tokens(key_mask, x_0, schedule(t), mask_id)
-    if given is not None:
-      x = x.at[:, 0].set(jnp.where(given, x_0[:, 0], x[:, 0]))
+    x = mask_tokens(threshold, x_0, schedule(t), mask_id, batch.target)
     if blocks == 1:
       return x, noise_level(schedule, t)
     return beside_clean(x_0, x), jnp.zeros(len(x))
@@ -114,17 +125,29 @@ def diffusion_loss(
   if blocks > 1:
     network, frozen = pairs_of(network), pairs_of(frozen)
   x_t, sigma = noised(t)
-  earlier = []
-  if estimate.high and rate:
-    shards = network.placement.batch_shards
-    taken = passes_taken(key_rate, len(x_0), shards, rate, estimate.passes)
-    key_gap = jax.random.fold_in(key_rate, 1)
-    earlier = [noised(s) for s in earlier_times(key_gap, t, taken, estimate)]
-  signal = mixed_signal(
-    key_rate, network, frozen, x_t, sigma, mask_id, rate, estimate.passes, earlier
-  )
+  signal = null_signal(network, x_t)
+  if rate:
+    taken = passes_taken(key_rate, batch, rate, estimate.passes)
+    earlier = []
+    if estimate.high:
+      gap_keys = noise.example_keys(key_gap, batch)
+      earlier = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
+    signal = mixed_signal(
+      network, frozen, x_t, sigma, mask_id, taken, rate, estimate.passes, earlier
+    )
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
-  return jnp.mean(per_position(nelbo_weight(schedule, t), x_0.shape[1]) * nll)
+  weight = nelbo_weight(schedule, t)
+  if batch.target is None:
+    return jnp.mean(per_position(weight, x_0.shape[1]) * nll)
+  targets = jnp.maximum(batch.target.sum(-1), 1)
+  return jnp.mean(over_blocks(weight, nll) / targets)
+
+
+def over_blocks(weight: jax.Array, nll: jax.Array) -> jax.Array:
+  """Returns the sum of `nll` [B, L], [B]; `weight` is [B], or [B, K] of its blocks."""
+  if weight.ndim == 1:
+    return weight * nll.sum(-1)
+  return (weight * nll.reshape(*weight.shape, -1).sum(-1)).sum(-1)
 
 
 def beside_clean(x_0: jax.Array, x_t: jax.Array) -> jax.Array:

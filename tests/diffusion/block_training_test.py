@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion import noise
 from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
 from scmdm_jax.diffusion.network import null_signal
 from scmdm_jax.diffusion.objectives import T_MIN, diffusion_loss
-from scmdm_jax.diffusion.schedules import LogLinear, block_times
+from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from tests.compiling import quick_jit, split_key
@@ -92,22 +93,23 @@ def test_nelbo_is_the_sum_of_that_of_blocks():
 
 def test_loss_weighs_every_block_by_its_own_time():
   network, x_0, key = network_of('dream'), clean(8), jax.random.key(6)
+  batch = noise.batch_of(x_0)
   loss = quick_jit(
     lambda key: diffusion_loss(
       key,
       network,
       network,
-      x_0,
+      batch,
       schedule=LogLinear(eps=0.0),
       mask_id=tiny.MASK,
       rate=0.0,
     )
   )(key)
-  key_t, key_mask, _ = jax.random.split(key, 3)
+  key_t, key_mask, *_ = jax.random.split(key, 5)
   place = np.arange(LENGTH) // BLOCK
-  times = np.asarray(block_times(key_t, len(x_0), BLOCKS, T_MIN))
+  times = np.asarray(noise.times(key_t, batch, T_MIN, BLOCKS))
   assert len(np.unique(times)) == times.size
-  shown = np.asarray(jax.random.uniform(key_mask, x_0.shape)) < 1 - times[:, place]
+  shown = np.asarray(noise.thresholds(key_mask, batch)) < 1 - times[:, place]
   x_t = np.where(shown, x_0, tiny.MASK)
   hidden = by_blocks(network, x_0, x_t, np.asarray(null_signal(network, x_0)))
   nll = toys.nll_np(toys.softmax_np(network.logits(hidden), tiny.MASK), x_0)
@@ -122,7 +124,7 @@ def test_one_block_is_the_full_model_bit_for_bit():
   def figures(network):
     def compute(key):
       return (
-        diffusion_loss(key, network, network, x_0, rate=0.5, **options),
+        diffusion_loss(key, network, network, noise.batch_of(x_0), rate=0.5, **options),
         nelbo(key, network, x_0, passes=2, **options),
         carried_nelbo(key, network, x_0, num_steps=3, **options),
       )
@@ -168,7 +170,7 @@ def test_blocks_learn(rate):
       split_key(jax.random.key(10), 2)[0],
       network,
       frozen,
-      clean(8),
+      noise.batch_of(clean(8)),
       schedule=LogLinear(),
       mask_id=tiny.MASK,
       rate=rate,
