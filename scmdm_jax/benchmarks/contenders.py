@@ -53,7 +53,7 @@ class Bench(NamedTuple):
     return jax.random.split(jax.random.key(self.settings.seed), self.batch)
 
 
-def _random_params(description: ModelDescription, seed: int) -> Any:
+def random_params(description: ModelDescription, seed: int) -> Any:
   """Every weight random: a fresh model's zero layers would predict nothing."""
   leaves, tree = jax.tree.flatten(denoiser.abstract_params(description))
   rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def bench_of(settings: Settings, model: Model | None, **sizes: int) -> Bench:
     description = new_model(
       dataclasses.replace(settings, data=sized), vocab_size, vocab_size - 1
     )
-    params = _random_params(description, settings.seed)
+    params = random_params(description, settings.seed)
   if description.injection == 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has no self-conditioning to measure; wanted '

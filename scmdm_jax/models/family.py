@@ -269,6 +269,16 @@ def check_blocks(sizes: Any, not_with: tuple[str, ...]) -> None:
       )
 
 
+def block_notes(sizes: Any) -> tuple[str, ...]:
+  """Returns what a model card says of blocks, if there are any."""
+  if not sizes.block_length:
+    return ()
+  return (
+    f'Attention: a position sees its own block of {sizes.block_length} and earlier '
+    'ones; code that does not know `block_length` lets it see all',
+  )
+
+
 def check_grid(grid: tuple[int, ...], length: int) -> None:
   """Refuses a grid other than three sizes that fill the length behind one token.
 

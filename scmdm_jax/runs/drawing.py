@@ -37,6 +37,7 @@ class Drawn(NamedTuple):
   evaluations: int  # Denoiser evaluations of a batch, the most of all batches.
   positions: int  # Of an example that were evaluated in a batch, likewise.
   seconds: float  # Of sampling, compilation included.
+  generated: np.ndarray | None = None  # int [N], see `counting`.
 
 
 @functools.cache
@@ -222,6 +223,9 @@ def _records(
   for i, tokens in enumerate(drawn.tokens):
     record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
     record |= domain.fields(tokens, tokenizer)
+    if drawn.generated is not None:
+      record['generated'] = int(drawn.generated[i])
+      record['evaluations'] = drawn.evaluations  # Of its batch, at most.
     if drawn.trajectory is not None:
       steps = drawn.trajectory[:, i]
       record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]

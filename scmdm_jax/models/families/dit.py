@@ -24,6 +24,7 @@ from scmdm_jax.models.family import (
   Field,
   ModelType,
   Row,
+  block_notes,
   check_blocks,
   check_grid,
   check_heads,
@@ -271,8 +272,9 @@ def _buffers(sizes: DiTConfig) -> dict[str, Buffer]:
 
 def _notes(sizes: DiTConfig) -> tuple[str, ...]:
   if not sizes.grid:
-    return ()
+    return block_notes(sizes)
   return (
+    *block_notes(sizes),
     f'Positions: of an image, {" x ".join(map(str, sizes.grid))} (channels, rows, '
     'columns) behind the first token; code that does not know `grid` reads a text',
   )

@@ -22,6 +22,7 @@ from scmdm_jax.models.family import (
   ModelType,
   Row,
   Same,
+  block_notes,
   check_blocks,
   check_heads,
   check_sizes,
@@ -291,6 +292,7 @@ LLAMA = Family(
   },
   head_copy='lm_head.weight',
   buffers=_buffers,
+  notes=block_notes,
 )
 QWEN2 = dataclasses.replace(
   LLAMA,
