@@ -80,8 +80,8 @@ def times(key: jax.Array, batch: Batch, t_min: float, blocks: int = 1) -> jax.Ar
   place = batch.place.astype(jnp.uint32)
   start = epoch_bits(key, batch)
   if blocks > 1:
-    place = place[:, None] * jnp.uint32(blocks) + jnp.arange(blocks, dtype=jnp.uint32)
-    start = start[:, None]
+    within = jnp.arange(blocks, dtype=jnp.uint32)[None]
+    place, start = place[:, None] * jnp.uint32(blocks) + within, start[:, None]
   phase = place * jnp.uint32(_GOLDEN) + start
   # 24 bits are what a float32 below 1 can hold.
   t = ((phase >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
