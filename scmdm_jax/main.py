@@ -7,6 +7,7 @@
                          import, export or verify, instead of the config's own
   --source=PATH          import, export: what to convert; verify: what to check; none of
                          these modes needs a --config; judge: a file of texts
+  --as=peft              export: the adapter alone, as the library peft has it
   --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere
   --tolerance=X          verify: largest difference of a logit (default 1e-3)
 
@@ -70,7 +71,9 @@ VERBS = {
   'benchmark': Verb('benchmark', asks=True),
   'judge': Verb('judge', source='a file of texts', asks=True),
   'import': Verb('import_', source='--source and --workdir', stands_alone=True),
-  'export': Verb('export', source='--source and --workdir', stands_alone=True),
+  'export': Verb(
+    'export', source='--source and --workdir', flags=('as_',), stands_alone=True
+  ),
   'verify': Verb(
     'verify',
     source='the path of a checkpoint',
@@ -84,9 +87,11 @@ VERBS = {
 def _taken(name: str, verb: Verb, options: Options) -> dict[str, str]:
   """The flags of the verb with their values; refuses those that it does not take."""
   flags = (*(('source',) if verb.source else ()), *verb.flags)
-  for flag in ('source', 'reference', 'tolerance'):
+  for flag in ('source', 'reference', 'tolerance', 'as_'):
     if getattr(options, flag) and flag not in flags:
-      raise BadInput(f'--{flag}: given with --mode={name}, which takes none')
+      raise BadInput(
+        f'--{flag.rstrip("_")}: given with --mode={name}, which takes none'
+      )
   if verb.source and not options.source:
     raise BadInput(f'--source: not given; --mode={name} wants {verb.source}')
   return {flag: getattr(options, flag) for flag in flags}

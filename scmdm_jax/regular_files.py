@@ -70,8 +70,14 @@ def special_files(directory: pathlib.Path) -> list[str]:
   return sorted(found)
 
 
+# What may name a repository of the Hugging Face hub.
+_SOURCES = ('checkpoint', 'judge', '--source')
+
+
 def refuse_url(name: str, value: str) -> None:
   """Raises BadInput if the value of an option or flag, a path, is a URL."""
+  if name in _SOURCES and value.startswith('hf://'):
+    return
   if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', value):
     raise BadInput(
       f'{name}: found {value!r}; URLs are not read or written; wanted a path on a disk '

@@ -14,11 +14,7 @@ from typing import Any
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
-from scmdm_jax.models.family import REQUIRED, Family, Same
-
-
-def _model_types() -> dict[str, Family]:
-  return {kind.name: f for f in FAMILIES.values() for kind in f.model_types}
+from scmdm_jax.models.family import REQUIRED, Family, ModelType, Same
 
 
 def description_from_config(config: dict[str, Any], path: str) -> ModelDescription:
@@ -38,16 +34,8 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       something these models do not compute.
   """
   config = {name: value for name, value in config.items() if value is not None}
-  name = config.get('model_type', 'mdlm' if 'n_blocks' in config else None)
-  known = _model_types()
-  if not isinstance(name, str) or name not in known:
-    raise BadInput(
-      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, known))}, '
-      'the layouts that can be imported'
-    )
-  family = known[name]
-  kind = next(k for k in family.model_types if k.name == name)
-  config = _plain(config, family, name, path)
+  family, kind = _layout(config, path)
+  config = _plain(config, family, kind.name, path)
   for field, wanted in family.fixed.items():
     if config.get(field, wanted) != wanted:
       raise BadInput(
@@ -58,6 +46,37 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
     arch = family.sizes(**values)
   except ValueError as e:
     raise BadInput(f'{path}: {e}') from e
+  _check_sizes(config, arch, path)
+  padding = (config['vocab_size'], arch.vocab_size)  # LLaDA's table may be longer.
+  try:
+    return ModelDescription(
+      architecture=arch,
+      mask_id=_mask_id(config, kind, arch.vocab_size, path),
+      tokenizer=_value(config, 'tokenizer', str, '', path),
+      injection=_value(config, 'self_conditioning', str, 'none', path),
+      family=family.name,
+      noise=kind.noise,
+      framing=_value(config, 'framing', str, '', path),
+      undefined_ids=_undefined(config, padding, path),
+    )
+  except (ValueError, TypeError) as e:
+    raise BadInput(f'{path}: {e}') from e
+
+
+def _layout(config: dict[str, Any], path: str) -> tuple[Family, ModelType]:
+  """The family and the layout that `model_type` names."""
+  name = config.get('model_type', 'mdlm' if 'n_blocks' in config else None)
+  known = {kind.name: (f, kind) for f in FAMILIES.values() for kind in f.model_types}
+  if not isinstance(name, str) or name not in known:
+    raise BadInput(
+      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, known))}, '
+      'the layouts that can be imported'
+    )
+  return known[name]
+
+
+def _check_sizes(config: dict[str, Any], arch: Any, path: str) -> None:
+  """Raises BadInput where the file says more than `arch`, and otherwise."""
   if arch.vocab_size < config['vocab_size']:
     raise BadInput(
       f'{path}: embedding_size is {arch.vocab_size}; wanted at least the vocab_size, '
@@ -70,32 +89,27 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
         f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number '
         f'of heads, {head_dim}, is computed'
       )
+
+
+def _mask_id(
+  config: dict[str, Any], kind: ModelType, vocab_size: int, path: str
+) -> int | None:
+  """The id of the mask: as the file names it, or as its layout has it."""
   if kind.mask == 'named' and 'mask_token_id' not in config:
     raise BadInput(f'{path}: no mask_token_id; wanted the id of the mask token')
-  default_mask = arch.vocab_size - 1 if kind.mask == 'last' else None
-  mask_id = config.get('mask_token_id', default_mask)
-  if mask_id is not None and type(mask_id) is not int:
+  default = vocab_size - 1 if kind.mask == 'last' else None
+  mask_id = config.get('mask_token_id', default)
+  if mask_id is None:
+    return None
+  if type(mask_id) is not int:
     raise BadInput(f'{path}: mask_token_id is {mask_id!r}; wanted an integer')
   for field in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
     ids = config.get(field)
-    if mask_id is not None and mask_id in (ids if isinstance(ids, list) else [ids]):
+    if mask_id in (ids if isinstance(ids, list) else [ids]):
       raise BadInput(
         f'{path}: {field} is {ids!r}, and so is the mask; wanted a mask of its own'
       )
-  padding = (config['vocab_size'], arch.vocab_size)  # LLaDA's table may be longer.
-  try:
-    return ModelDescription(
-      architecture=arch,
-      mask_id=mask_id,
-      tokenizer=_value(config, 'tokenizer', str, '', path),
-      injection=_value(config, 'self_conditioning', str, 'none', path),
-      family=family.name,
-      noise=kind.noise,
-      framing=_value(config, 'framing', str, '', path),
-      undefined_ids=_undefined(config, padding, path),
-    )
-  except (ValueError, TypeError) as e:
-    raise BadInput(f'{path}: {e}') from e
+  return mask_id
 
 
 def config_from_description(

@@ -146,13 +146,10 @@ def earlier_times(
 def mixed_signal(
   network: Network,
   frozen: Network,
-  x_t: jax.Array,
-  sigma: jax.Array,
+  passes: Sequence[tuple[jax.Array, jax.Array]],
   mask_id: int,
   taken: jax.Array,
   rate: float,
-  passes: int = 1,
-  earlier: Sequence[tuple[jax.Array, jax.Array]] = (),
 ) -> jax.Array:
   """Returns the signal of a batch, `rate` of it conditioned, float32 [B, L, D].
 
@@ -163,23 +160,19 @@ def mixed_signal(
   Args:
     network: the denoiser; see `network.Network`.
     frozen: the same with constant parameters.
-    x_t: int32 [B, L].
-    sigma: float32 [B].
+    passes: (x int32 [B, L], sigma float32 [B]) of each of the K; each `x` is masked
+      where the last one is, and may be elsewhere.
     mask_id: the mask token.
     taken: int32 [B], how many passes each example takes, of `passes_taken`.
     rate: in [0, 1]; static.
-    passes: K; static.
-    earlier: (x [B, L], sigma [B]) of each pass, where it is not made at `x_t`, on
-      supersets of its masks.
   """
-  signal = null_signal(network, x_t)
+  signal = null_signal(network, passes[0][0])
   if rate == 0:
     return signal
   groups = _Shards(network.placement, taken)
-  for i in range(passes):
-    x, level = earlier[i] if earlier else (x_t, sigma)
-    count = most_taking(rate, passes, i, groups.size)
-    inputs = [groups.first(v, count) for v in (x, signal, level, taken)]
+  for i, (x, sigma) in enumerate(passes):
+    count = most_taking(rate, len(passes), i, groups.size)
+    inputs = [groups.first(v, count) for v in (x, signal, sigma, taken)]
     x, before, level, wanted = inputs
     predicted = predict_signal(network, frozen, x, before, level, mask_id)
     predicted = jnp.where(wanted[:, None, None] > i, predicted, before)

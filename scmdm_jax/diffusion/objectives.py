@@ -86,7 +86,8 @@ def diffusion_loss(
   log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
   of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
   over its probability of being masked and over the length of its answer, summed, over
-  B. An example without a target adds zero. With blocks each has its own t and w(t).
+  B. An example without a target adds zero. With blocks each has its own t and w(t). It
+  has nine parameters, because each is a choice of its own that a caller makes.
 
   Args:
     key: the root key: the noise of an example follows from it, the epoch and which
@@ -128,13 +129,11 @@ def diffusion_loss(
   signal = null_signal(network, x_t)
   if rate:
     taken = passes_taken(key_rate, batch, rate, estimate.passes)
-    earlier = []
+    passes = [(x_t, sigma)] * estimate.passes
     if estimate.high:
       gap_keys = noise.example_keys(key_gap, batch)
-      earlier = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
-    signal = mixed_signal(
-      network, frozen, x_t, sigma, mask_id, taken, rate, estimate.passes, earlier
-    )
+      passes = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
+    signal = mixed_signal(network, frozen, passes, mask_id, taken, rate)
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
   weight = nelbo_weight(schedule, t)
   if batch.target is None:

@@ -86,6 +86,11 @@ def _backbone(
   return make(description.architecture, execution or Execution())
 
 
+def _injection(description: ModelDescription) -> nn.Module | None:
+  arch = description.architecture
+  return make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+
+
 def _table(weights: Params, description: ModelDescription) -> jax.Array:
   """The token embeddings [V, D]."""
   node: Any = weights
@@ -140,16 +145,25 @@ def init_params(key: jax.Array, description: ModelDescription) -> Params:
 
 def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh parameters of the injection alone: the identity; the key is consumed."""
-  arch = description.architecture
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  module = _injection(description)
   if module is None:
     return {}
-  return _init(module, key, jnp.zeros((1, arch.hidden_dim)))
+  return _init(module, key, jnp.zeros((1, description.architecture.hidden_dim)))
 
 
 def abstract_params(description: ModelDescription) -> Params:
   """Shapes and dtypes of `init_params`, nothing computed."""
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
+
+
+def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.Array:
+  """The scores [..., V] with `_BANNED` for ids that no token has."""
+  if not description.undefined_ids:
+    return scores
+  undefined = np.zeros(scores.shape[-1], bool)
+  for start, stop in description.undefined_ids:
+    undefined[start:stop] = True
+  return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
 
 def bind(
@@ -162,8 +176,7 @@ def bind(
 
   Args:
     params: `init_params`' tree of arrays; compute follows their dtype.
-    description: what they are parameters of; with its `adapter` None, factors that
-      `params` may have are not read.
+    description: what they are parameters of; factors are read if it has an `adapter`.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
     execution: see `Execution`; None: on one device, nothing recomputed.
@@ -183,31 +196,17 @@ def bind(
   placement = execution.placement
   if placement.mesh is not None and placement.mesh.size > 1:
     params = rules.gather_vocabulary(placement.mesh, params)
-  weights = params['backbone']
-  backbone = functools.partial(
-    _apply, _backbone(description, execution), weights, adapter=description.adapter
-  )
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
-  injection = params['self_conditioning']
+  weights, network = params['backbone'], _backbone(description, execution)
+  backbone = functools.partial(_apply, network, weights, adapter=description.adapter)
+  module, injection = _injection(description), params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
-  undefined = np.zeros(arch.vocab_size, bool)
-  for start, stop in description.undefined_ids:
-    undefined[start:stop] = True
 
   def signal(probs: jax.Array) -> jax.Array:
     if module is None:
       return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
     return _apply(module, injection, probs, table, description.mask_id, method='signal')
-
-  def embedded(x_t: jax.Array, signal: jax.Array) -> jax.Array:
-    x = placement.constrain(backbone(x_t, method='embed'))
-    if module is not None:
-      masked = (x_t == description.mask_id)[..., None]
-      addend = _apply(module, injection, signal).astype(x.dtype)
-      x = jnp.where(masked, x + addend, x)
-    return x
 
   def encode(
     x_t: jax.Array,
@@ -220,17 +219,43 @@ def bind(
 
   def logits(hidden: jax.Array) -> jax.Array:
     scores = backbone(hidden, method='logits')
-    if not description.undefined_ids:
-      return scores
-    return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
+    return _without_undefined(scores, description)
 
   bound = Denoiser(encode, logits, signal, arch.hidden_dim, placement)
-  keeps = description.keeps_keys and placement.sequence_shards == 1
+  cached = _cached(bound, embedded, backbone, conditioning)
+  return _with_blocks(bound, description, cached)
+
+
+def _with_blocks(
+  bound: Denoiser, description: ModelDescription, cached: Cached
+) -> Denoiser:
+  """Returns a network with what its attention allows: blocks and a cache."""
+  keeps = description.keeps_keys and bound.placement.sequence_shards == 1
   return bound._replace(
     block_length=description.block_length,
-    beside=_beside(encode) if description.block_length else None,
-    cached=_cached(bound, embedded, backbone, conditioning) if keeps else None,
+    beside=_beside(bound.encode) if description.block_length else None,
+    cached=cached if keeps else None,
   )
+
+
+def _embedded(
+  backbone: Callable[..., Any],
+  module: nn.Module | None,
+  injection: Params,
+  description: ModelDescription,
+  placement: Placement,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns what makes embeddings of tokens and their signals."""
+
+  def embedded(x_t: jax.Array, signal: jax.Array) -> jax.Array:
+    x = placement.constrain(backbone(x_t, method='embed'))
+    if module is not None:
+      masked = (x_t == description.mask_id)[..., None]
+      addend = _apply(module, injection, signal).astype(x.dtype)
+      x = jnp.where(masked, x + addend, x)
+    return x
+
+  return embedded
 
 
 def _beside(encode: Encode) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:

@@ -21,7 +21,7 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, drawing, scoring, timing
+from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings import recipes
@@ -84,7 +84,7 @@ def _step_arguments(settings: Settings, model: Model, method: MethodSettings):
   optimizer = optimizer_of(settings.train)
   # Counted for one device, so that the mesh does not change the length of a run.
   mesh = one_device()
-  step = adapting.compiled_step(start.description, method, optimizer, mesh)
+  step = compiling.compiled_step(start.description, method, optimizer, mesh)
   state = adapting.fresh_state(start.params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
@@ -150,12 +150,9 @@ class Bench:
     )
     start = _start(self.settings, self.base, method, seed)
     name = f'{arm.name}, seed {seed}'
-    state = adapting.fresh_state(start.params, optimizer_of(options), mesh_of(settings))
-    trained = adapting.fit(
-      *(settings, start.description, state, self.train_rows),
-      *(self.base.tokenizer, directory, name),
+    model = adapting.fit(
+      settings, start, self.train_rows, directory, name=name, heldout=self.test_rows
     )
-    model = dataclasses.replace(start, params=trained)
     adapting.save(directory, model, settings)
     return model
 

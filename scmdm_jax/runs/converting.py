@@ -13,6 +13,7 @@ import numpy as np
 from scmdm_jax.checkpoints import (
   carried,
   disk,
+  hub,
   layouts,
   model_card,
   model_config,
@@ -32,7 +33,7 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   Args:
     source: a directory with `config.json`, `*.safetensors` in one of
       `families.FAMILIES` and, perhaps, the files of its tokenizer; one such weight
-      file; or a `*.gguf`.
+      file; a `*.gguf`; or an address of the hub, see `hub.snapshot`.
     workdir: a new or empty directory; it appears complete or not at all.
 
   Returns:
@@ -46,8 +47,11 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   """
   path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
-  opened, description, files, entries = _checked(source)
+  fetched = hub.snapshot(source) if hub.is_address(source) else None
+  opened, description, files, entries = _checked(source, fetched)
   origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
+  if fetched is not None:
+    origin['hub'] = hub.provenance(fetched)
   origin['carried'] = carried.collect(opened.config, opened.beside, tuple(files))
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
@@ -70,8 +74,11 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   }
 
 
-def is_foreign(path: pathlib.Path) -> bool:
-  """Whether `path` is weights of another format, to be imported."""
+def is_foreign(source: str | pathlib.Path) -> bool:
+  """Whether a source is weights of another format, to be imported."""
+  if hub.is_address(str(source)):
+    return True
+  path = pathlib.Path(source)
   if not path.is_dir():
     return path.suffix in ('.safetensors', '.gguf')
   if (path / store.MODEL_JSON).exists():
@@ -81,7 +88,8 @@ def is_foreign(path: pathlib.Path) -> bool:
 
 def check(source: str) -> dict[str, Any]:
   """Everything `import_model` checks before it reads weights; the same errors."""
-  opened, description, _, entries = _checked(source)
+  fetched = hub.snapshot(source) if hub.is_address(source) else None
+  opened, description, _, entries = _checked(source, fetched)
   return {
     'layout': description.family,
     'tensors': len(opened.tensors),
@@ -89,9 +97,9 @@ def check(source: str) -> dict[str, Any]:
   }
 
 
-def _checked(source: str):
+def _checked(source: str, fetched: pathlib.Path | None):
   """Source, description, tokenizer files and the entry of every tensor to be read."""
-  opened = _open(pathlib.Path(os.path.expanduser(source)))
+  opened = _open(fetched or pathlib.Path(os.path.expanduser(source)))
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import digests, disk, store
+from scmdm_jax.checkpoints import digests, disk, hub, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
@@ -84,9 +84,12 @@ def open_path(
 
 
 def load(
-  stored: store.StoredModel, mesh: Mesh | None = None, dtype: str = 'float32'
+  stored: store.StoredModel,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
+  frozen: str = '',
 ) -> Any:
-  """The parameters of a checkpoint.
+  """The parameters of a checkpoint in `dtype`, its backbone in `frozen` if given.
 
   With a mesh, no process reads more of them than its devices hold, and no device ever
   holds more than its part; without, all go to one device of each process.
@@ -96,7 +99,7 @@ def load(
     DamagedData: they cannot be read, or one is not finite.
   """
   place = None if mesh is None else functools.partial(rules.placed, mesh)
-  params = store.load_params(stored, dtype=dtype, place=place)
+  params = store.load_params(stored, dtype=dtype, place=place, frozen=frozen)
   for keys, parameter in jax.tree_util.tree_leaves_with_path(params):
     # One at a time: host devices that meet in many programs at once wait for ever.
     if not bool(_finite(parameter)):
@@ -114,21 +117,23 @@ def _finite(parameter: jax.Array) -> jax.Array:
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
-  source = pathlib.Path(os.path.expanduser(path))
+  source = path
+  if not hub.is_address(path):
+    source = str(pathlib.Path(os.path.expanduser(path)))
   if not converting.is_foreign(source):
-    return source
+    return pathlib.Path(source)
   imported = workdir / 'imported' / name
 
   def clear() -> None:
     if imported.exists():
       extra = disk.read_json(imported / store.MODEL_JSON).get('extra', {})
       # A run that was refused had named another.
-      if extra.get('imported_from') != str(source):
+      if extra.get('imported_from') != source:
         shutil.rmtree(imported)
 
   multihost.first_does(f'importing {path}', clear)
   if not imported.exists():
-    converting.import_model(str(source), str(imported))
+    converting.import_model(source, str(imported))
   return imported
 
 

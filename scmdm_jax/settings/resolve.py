@@ -13,6 +13,7 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
 from scmdm_jax.regular_files import refuse_url
 from scmdm_jax.settings.building import (
+  adapter_of,
   loop_of,
   optimizer_of,
   reported,
@@ -111,6 +112,18 @@ def _check_train(settings: Settings) -> None:
       f'train.final_learning_rate: found {train.final_learning_rate}; wanted at most '
       f'train.learning_rate = {train.learning_rate}'
     )
+  if adapter_of(train) and (
+    settings.mode in ('compare', 'benchmark') or settings.method.objective == 'classify'
+  ):
+    raise BadInput(
+      f'train.lora_rank: found {train.lora_rank} with --mode={settings.mode} and '
+      f'method.objective = {settings.method.objective!r}; wanted 0 there'
+    )
+  if train.evaluate_every and settings.method.objective != 'masked':
+    raise BadInput(
+      f'train.evaluate_every: found {train.evaluate_every} with method.objective = '
+      f"{settings.method.objective!r}; wanted 0, or 'masked'"
+    )
   window = settings.profile.window
   if window and (settings.mode != 'train' or window[1] > train.num_steps):
     raise BadInput(
@@ -137,6 +150,14 @@ def _check_method(settings: Settings) -> None:
     raise BadInput(
       f'method.class_shown: found {method.class_shown:g} with data.name = '
       f'{settings.data.name!r}; wanted 0, or data with classes'
+    )
+  if method.first_pass == 'base' and not (
+    settings.train.lora_rank and method.estimate.partition(':')[0] == 'same_t'
+  ):
+    raise BadInput(
+      f"method.first_pass: found 'base' with train.lora_rank = "
+      f'{settings.train.lora_rank} and method.estimate = {method.estimate!r}; wanted '
+      "'adapted', or a rank above 0 and 'same_t'"
     )
   unsignalled = method.injection == 'none' and method.rate > 0
   if unsignalled and method.objective == 'masked':
