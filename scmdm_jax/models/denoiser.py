@@ -202,6 +202,7 @@ def bind(
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
+  embedded = _embedded(backbone, module, injection, description, placement)
 
   def signal(probs: jax.Array) -> jax.Array:
     if module is None:
