@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from scmdm_jax.buckets import urls
 from scmdm_jax.errors import BadInput
-from scmdm_jax.regular_files import read_regular, refuse_url
+from scmdm_jax.regular_files import read_regular
 
 
 class Options(NamedTuple):
@@ -60,7 +61,7 @@ def parse(argv: list[str]) -> Options:
   fields = [f for f in Options._fields if f != 'config']
   given: dict[str, Any] = {f: values[f.rstrip('_')].value for f in fields}
   for name in ('workdir', 'source', 'reference'):
-    refuse_url(f'--{name}', given[name])
+    given[name] = urls.accepted(f'--{name}', given[name])
   return Options(config, **given)
 
 

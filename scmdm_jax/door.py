@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax.buckets import staging, urls
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
@@ -59,7 +60,8 @@ def load(
     DamagedData: its files are truncated or altered.
   """
   with tempfile.TemporaryDirectory() as folder:
-    stored = opening.open_path(os.fspath(path), pathlib.Path(folder), 'model')
+    text = urls.accepted('path', os.fspath(path))
+    stored = opening.open_path(text, pathlib.Path(folder), 'model')
     tokenizer = opening.own_tokenizer(stored)
     if tokenizer is None:
       raise BadInput(
@@ -78,16 +80,17 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
   Raises:
     BadInput: something is there already, or it cannot be written.
   """
-  directory = pathlib.Path(path)
-  if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-    raise BadInput(f'{directory}: something is there already; give a new directory')
-  store.save_model(
-    directory,
-    model.description,
-    model.params,
-    dict(model.origin),
-    model.tokenizer.files,
-  )
+  text = urls.accepted('path', os.fspath(path))
+  with staging.staged(text, locked=False) as directory:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+      raise BadInput(f'{text}: something is there already; give a new directory')
+    store.save_model(
+      directory,
+      model.description,
+      model.params,
+      dict(model.origin),
+      model.tokenizer.files,
+    )
 
 
 def sample(

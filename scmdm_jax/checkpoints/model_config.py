@@ -83,7 +83,7 @@ def _check_sizes(config: dict[str, Any], arch: Any, path: str) -> None:
       f'{config["vocab_size"]}'
     )
   if hasattr(arch, 'num_heads'):
-    head_dim = arch.hidden_dim // arch.num_heads
+    head_dim = getattr(arch, 'head_size', arch.hidden_dim // arch.num_heads)
     if config.get('head_dim', head_dim) != head_dim:
       raise BadInput(
         f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number '
@@ -134,7 +134,7 @@ def config_from_description(
     'architectures': [kind.class_name],
     'model_type': kind.name,
     **{
-      field.name: getattr(arch, field.ours)
+      field.name: field.of(getattr(arch, field.ours))
       for field in family.fields
       if not field.quiet or getattr(arch, field.ours)
     },
@@ -182,35 +182,54 @@ def _plain(
     raise BadInput(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
-  # Transformers 5 moved what there is to say of rotary positions into one object.
-  rope = _unscaled(_value(config, 'rope_parameters', dict, {}, path))
-  config |= rope
-  scaling = config.get('rope_scaling')
-  if isinstance(scaling, dict) and _unscaled(scaling) in ({}, {'rope_type': 'default'}):
-    del config['rope_scaling']
-  for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
-    if config.get(field, wanted) != wanted:
-      raise BadInput(
-        f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
-      )
-  unknown = sorted(rope.keys() - {'rope_type', 'rope_theta', 'partial_rotary_factor'})
-  if unknown:
+  _spell_rope(config, path)
+  computed = any(field.name == 'rope_scaling' for field in family.fields)
+  if 'rope_scaling' in config and not computed:
     raise BadInput(
-      f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
+      f'{path}: rope_scaling is {config["rope_scaling"]!r:.200}; none is computed in '
+      f'the {family.name} layout'
     )
   return config
 
 
-def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
-  """The object without nulls, and without a scaling that scales by one."""
+def _spell_rope(config: dict[str, Any], path: str) -> None:
+  """Puts what a file says of rotary positions into `rope_theta` and `rope_scaling`.
+
+  Transformers 5 moved it into one object, `rope_parameters`. A scaling that scales by
+  one is none.
+  """
+  scaling = _value(config, 'rope_scaling', dict, {}, path)
+  rope = {**scaling, **_value(config, 'rope_parameters', dict, {}, path)}
   rope = {name: value for name, value in rope.items() if value is not None}
+  config.pop('rope_scaling', None)
   if 'type' in rope and rope.get('rope_type', rope['type']) == rope['type']:
     rope['rope_type'] = rope.pop('type')
-  if rope.get('rope_type') == 'linear' and rope.get('factor') == 1:
-    rope['rope_type'] = 'default'
-  if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
+  if 'rope_theta' in rope:
+    theta = rope.pop('rope_theta')
+    if scaling.get('rope_theta') not in (None, config.get('rope_theta', theta)):
+      raise BadInput(f'{path}: rope_theta is in rope_scaling, too, and another')
+    config['rope_theta'] = theta
+  share = rope.pop('partial_rotary_factor', config.get('partial_rotary_factor', 1))
+  if share != 1:
+    raise BadInput(f'{path}: partial_rotary_factor is {share!r}; only 1 is computed')
+  kind = rope.get('rope_type', 'default')
+  if kind in ('linear', 'default') and rope.get('factor') == 1:
+    kind = 'default'
     del rope['factor']
-  return rope
+  if kind == 'default':
+    if unknown := sorted(rope.keys() - {'rope_type'}):
+      raise BadInput(
+        f'{path}: rope_parameters has {unknown} without a kind of scaling; wanted '
+        'rope_type beside them'
+      )
+    return
+  length = config.get('max_position_embeddings')
+  if kind in ('llama3', 'yarn'):
+    original = 'original_max_position_embeddings'
+    rope.setdefault(original, length)
+    if original in config:  # Where it is outside, Transformers reads it there.
+      rope[original] = config[original]
+  config['rope_scaling'] = rope
 
 
 def _undefined(
@@ -237,7 +256,8 @@ def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]
     default = field.default
     if isinstance(default, Same):
       default = default.times * _value(config, default.name, field.of, None, path)
-    values[field.ours] = _value(config, field.name, field.of, default, path)
+    value = _value(config, field.name, field.of, default, path)
+    values[field.ours] = tuple(value.items()) if field.of is dict else value
   return values
 
 

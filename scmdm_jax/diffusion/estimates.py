@@ -17,6 +17,7 @@ at rate r costs 1 + r (K + 1) / 6 vanilla ones: 4/3 for `same_t` at rate 1, 5/3 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
-from scmdm_jax.diffusion.network import Network, Placement, null_signal
+from scmdm_jax.diffusion.network import Network, Placement, encode, null_signal
 from scmdm_jax.diffusion.noise import Batch, shared_out
 
 _NAMED = {
@@ -96,13 +97,14 @@ def predict_signal(
   signal: jax.Array,
   sigma: jax.Array,
   mask_id: int,
+  mask: Any = None,
 ) -> jax.Array:
   """Evaluates at `x_t` under `signal`; returns the signal of the next, [B, L, D].
 
   The prediction comes from `frozen` (the same network with constant parameters), so it
   needs no gradient buffers; only a signal table of `network`'s own can learn from it.
   """
-  hidden = frozen.encode(x_t, jax.lax.stop_gradient(signal), sigma)
+  hidden = encode(frozen, x_t, jax.lax.stop_gradient(signal), sigma, mask)
   return readout.read_prediction(network, frozen, hidden, x_t == mask_id, mask_id)
 
 
@@ -150,6 +152,7 @@ def mixed_signal(
   mask_id: int,
   taken: jax.Array,
   rate: float,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns the signal of a batch, `rate` of it conditioned, float32 [B, L, D].
 
@@ -165,6 +168,7 @@ def mixed_signal(
     mask_id: the mask token.
     taken: int32 [B], how many passes each example takes, of `passes_taken`.
     rate: in [0, 1]; static.
+    mask: see `noise.Batch`.
   """
   signal = null_signal(network, passes[0][0])
   if rate == 0:
@@ -173,8 +177,9 @@ def mixed_signal(
   for i, (x, sigma) in enumerate(passes):
     count = most_taking(rate, len(passes), i, groups.size)
     inputs = [groups.first(v, count) for v in (x, signal, sigma, taken)]
-    x, before, level, wanted = inputs
-    predicted = predict_signal(network, frozen, x, before, level, mask_id)
+    x, before, sigma, wanted = inputs
+    seen = jax.tree.map(functools.partial(groups.first, count=count), mask)
+    predicted = predict_signal(network, frozen, x, before, sigma, mask_id, seen)
     predicted = jnp.where(wanted[:, None, None] > i, predicted, before)
     signal = groups.put(signal, predicted, count)
   return signal

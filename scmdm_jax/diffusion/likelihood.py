@@ -5,6 +5,8 @@ it carries its prediction along, so what it draws from is history-dependent. The
 ELBO is the bound for exactly that chain.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from scmdm_jax.diffusion.estimates import predict_signal
 from scmdm_jax.diffusion.masking import mask_tokens, reveal_probability
 from scmdm_jax.diffusion.network import (
   Network,
+  encode,
   null_signal,
   number_of_blocks,
   pairs_of,
@@ -43,6 +46,7 @@ def nelbo(
   mask_id: int,
   passes: int,
   target: jax.Array | None = None,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns the continuous-time NELBO per example in nats, float32 [B].
 
@@ -63,6 +67,7 @@ def nelbo(
     passes: 1 scores the prediction under the null signal; k > 1 the k-th prediction at
       the same x_t, each given the one before.
     target: bool [B, L], what is masked and scored, given the rest; None: everything.
+    mask: see `noise.Batch`.
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask = jax.random.split(key)
@@ -76,8 +81,8 @@ def nelbo(
     x_t, sigma = beside_clean(x_0, x_t), jnp.zeros(len(x_0))
   signal = null_signal(network, x_t)
   for _ in range(passes - 1):
-    signal = predict_signal(network, network, x_t, signal, sigma, mask_id)
-  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
+    signal = predict_signal(network, network, x_t, signal, sigma, mask_id, mask)
+  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id, mask)
   return over_blocks(nelbo_weight(schedule, t), nll)
 
 
@@ -91,6 +96,7 @@ def carried_nelbo(
   num_steps: int,
   self_conditioning: bool = True,
   target: jax.Array | None = None,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns the NELBO in nats, float32 [B], of the chain that `sample` runs.
 
@@ -108,6 +114,7 @@ def carried_nelbo(
     num_steps: T; of K blocks each has T / K of them, rounded down, but one at least.
     self_conditioning: as in `sample`; False gives the discrete-time vanilla bound.
     target: as for `nelbo`.
+    mask: as for `nelbo`.
   """
   chex.assert_rank(x_0, 2)
   blocks = number_of_blocks(network, x_0.shape[1])
@@ -120,7 +127,8 @@ def carried_nelbo(
     alpha_t, alpha_s, sigma = inputs
     alpha = jnp.full((x_0.shape[0],), alpha_t)
     x_t = mask_tokens(threshold, x_0, alpha, mask_id, target)
-    hidden = _hidden(network, x_0, x_t, signal, jnp.full((x_0.shape[0],), sigma))
+    level = jnp.full((x_0.shape[0],), sigma)
+    hidden = _hidden(network, x_0, x_t, (signal, level, mask))
     masked = x_t == mask_id
     if not self_conditioning:
       nll = readout.read_nll(network, hidden, x_0, masked, mask_id)
@@ -140,13 +148,17 @@ def _hidden(
   network: Network,
   x_0: jax.Array,
   x_t: jax.Array,
-  signal: jax.Array,
-  sigma: jax.Array,
+  rest: tuple[jax.Array, jax.Array, Any],
 ) -> jax.Array:
-  """Returns hidden states [B, L, D] at `x_t`; blocks see clean ones before them."""
+  """Returns hidden states [B, L, D] at `x_t`; blocks see clean ones before them.
+
+  `rest` is the signal [B, L, D], the noise levels [B] and the mask of the examples.
+  """
+  signal, sigma, mask = rest
   length = x_0.shape[1]
   if number_of_blocks(network, length) == 1:
-    return network.encode(x_t, signal, sigma)
+    return encode(network, x_t, *rest)
   signal = jnp.concatenate([jnp.zeros_like(signal), signal], axis=1)
   rows = beside_clean(x_0, x_t)
-  return pairs_of(network).encode(rows, signal, jnp.zeros_like(sigma))[:, length:]
+  level = jnp.zeros_like(sigma)
+  return encode(pairs_of(network), rows, signal, level, mask)[:, length:]

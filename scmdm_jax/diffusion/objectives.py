@@ -10,6 +10,8 @@ noised blocks see themselves and the clean ones before them. The sum over blocks
 their NELBOs bounds the likelihood of what is written block by block.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,7 @@ from scmdm_jax.diffusion.masking import mask_tokens, per_position
 from scmdm_jax.diffusion.network import (
   Network,
   Pairs,
+  encode,
   null_signal,
   number_of_blocks,
   pairs_of,
@@ -48,6 +51,7 @@ def masked_nll(
   signal: jax.Array,
   sigma: jax.Array,
   mask_id: int,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns -log p(x_0 | x_t, signal) where masked, 0 elsewhere, float32 [B, L].
 
@@ -58,8 +62,9 @@ def masked_nll(
     signal: [B, L, D], or [B, 2 L, D].
     sigma: float32 [B] noise levels.
     mask_id: the mask token.
+    mask: see `noise.Batch`.
   """
-  hidden = network.encode(x_t, signal, sigma)
+  hidden = encode(network, x_t, signal, sigma, mask)
   if isinstance(network, Pairs):
     hidden, x_t = (x[:, x_0.shape[1] :] for x in (hidden, x_t))
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
@@ -133,8 +138,8 @@ def diffusion_loss(
     if estimate.high:
       gap_keys = noise.example_keys(key_gap, batch)
       passes = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
-    signal = mixed_signal(network, frozen, passes, mask_id, taken, rate)
-  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
+    signal = mixed_signal(network, frozen, passes, mask_id, taken, rate, batch.mask)
+  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id, batch.mask)
   weight = nelbo_weight(schedule, t)
   if batch.target is None:
     return jnp.mean(per_position(weight, x_0.shape[1]) * nll)

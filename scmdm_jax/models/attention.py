@@ -89,6 +89,8 @@ class AttentionMask:
       found.append((abs(q - k) <= self.window) | (k == 0) | (q == 0))
     if self.block_length:
       found.append(self._block_causal(q, k))
+    if self.beside:
+      q, k = q % self.beside, k % self.beside
     if self.lengths is not None:
       found.append(k < self.lengths[:, None, None])
     if self.segments is not None:

@@ -75,7 +75,7 @@ class Denoiser(NamedTuple):
   signal_dim: int
   placement: Placement
   block_length: int = 0
-  beside: Callable[[jax.Array, jax.Array, jax.Array], jax.Array] | None = None
+  beside: Callable[..., jax.Array] | None = None
   cached: Cached | None = None
 
 
@@ -259,11 +259,17 @@ def _embedded(
   return embedded
 
 
-def _beside(encode: Encode) -> Callable[[jax.Array, jax.Array, jax.Array], jax.Array]:
+def _beside(encode: Encode) -> Encode:
   """Returns `encode` of clean examples and noised copies behind them."""
 
-  def encode_both(x: jax.Array, signal: jax.Array, sigma: jax.Array) -> jax.Array:
-    return encode(x, signal, sigma, AttentionMask(beside=x.shape[1] // 2))
+  def encode_both(
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    mask: AttentionMask = EVERYBODY,
+  ) -> jax.Array:
+    mask = dataclasses.replace(mask, beside=x_t.shape[1] // 2)
+    return encode(x_t, signal, sigma, mask)
 
   return encode_both
 

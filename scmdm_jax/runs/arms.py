@@ -21,6 +21,7 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.processes import multihost
 from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
@@ -208,7 +209,8 @@ class Bench:
 
 def say(text: str) -> None:
   """Tells the user what is under way, on standard error."""
-  print(text, file=sys.stderr, flush=True)
+  if multihost.index() == 0:
+    print(text, file=sys.stderr, flush=True)
 
 
 def run_arm(
@@ -216,8 +218,11 @@ def run_arm(
 ) -> dict[str, Any]:
   """Trains and measures one (arm, seed), or reads what an earlier run left."""
   result = directory / 'result.json'
-  if result.is_file():
-    return renamed(json.loads(result.read_text()))
+  first = multihost.index() == 0
+  # What one of several processes saw might be there when another looks.
+  found = multihost.from_first(result.read_text() if first and result.is_file() else '')
+  if found:
+    return renamed(json.loads(found))
   directory.mkdir(parents=True, exist_ok=True)
   say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
   started = time.time()
@@ -235,7 +240,8 @@ def run_arm(
     ],
     'seconds': {'training': trained - started, 'measuring': time.time() - trained},
   }
-  files.write_json(result, figures)
+  if first:
+    files.write_json(result, figures)
   return figures
 
 

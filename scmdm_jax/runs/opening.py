@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import digests, disk, hub, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -117,23 +117,22 @@ def _finite(parameter: jax.Array) -> jax.Array:
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
-  source = path
-  if not hub.is_address(path):
-    source = str(pathlib.Path(os.path.expanduser(path)))
-  if not converting.is_foreign(source):
-    return pathlib.Path(source)
+  source = pathlib.Path(path) if hub.is_address(path) else paths.local_path(path)
+  if not converting.is_foreign(path if hub.is_address(path) else source):
+    return source
+  origin = path if hub.is_address(path) else paths.named(str(source))
   imported = workdir / 'imported' / name
 
   def clear() -> None:
     if imported.exists():
       extra = disk.read_json(imported / store.MODEL_JSON).get('extra', {})
       # A run that was refused had named another.
-      if extra.get('imported_from') != source:
+      if extra.get('imported_from') != origin:
         shutil.rmtree(imported)
 
   multihost.first_does(f'importing {path}', clear)
   if not imported.exists():
-    converting.import_model(source, str(imported))
+    converting.import_model(origin, str(imported))
   return imported
 
 
@@ -165,7 +164,7 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
       f'{", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
     )
-  files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
+  files = {} if own else tokenizers.files_at(paths.local_path(choice))
   if stored is None:
     causal = settings.method.objective == 'causal'
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)

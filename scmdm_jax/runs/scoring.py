@@ -37,7 +37,7 @@ def _compiled_nelbo(
   assert description.mask_id is not None
   mask_id = description.mask_id
 
-  def compute(params, key, tokens, target):
+  def compute(params, key, tokens, target, mask):
     return nelbo(
       key,
       denoiser.bind(
@@ -48,6 +48,7 @@ def _compiled_nelbo(
       mask_id=mask_id,
       passes=passes,
       target=target,
+      mask=mask,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
@@ -64,7 +65,7 @@ def _compiled_carried(
   assert description.mask_id is not None
   mask_id = description.mask_id
 
-  def compute(params, key, tokens, target):
+  def compute(params, key, tokens, target, mask):
     return carried_nelbo(
       key,
       denoiser.bind(params, description, execution=Execution(Placement(mesh))),
@@ -74,6 +75,7 @@ def _compiled_carried(
       num_steps=steps,
       self_conditioning=self_conditioning,
       target=target,
+      mask=mask,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
@@ -97,11 +99,11 @@ def _mean(compute, params, key, batches, repeats: int, may_leave: bool = True) -
 def _heldout(
   rows: Rows, options: EvaluateSettings, mesh: Mesh
 ) -> list[tuple[HeldoutBatch, Any]]:
-  """Returns the rows in batches, each with its tokens and targets on the mesh."""
+  """Returns the rows in batches, each with its arrays on the mesh."""
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
   chosen = pipeline.spread_indices(len(rows), options.num_examples)
   batches = pipeline.heldout_batches(rows, batch_size=options.batch_size, chosen=chosen)
-  return [(b, meshes.place_rows(mesh, (b.tokens, b.target))) for b in batches]
+  return [(b, meshes.place_rows(mesh, (b.tokens, b.target, b.mask))) for b in batches]
 
 
 def mean_nelbo(

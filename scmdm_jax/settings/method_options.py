@@ -185,7 +185,7 @@ class TrainSettings:
 class SampleSettings:
   """How samples are drawn."""
 
-  num_samples: int = above(1024, 0, 'Samples to draw.')
+  num_samples: int = above(1024, 0, 'Samples to draw; `prompts` has its own number.')
   batch_size: int = above(64, 0, 'Samples drawn at a time.')
   num_steps: int = plain(32, 'T: denoiser evaluations per batch, at most.')
   strategy: str = plain(
@@ -260,6 +260,18 @@ class SampleSettings:
       'unless it ends with `$`. With tokens that are pieces of words: '
       '`<mask>` or `<mask:12>`, and `<end>`.'
     ),
+  )
+  prompts: str = plain(
+    '',
+    (
+      '--mode=sample: a file of JSON lines, each with an `id` and a `prompt` (to be '
+      'continued), a `text` (as sample.prompt) or `messages`, instead of one prompt '
+      'for all samples. Each is answered once, at its own length; a stopped run '
+      'goes on behind the last answer. Blocks begin where prompts end.'
+    ),
+  )
+  max_new_tokens: int = at_least(
+    0, 0, 'Most tokens of an answer to one of them; 0: up to data.length.'
   )
   label: int = at_least(
     -1,

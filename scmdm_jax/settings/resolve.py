@@ -7,11 +7,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from scmdm_jax.buckets import urls
 from scmdm_jax.diffusion.strategies import FirstHitting, Joint
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
-from scmdm_jax.regular_files import refuse_url
 from scmdm_jax.settings.building import (
   adapter_of,
   loop_of,
@@ -20,8 +20,11 @@ from scmdm_jax.settings.building import (
   sampler_of,
   schedule_of,
 )
-from scmdm_jax.settings.options import Settings
+from scmdm_jax.settings.options import SampleSettings, Settings
 from scmdm_jax.settings.rules import is_kind
+
+# Paths of this disk alone: compiled programs are of a machine.
+_NOT_IN_BUCKETS = ('compilation_cache',)
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
@@ -57,7 +60,7 @@ def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
   if (
     kind is str and path != 'sample.prompt'
   ):  # A prompt is text, all else may be a path.
-    refuse_url(path, value)
+    value = urls.accepted(path, value, bucket=path not in _NOT_IN_BUCKETS)
   if kind is float:
     value = float(value)
   numbers = value if isinstance(value, tuple) else (value,)
@@ -229,6 +232,21 @@ def _check_sample(settings: Settings) -> None:
   """Refuses a sampler that cannot run."""
   sample, length = settings.sample, settings.data.length
   sampler = sampler_of(sample, schedule_of(settings.method))
+  if isinstance(sampler.strategy, Joint) and sample.temperature == 0:
+    raise BadInput(
+      "sample.noise: found 'low' at sample.temperature = 0; the joint draw wants a "
+      'temperature above 0'
+    )
+  if sample.prompts:
+    _check_prompts(settings)
+    return  # Every prompt has its own length.
+  if settings.evaluate.lm_eval:
+    return
+  if sample.max_new_tokens:
+    raise BadInput(
+      f'sample.max_new_tokens: found {sample.max_new_tokens} without sample.prompts or '
+      'evaluate.lm_eval; wanted 0'
+    )
   if not length:
     return  # It is checked when it is known.
   reported('sample', lambda: sampler.blocks(length))
@@ -237,8 +255,19 @@ def _check_sample(settings: Settings) -> None:
       f'sample.num_steps: found {sample.num_steps}; first_hitting writes one token per '
       f'step, wanted at least {length}'
     )
-  if isinstance(sampler.strategy, Joint) and sample.temperature == 0:
+
+
+def _check_prompts(settings: Settings) -> None:
+  """Refuses what goes with one prompt for all samples, and not with a file of them."""
+  sample, default = settings.sample, SampleSettings()
+  for name in ('prompt', 'label', 'trajectory'):
+    value = getattr(sample, name)
+    if value != getattr(default, name):
+      raise BadInput(
+        f'sample.{name}: found {value!r} with sample.prompts; wanted one of the two'
+      )
+  if settings.mode != 'sample':
     raise BadInput(
-      "sample.noise: found 'low' at sample.temperature = 0; the joint draw wants a "
-      'temperature above 0'
+      f'sample.prompts: found {sample.prompts!r} with --mode={settings.mode}; wanted '
+      'it with --mode=sample'
     )

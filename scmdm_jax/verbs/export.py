@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax.buckets import paths, staging
 from scmdm_jax.checkpoints import (
   carried,
   disk,
@@ -32,7 +33,10 @@ def run(settings: Settings, workdir: str, source: str, as_: str = '') -> dict[st
     raise BadInput('--workdir: not given; --mode=export wants --source and --workdir')
   if as_ not in ('', 'peft'):
     raise BadInput(f"--as: found {as_!r}; wanted 'peft', or no such flag")
-  return export_model(source, workdir, settings.verify_below, as_peft=as_ == 'peft')
+  with staging.staged(workdir) as directory:
+    return export_model(
+      source, str(directory), settings.verify_below, as_peft=as_ == 'peft'
+    )
 
 
 def export_model(
@@ -58,7 +62,7 @@ def export_model(
   """
   path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
-  model = store.open_model(pathlib.Path(os.path.expanduser(source)), verify_below)
+  model = store.open_model(paths.local_path(source), verify_below)
   if path.resolve().is_relative_to(model.directory.resolve()):
     raise BadInput(
       f'--workdir {path}: inside the checkpoint {model.directory}, which has a digest '

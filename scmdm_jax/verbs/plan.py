@@ -18,6 +18,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax import files
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import disk, model_config, store
 from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.errors import BadInput
@@ -46,7 +47,7 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   if not path:
     tokenizer = opening.open_run(settings, workdir).tokenizer
     return new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
-  source = pathlib.Path(path).expanduser()
+  source = paths.local_path(path)
   # The config.json of a training's workdir holds its options; the model lies below.
   ours = (source / store.MODEL_SUBDIRECTORY / store.MODEL_JSON).is_file()
   if not ours and (source / 'config.json').is_file():

@@ -141,6 +141,11 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
   def ids(text: str) -> list[int]:
     return processor.encode(text, out_type=int)
 
+  def spans(text: str) -> list[tuple[int, int]]:
+    kind: Any = 'immutable_proto'
+    found: Any = processor.encode(text, out_type=kind)
+    return [(piece.begin, piece.end) for piece in found.pieces]
+
   def join(pieces: list[str]) -> str:
     # The library drops control pieces; one that is left over is to be seen.
     hidden = [piece for piece in pieces if piece in shown]
@@ -150,4 +155,4 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
       text = text.replace(_PLACEHOLDER, piece, 1)
     return text
 
-  return Encoder(ids, join, hashlib.sha256(reduced).digest())
+  return Encoder(ids, spans, join, hashlib.sha256(reduced).digest())

@@ -146,7 +146,7 @@ class Block(nn.Module):
     if self.config.grid:
       q, k = (rotate_in_grid(y, self.config.grid, mask) for y in (q, k))
     else:
-      q, k = (rotate(y, _ROTARY_BASE, mask) for y in (q, k))
+      q, k = (rotate(y, _ROTARY_BASE, mask=mask) for y in (q, k))
     k, v = kept(self, {'keys': k, 'values': v}, mask)
     window, block_length = self.config.window, self.config.block_length
     mask = dataclasses.replace(mask, window=window, block_length=block_length)
