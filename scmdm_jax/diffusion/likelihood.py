@@ -103,7 +103,8 @@ def carried_nelbo(
   A forward trajectory x_T, ..., x_1 is drawn; the sum over steps of
   (alpha_s - alpha_t) / (1 - alpha_t) * sum over masked of -log p(x_0 | x_t, c_t) is its
   KL terms, with c_t the prediction carried along it. Times and alphas are the sampler's
-  own (`reverse_alphas`), so there is no prior or reconstruction term left.
+  own (`reverse_alphas`), so there is no prior or reconstruction term left. It has nine
+  parameters, because each is a choice of its own that a caller makes.
 
   Args:
     key: consumed. Equal keys give equal trajectories, whatever the network.

@@ -5,6 +5,7 @@ one program does for all. Legend: `B` batch, `L` length.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -41,3 +42,23 @@ def kept(
     module.put_variable(CACHE, name, cache)
     found.append(cache)
   return found
+
+
+def shifted(module: Any, x: jax.Array, mask: AttentionMask) -> jax.Array:
+  """Returns at every position what was computed at the one before it, as `x` [B, M, D].
+
+  Position 0 has its own. With `mask.beside` a noised block is read off the clean one
+  before it, as it is in sampling; `module` has the block length in its `config`.
+  """
+  count = x.shape[1]
+  (x,) = kept(module, {'hidden': x}, mask)
+  before = jnp.concatenate([x[:, :1], x[:, :-1]], 1)
+  if mask.span is not None:
+    return jax.lax.dynamic_slice_in_dim(before, mask.span.start, count, axis=1)
+  if not mask.beside:
+    return before
+  first, place = mask.beside, jnp.arange(count)
+  begins = (place > first) & (place % module.config.block_length == 0)
+  clean = jnp.roll(before, first, axis=1)
+  before = jnp.where(begins[None, :, None], clean, before)
+  return before.at[:, first].set(x[:, first])

@@ -27,7 +27,7 @@ from scmdm_jax.models.family import (
   check_heads,
   check_sizes,
 )
-from scmdm_jax.models.keeping import kept
+from scmdm_jax.models.keeping import kept, shifted
 from scmdm_jax.models.rotary import check_scaling, rotary_buffer, rotate
 
 
@@ -185,24 +185,7 @@ class Decoder(nn.Module):
     for layer in self.layers:
       x = self.execution.placement.constrain(layer(x, mask))
     x = self.norm(x)
-    return self._shifted(x, mask) if self.config.shifted else x
-
-  def _shifted(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
-    """Returns at every position what was computed at the one before it."""
-    count = x.shape[1]
-    (x,) = kept(self, {'hidden': x}, mask)
-    before = jnp.concatenate([x[:, :1], x[:, :-1]], 1)
-    if mask.span is not None:
-      return jax.lax.dynamic_slice_in_dim(before, mask.span.start, count, axis=1)
-    if not mask.beside:
-      return before
-    # A noised block is read off the clean one before it, as it will be in sampling.
-    first = mask.beside
-    place = jnp.arange(count)
-    begins = (place > first) & (place % self.config.block_length == 0)
-    clean = jnp.roll(before, first, axis=1)
-    before = jnp.where(begins[None, :, None], clean, before)
-    return before.at[:, first].set(x[:, first])
+    return shifted(self, x, mask) if self.config.shifted else x
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Hidden states [..., D] -> scores float32 [..., V]."""
