@@ -1,7 +1,7 @@
 """What the method asks of a network. Nothing here knows how it is made."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +40,22 @@ class Placement(Protocol):
     """Keeps the S times P groups along the first axis of `x` on their devices."""
     ...
 
+  def apart(
+    self, function: Callable[..., Any], shared: Any, split: Any, whole: Any
+  ) -> Any:
+    """Returns `function(placement, shared, split, whole)`, each group for itself.
+
+    `split` are [B, L, ...]. Gradients of `shared` are summed over the groups once.
+    """
+    ...
+
 
 class Network(Protocol):
-  """A denoiser with its parameters bound, and where its arrays live."""
+  """A denoiser with its parameters bound, and where its arrays live.
+
+  `logits` and `signal` are pytrees (`jax.tree_util.Partial`) whose leaves are the
+  parameters they read, if gradients are to reach those.
+  """
 
   @property
   def signal_dim(self) -> int:

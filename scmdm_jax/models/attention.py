@@ -49,6 +49,16 @@ class AttentionMask:
     """Whether all queries see the same keys, whatever their positions."""
     return not (self.causal or self.window or self.block_length)
 
+  def orders(self, q: Any, k: Any) -> Any:
+    """Returns what the numbers allow, of integer positions that broadcast."""
+    if self.causal:
+      return k <= q
+    if self.window:
+      return (abs(q - k) <= self.window) | (k == 0) | (q == 0)
+    if self.block_length:
+      return k // self.block_length <= q // self.block_length
+    return q == q
+
   def allows(self, q: jax.Array, k: jax.Array) -> jax.Array | None:
     """Returns whether queries see keys, bool [B or 1, M or 1, L]; None: all do.
 
@@ -56,18 +66,13 @@ class AttentionMask:
       q: int32 [M], positions of the queries.
       k: int32 [L], positions of the keys.
     """
-    q, k = q[None, :, None], k[None, None, :]
     found = []
-    if self.causal:
-      found.append(k <= q)
-    if self.window:
-      found.append((abs(q - k) <= self.window) | (k == 0) | (q == 0))
-    if self.block_length:
-      found.append(k // self.block_length <= q // self.block_length)
+    if not self.sees_all:
+      found.append(self.orders(q[None, :, None], k[None, None, :]))
     if self.lengths is not None:
-      found.append(k < self.lengths[:, None, None])
+      found.append(k[None, None, :] < self.lengths[:, None, None])
     if self.segments is not None:
-      found.append(self.segments[:, q[0, :, 0], None] == self.segments[:, k[0]])
+      found.append(self.segments[:, q, None] == self.segments[:, None, k])
     return functools.reduce(jnp.logical_and, found) if found else None
 
 

@@ -22,11 +22,10 @@ from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.execution import Execution, training_on
 from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
-from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
@@ -117,7 +116,7 @@ def compiled_step(
   dtype: str = 'float32',
 ):
   """One compiled step per (model, method, optimizer, ...), for runs of any length."""
-  loss = make_loss(description, method, Execution(Placement(mesh), remat, dtype))
+  loss = make_loss(description, method, training_on(mesh, remat, dtype))
   start = functools.partial(initial_state, config=optimizer)
   state = jax.eval_shape(start, denoiser.abstract_params(description))
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))

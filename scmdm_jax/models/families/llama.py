@@ -158,8 +158,7 @@ class Decoder(nn.Module):
     that `logits` stays a function of one position; position 0 is read off itself.
     """
     del sigma
-    for layer in self.layers:
-      x = self.execution.placement.constrain(layer(x, mask))
+    x = self.execution.through(self.layers, x, mask)
     x = self.norm(x)
     return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
 
