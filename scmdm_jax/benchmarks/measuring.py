@@ -24,6 +24,7 @@ from scmdm_jax.benchmarks.contenders import (
   pytorch,
   straightforward,
 )
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips
@@ -189,18 +190,19 @@ def measure_training(bench: Bench) -> dict[str, Any]:
   rng = np.random.default_rng(settings.seed)
   shape = (settings.train.batch_size, bench.length)
   tokens = jnp.asarray(rng.integers(0, bench.description.mask_id, shape), jnp.int32)
+  batch = batch_of(tokens)
   key, rate = jax.random.key(settings.seed), jnp.float32(1e-4)
   contenders, facts = {}, {}
   for name, conditioned in ((VANILLA, 0.0), (OURS, 1.0)):
     method = dataclasses.replace(settings.method, rate=conditioned)
     step = compiled_step(bench.description, method, optimizer, one_device())
     state = fresh_state(bench.params, optimizer, one_device())
-    compiled: Any = step.lower(state, tokens, key, rate).compile()
+    compiled: Any = step.lower(state, batch, key, rate).compile()
     facts[name] = {
       'temporary_bytes': compiled.memory_analysis().temp_size_in_bytes,
       'flops': float(compiled.cost_analysis()['flops']),
     }
-    contenders[name] = _stepper(step, state, (tokens, key, rate))
+    contenders[name] = _stepper(step, state, (batch, key, rate))
   contenders[f'{VANILLA}, again'] = contenders[VANILLA]
   times = timing.interleaved(contenders, settings.benchmark.rounds)
   per_token = [

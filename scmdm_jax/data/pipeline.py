@@ -3,13 +3,15 @@
 Shapes: `N` records, `B` global batch size, `P` processes, `L` sequence length.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
 import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.errors import BadInput
 
 
@@ -25,13 +27,38 @@ class Rows(Protocol):
     ...
 
 
+@runtime_checkable
+class Answers(Rows, Protocol):
+  """Rows with positions that are learnt, given the rest, and padding at their end.
+
+  Attributes:
+    lengths: int [N], tokens before the padding.
+    sizes: int [N], the length that each row is cut to, at least its own: few different
+      ones, each of which is compiled for.
+    padding_is_target: whether the padding is learnt, and so attended to.
+  """
+
+  lengths: np.ndarray
+  sizes: np.ndarray
+  padding_is_target: bool
+
+  def target(self, index: int, /) -> np.ndarray:
+    """Which positions of the example are learnt, bool `[L]`."""
+    ...
+
+
 def spread(rows: Rows, count: int) -> list[np.ndarray]:
   """Returns at most `count` of the rows, at even distances over all of them.
 
   Neighbouring rows of a text are of one document, so the first ones are of few.
   """
-  count = min(count, len(rows))
-  return [rows[i * len(rows) // count] for i in range(count)]
+  return [rows[i] for i in spread_indices(len(rows), count)]
+
+
+def spread_indices(total: int, count: int) -> np.ndarray:
+  """Returns at most `count` of `total` indices, at even distances, int [N]."""
+  count = min(count, total)
+  return np.arange(count) * total // max(count, 1)
 
 
 class HeldoutBatch(NamedTuple):
@@ -40,10 +67,21 @@ class HeldoutBatch(NamedTuple):
   Attributes:
     tokens: int32 `[B / P, L]`.
     real: bool `[B / P]`, False for the copies that fill up the last batch.
+    target: bool `[B / P, L]`, what is scored, given the rest; None: everything.
+    length: int32 `[B / P]`, tokens before padding; None: there is none.
   """
 
   tokens: np.ndarray
   real: np.ndarray
+  target: np.ndarray | None = None
+  length: np.ndarray | None = None
+
+  @property
+  def scored(self) -> np.ndarray:
+    """How many positions of each example are scored, int `[B / P]`."""
+    if self.target is None:
+      return np.full(len(self.tokens), self.tokens.shape[1])
+    return self.target.sum(-1)
 
 
 def training_batches(
@@ -53,7 +91,7 @@ def training_batches(
   seed: int,
   process_index: int = 0,
   process_count: int = 1,
-) -> grain.DatasetIterator[np.ndarray]:
+) -> grain.DatasetIterator[Batch]:
   """Endless shuffled batches, the same for the same arguments.
 
   Every epoch has its own order; the records that do not fill a last batch are left
@@ -64,14 +102,15 @@ def training_batches(
   `set_state()` on an iterator made with the same arguments continues exactly there.
 
   Args:
-    rows: the `N` examples: `Encoded` texts, or `packing.PackedRows`.
+    rows: the `N` examples: `Encoded` texts, or `packing.PackedRows`; the batches of
+      `Answers` are each of one size.
     batch_size: `B`, of all processes together; a multiple of `process_count`.
     seed: determines every epoch's order.
     process_index: which of the processes this is.
     process_count: `P`.
 
   Returns:
-    Iterator over int32 `[B / P, L]`.
+    Iterator over batches of `B / P` examples, NumPy arrays.
 
   Raises:
     BadInput: no records, fewer than a batch, a batch that does not divide, or a
@@ -85,17 +124,21 @@ def training_batches(
     )
   if seed < 0:
     raise BadInput(f'seed: {seed} is negative; give 0 or more')
-  used = len(rows) // batch_size * batch_size
-  dataset = (
-    # Grain's own protocol names the index, which a list does not.
-    grain.MapDataset.source(rows)  # pyright: ignore[reportArgumentType]
-    .seed(seed)
-    .shuffle()
-    .slice(slice(0, used))
-    .batch(batch_size // process_count, drop_remainder=True)
-    .slice(slice(process_index, None, process_count))
-    .repeat()
-  )
+  own = batch_size // process_count
+  parts = []
+  grouped = isinstance(rows, Answers)
+  for group in _groups(rows, batch_size) if grouped else [range(len(rows))]:
+    used = len(group) // batch_size * batch_size
+    # Grain's own protocol names the index, which an array does not.
+    source = grain.MapDataset.source(group)  # pyright: ignore[reportArgumentType]
+    dataset = source.seed(seed).shuffle()
+    dataset = dataset.slice(slice(0, used)).batch(own, drop_remainder=True)
+    parts.append(dataset.slice(slice(process_index, None, process_count)))
+  dataset = parts[0]
+  if len(parts) > 1:
+    dataset = grain.MapDataset.concatenate(parts).seed(seed).shuffle()
+  read = functools.partial(_read, rows, batch_size, process_index * own, len(dataset))
+  dataset = dataset.repeat().map_with_index(read)
   # One thread: the records are in memory, more would only contend for the interpreter.
   options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
   return iter(dataset.to_iter_dataset(options))
@@ -107,28 +150,101 @@ def heldout_batches(
   batch_size: int,
   process_index: int = 0,
   process_count: int = 1,
+  chosen: np.ndarray | None = None,
 ) -> Iterator[HeldoutBatch]:
-  """One pass over all records in order, in batches of one shape.
+  """One pass over the records in order, in batches of one shape (`Answers`: a few).
 
   The last batch is filled up with copies of the last record, marked in `real`, so a
   mean over the real rows does not depend on `batch_size`. All processes yield the
   same number of batches.
 
   Arguments and errors as `training_batches`; fewer records than a batch are fine.
+  `chosen` int [M] are the records that are wanted; None: all.
   """
   _check(len(rows), batch_size, process_index, process_count)
+  chosen = np.arange(len(rows)) if chosen is None else chosen
+  own = batch_size // process_count
 
   def batches() -> Iterator[HeldoutBatch]:
-    for start in range(0, len(rows), batch_size):
-      own = batch_size // process_count
-      first = start + process_index * own
-      indices = range(first, first + own)
-      yield HeldoutBatch(
-        np.stack([rows[min(i, len(rows) - 1)] for i in indices]),
-        np.array([i < len(rows) for i in indices]),
-      )
+    for group in _groups(rows, 1, chosen):
+      for start in range(0, len(group), batch_size):
+        first = start + process_index * own
+        at = np.arange(first, first + own)
+        tokens, target, length, _ = _examples(
+          rows, group[np.minimum(at, len(group) - 1)]
+        )
+        yield HeldoutBatch(tokens, at < len(group), target, length)
 
   return batches()
+
+
+def _groups(
+  rows: Rows, least: int, chosen: np.ndarray | None = None
+) -> list[np.ndarray]:
+  """The indices of rows (or of those `chosen`) by size, each int [M].
+
+  A size of which there are fewer than `least` joins the next larger one, and the
+  largest the one before it.
+  """
+  chosen = np.arange(len(rows)) if chosen is None else chosen
+  if not isinstance(rows, Answers):
+    return [chosen]
+  groups, waiting = [], chosen[:0]
+  for size in np.unique(rows.sizes[chosen]):
+    waiting = np.sort(np.append(waiting, chosen[rows.sizes[chosen] == size]))
+    if len(waiting) >= least:
+      groups.append(waiting)
+      waiting = chosen[:0]
+  if len(waiting):
+    rest = groups.pop() if groups else chosen[:0]
+    groups.append(np.sort(np.append(rest, waiting)))
+  return groups
+
+
+def _read(
+  rows: Rows,
+  batch_size: int,
+  first: int,
+  per_epoch: int,
+  step: int,
+  numbers: np.ndarray,
+) -> Batch:
+  """The batch of a step, of the records `numbers`.
+
+  Args:
+    rows: all of them.
+    batch_size: `B`.
+    first: where in the batch the own part begins.
+    per_epoch: steps of an epoch.
+    step: counted from 0.
+    numbers: int [B / P].
+  """
+  epoch, step = divmod(step, per_epoch)
+  tokens, target, length, padding = _examples(rows, numbers)
+  facts: dict[str, Any] = {
+    'tokens': tokens,
+    'number': np.asarray(numbers, np.int32),
+    'epoch': np.full(len(numbers), epoch, np.int32),
+    'place': (step * batch_size + first + np.arange(len(numbers))).astype(np.int32),
+    'target': target,
+    'length': length,
+    'padding': padding,
+  }
+  return Batch(**facts)
+
+
+def _examples(
+  rows: Rows, numbers: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+  """Tokens, targets, lengths and padding of records, as in `Batch`."""
+  tokens = np.stack([rows[int(i)] for i in numbers])
+  if not isinstance(rows, Answers):
+    return tokens, None, None, None
+  size = int(rows.sizes[numbers].max())
+  lengths = np.minimum(rows.lengths[numbers], size).astype(np.int32)
+  target = np.stack([rows.target(int(i))[:size] for i in numbers])
+  attended = None if rows.padding_is_target else lengths
+  return tokens[:, :size], target, attended, size - lengths
 
 
 class Encoded:

@@ -25,7 +25,8 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
-from scmdm_jax.diffusion.network import Network, null_signal
+from scmdm_jax.diffusion.network import Network, Placement, null_signal
+from scmdm_jax.diffusion.noise import Batch, shared_out
 
 _NAMED = {
   'same_t': {},
@@ -105,105 +106,113 @@ def predict_signal(
   return readout.read_prediction(network, frozen, hidden, x_t == mask_id, mask_id)
 
 
-def _share(rate: float, passes: int, i: int, examples: int) -> float:
-  """Returns how many of `examples` take pass number `i`, counted from 0, on average."""
-  return round(rate * (passes - i) / passes * examples, 6)
+def passes_taken(key: jax.Array, batch: Batch, rate: float, passes: int) -> jax.Array:
+  """Draws how many passes each example takes, int32 [B].
 
-
-def passes_taken(
-  key: jax.Array, batch: int, shards: int, rate: float, passes: int
-) -> jax.Array:
-  """Draws how many passes each example takes, int32 [B], falling within a shard.
-
-  Of each shard the first are conditioned, a share `rate` of all; of those a K-th takes
-  each number of passes from K to 1. Where a count is not whole, the last example is
-  taken with the probability that makes the expected share exact. The key is consumed.
+  A share `rate` is conditioned (`noise.shared_out`), and of those a K-th takes each
+  number of passes from K to 1, in turn. The key is consumed.
   """
-  examples = batch // shards
-  u = jax.random.uniform(key)
-  count = jnp.zeros(examples, jnp.int32)
-  for i in range(passes):
-    share = _share(rate, passes, i, examples)
-    whole = math.floor(share)
-    place = jnp.arange(examples)
-    count += (place < whole) | ((place == whole) & (u < share - whole))
-  return jnp.tile(count, shards)
+  chosen, rank = shared_out(key, batch, rate)
+  return jnp.where(chosen, passes - rank % passes, 0)
+
+
+def most_taking(rate: float, passes: int, i: int, examples: int) -> int:
+  """Returns how many of `examples` in a row take pass `i`, from 0, at the most."""
+  conditioned = math.ceil(round(rate * examples, 6))
+  turns, rest = divmod(conditioned, passes)
+  return turns * (passes - i) + min(rest, passes - i)
 
 
 def earlier_times(
-  key: jax.Array, t: jax.Array, taken: jax.Array, estimate: Estimate
+  keys: jax.Array, t: jax.Array, taken: jax.Array, estimate: Estimate
 ) -> list[jax.Array]:
   """Returns the times of passes 0, 1, ..., float32 [B]: t + (n - i) gap, at most 1.
 
   Args:
-    key: consumed.
+    keys: [B], consumed.
     t: float32 [B], the times of the examples.
     taken: int32 [B], n of each; what becomes of passes beyond is of no meaning.
     estimate: see `Estimate`.
   """
   low, high = math.log(estimate.low), math.log(estimate.high)
-  gap = jnp.exp(jax.random.uniform(key, t.shape, minval=low, maxval=high))
+  gap = jnp.exp(
+    jax.vmap(lambda k: jax.random.uniform(k, minval=low, maxval=high))(keys)
+  )
   return [jnp.minimum(t + (taken - i) * gap, 1) for i in range(estimate.passes)]
 
 
 def mixed_signal(
-  key: jax.Array,
   network: Network,
   frozen: Network,
   x_t: jax.Array,
   sigma: jax.Array,
   mask_id: int,
+  taken: jax.Array,
   rate: float,
   passes: int = 1,
   earlier: Sequence[tuple[jax.Array, jax.Array]] = (),
 ) -> jax.Array:
   """Returns the signal of a batch, `rate` of it conditioned, float32 [B, L, D].
 
-  Which examples take how many passes is `passes_taken`'s: the first of the batch, and
-  no work is spent on the rest, which get the null signal. Examples and times arrive in
-  random order, so which come first carries no information. With shards this holds of
-  each, so that all have the same work.
+  An example that takes no pass has the null signal, and little work is spent on it:
+  each shard of the batch gathers those that take a pass in front, and evaluates as many
+  as there can be (`most_taking`), so that all have the same work.
 
   Args:
-    key: consumed.
     network: the denoiser; see `network.Network`.
     frozen: the same with constant parameters.
     x_t: int32 [B, L].
     sigma: float32 [B].
     mask_id: the mask token.
+    taken: int32 [B], how many passes each example takes, of `passes_taken`.
     rate: in [0, 1]; static.
     passes: K; static.
     earlier: (x [B, L], sigma [B]) of each pass, where it is not made at `x_t`, on
       supersets of its masks.
   """
-  shards = network.placement.batch_shards
-  examples = x_t.shape[0] // shards
   signal = null_signal(network, x_t)
   if rate == 0:
     return signal
-  taken = passes_taken(key, x_t.shape[0], shards, rate, passes)
-
-  def split(x: jax.Array) -> jax.Array:
-    return x.reshape(shards, -1, *x.shape[1:])
-
+  groups = _Shards(network.placement, taken)
   for i in range(passes):
-    share = _share(rate, passes, i, examples)
-    count = math.ceil(share)
-
-    def first(x: jax.Array, count: int = count) -> jax.Array:
-      x = split(x)[:, :count]
-      return network.placement.constrain_batch(x.reshape(-1, *x.shape[2:]))
-
     x, level = earlier[i] if earlier else (x_t, sigma)
-    predicted = predict_signal(
-      network, frozen, first(x), first(signal), first(level), mask_id
-    )
-    predicted, before = split(predicted), split(signal)
-    if count > share:
-      chosen = split(taken)[:, count - 1, None, None] > i
-      predicted = predicted.at[:, -1].set(
-        jnp.where(chosen, predicted[:, -1], before[:, count - 1])
-      )
-    predicted = jnp.concatenate([predicted, before[:, count:]], axis=1)
-    signal = network.placement.constrain(predicted.reshape(signal.shape))
+    count = most_taking(rate, passes, i, groups.size)
+    inputs = [groups.first(v, count) for v in (x, signal, level, taken)]
+    x, before, level, wanted = inputs
+    predicted = predict_signal(network, frozen, x, before, level, mask_id)
+    predicted = jnp.where(wanted[:, None, None] > i, predicted, before)
+    signal = groups.put(signal, predicted, count)
   return signal
+
+
+class _Shards:
+  """The examples of each shard of a batch, those that take most passes in front.
+
+  Args:
+    placement: see `network.Placement`.
+    taken: int32 [B], passes of each example.
+  """
+
+  def __init__(self, placement: Placement, taken: jax.Array):
+    self._placement = placement
+    self._number = placement.batch_shards
+    self.size = len(taken) // self._number
+    self._order = jnp.argsort(-taken.reshape(self._number, self.size), axis=1)
+
+  def first(self, x: jax.Array, count: int) -> jax.Array:
+    """Returns the first `count` of every shard of `x` [B, ...]."""
+    if count == self.size:
+      return x
+    split = x.reshape(self._number, self.size, *x.shape[1:])
+    found = jax.vmap(lambda x, i: x[i])(split, self._order[:, :count])
+    return self._placement.constrain_batch(found.reshape(-1, *x.shape[1:]))
+
+  def put(self, x: jax.Array, values: jax.Array, count: int) -> jax.Array:
+    """Returns `x` [B, ...] with `values` where `first` found them."""
+    if count == self.size:
+      return values
+    split = x.reshape(self._number, self.size, *x.shape[1:])
+    values = values.reshape(self._number, count, *x.shape[1:])
+    put = jax.vmap(lambda x, i, v: x.at[i].set(v))
+    found = put(split, self._order[:, :count], values)
+    return self._placement.constrain(found.reshape(x.shape))

@@ -32,6 +32,7 @@ def nelbo(
   schedule: Schedule,
   mask_id: int,
   passes: int,
+  target: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the continuous-time NELBO per example in nats, float32 [B].
 
@@ -49,11 +50,13 @@ def nelbo(
     mask_id: the mask token.
     passes: 1 scores the prediction under the null signal; k > 1 the k-th prediction at
       the same x_t, each given the one before.
+    target: bool [B, L], what is masked and scored, given the rest; None: everything.
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask = jax.random.split(key)
   t = antithetic_times(key_t, x_0.shape[0], T_MIN)
-  x_t = mask_tokens(key_mask, x_0, schedule(t), mask_id)
+  threshold = jax.random.uniform(key_mask, x_0.shape)
+  x_t = mask_tokens(threshold, x_0, schedule(t), mask_id, target)
   sigma = noise_level(schedule, t)
   signal = null_signal(network, x_t)
   for _ in range(passes - 1):
@@ -71,6 +74,7 @@ def carried_nelbo(
   mask_id: int,
   num_steps: int,
   self_conditioning: bool = True,
+  target: jax.Array | None = None,
 ) -> jax.Array:
   """Returns the NELBO in nats, float32 [B], of the chain that `sample` runs.
 
@@ -87,6 +91,7 @@ def carried_nelbo(
     mask_id: the mask token.
     num_steps: T.
     self_conditioning: as in `sample`; False gives the discrete-time vanilla bound.
+    target: as for `nelbo`.
   """
   chex.assert_rank(x_0, 2)
   alphas = reverse_alphas(schedule, num_steps)
@@ -95,7 +100,8 @@ def carried_nelbo(
 
   def step(signal, inputs):
     alpha_t, alpha_s, sigma = inputs
-    x_t = jnp.where(threshold < alpha_t, x_0, mask_id)
+    alpha = jnp.full((x_0.shape[0],), alpha_t)
+    x_t = mask_tokens(threshold, x_0, alpha, mask_id, target)
     hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
     masked = x_t == mask_id
     if not self_conditioning:

@@ -8,14 +8,26 @@ BANNED = -1e30
 
 
 def mask_tokens(
-  key: jax.Array, x_0: jax.Array, alpha: jax.Array, mask_id: int
+  threshold: jax.Array,
+  x_0: jax.Array,
+  alpha: jax.Array,
+  mask_id: int,
+  target: jax.Array | None = None,
 ) -> jax.Array:
-  """Masks each token of `x_0` int32 [B, L] with probability 1 - alpha [B], each alone.
+  """Masks each token with probability 1 - alpha, each alone; returns x_t int32 [B, L].
 
-  The key is consumed. Returns `x_t` int32 [B, L].
+  Args:
+    threshold: float32 [B, L], uniform in [0, 1): a token is visible where alpha is
+      above it, so that what is masked at a time is masked at all later ones, too.
+    x_0: int32 [B, L].
+    alpha: float32 [B].
+    mask_id: the mask token.
+    target: bool [B, L]; other positions are always visible. None: there are none.
   """
-  u = jax.random.uniform(key, x_0.shape)
-  return jnp.where(u < alpha[:, None], x_0, mask_id)
+  masked = threshold >= alpha[:, None]
+  if target is not None:
+    masked &= target
+  return jnp.where(masked, mask_id, x_0)
 
 
 def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion import noise, readout
 from scmdm_jax.diffusion.estimates import (
   SAME_T,
   Estimate,
@@ -18,10 +18,10 @@ from scmdm_jax.diffusion.estimates import (
   passes_taken,
 )
 from scmdm_jax.diffusion.masking import mask_tokens
-from scmdm_jax.diffusion.network import Network
+from scmdm_jax.diffusion.network import Network, null_signal
+from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.schedules import (
   Schedule,
-  antithetic_times,
   nelbo_weight,
   noise_level,
 )
@@ -56,7 +56,7 @@ def diffusion_loss(
   key: jax.Array,
   network: Network,
   frozen: Network,
-  x_0: jax.Array,
+  batch: Batch,
   *,
   schedule: Schedule,
   mask_id: int,
@@ -66,14 +66,21 @@ def diffusion_loss(
 ) -> jax.Array:
   """Returns an estimate of the continuous-time NELBO in nats per token, float32 [].
 
-  E_t[ -alpha'(t) / (1 - alpha(t)) * sum over masked positions of -log p(x_0 | x_t, c) ]
-  with stratified t (MDLM, equation 10), where c is the signal of `mixed_signal`.
+  Of an example it is w(t) / N times the sum over masked positions of -log p(x_0 | x_t,
+  c) with w(t) = -alpha'(t) / (1 - alpha(t)), t spread evenly over the batch (MDLM,
+  equation 10), and c the signal of `mixed_signal`; the loss is the mean over the batch.
+  N counts the positions that may be masked: all L, or the example's targets. With the
+  log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
+  of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
+  over its probability of being masked and over the length of its answer, summed, over
+  B. An example without a target adds zero.
 
   Args:
-    key: consumed.
+    key: the root key: the noise of an example follows from it, the epoch and which
+      example it is, as `noise` says.
     network: the denoiser with live parameters.
     frozen: the same with `stop_gradient` parameters, for the first pass.
-    x_0: int32 [B, L].
+    batch: the examples.
     schedule: see `schedules`.
     mask_id: the mask token.
     rate: lambda in [0, 1], the share of conditioned examples; static. 0 is vanilla
@@ -84,29 +91,35 @@ def diffusion_loss(
       begins just there, is then not taught what the class says.
     estimate: how the prediction that conditions is made; static.
   """
+  x_0 = batch.tokens
   chex.assert_rank(x_0, 2)
-  key_t, key_mask, key_rate = jax.random.split(key, 3)
-  t = antithetic_times(key_t, x_0.shape[0], T_MIN)
-  given = None
+  key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
+  t = noise.times(key_t, batch, T_MIN)
+  threshold = noise.thresholds(key_mask, batch)
   if shown:
-    given = jax.random.bernoulli(jax.random.fold_in(key_mask, 1), shown, t.shape)
+    keys = noise.example_keys(key_shown, batch)
+    given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
+    threshold = threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""
-    x = mask_tokens(key_mask, x_0, schedule(t), mask_id)
-    if given is not None:
-      x = x.at[:, 0].set(jnp.where(given, x_0[:, 0], x[:, 0]))
+    x = mask_tokens(threshold, x_0, schedule(t), mask_id, batch.target)
     return x, noise_level(schedule, t)
 
   x_t, sigma = noised(t)
-  earlier = []
-  if estimate.high and rate:
-    shards = network.placement.batch_shards
-    taken = passes_taken(key_rate, len(x_0), shards, rate, estimate.passes)
-    key_gap = jax.random.fold_in(key_rate, 1)
-    earlier = [noised(s) for s in earlier_times(key_gap, t, taken, estimate)]
-  signal = mixed_signal(
-    key_rate, network, frozen, x_t, sigma, mask_id, rate, estimate.passes, earlier
-  )
+  signal = null_signal(network, x_t)
+  if rate:
+    taken = passes_taken(key_rate, batch, rate, estimate.passes)
+    earlier = []
+    if estimate.high:
+      gap_keys = noise.example_keys(key_gap, batch)
+      earlier = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
+    signal = mixed_signal(
+      network, frozen, x_t, sigma, mask_id, taken, rate, estimate.passes, earlier
+    )
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
-  return jnp.mean(nelbo_weight(schedule, t)[:, None] * nll)
+  weight = nelbo_weight(schedule, t)
+  if batch.target is None:
+    return jnp.mean(weight[:, None] * nll)
+  targets = jnp.maximum(batch.target.sum(-1), 1)
+  return jnp.mean(weight * nll.sum(-1) / targets)

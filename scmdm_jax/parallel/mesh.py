@@ -94,18 +94,25 @@ def check_length(length: int, mesh: Mesh) -> None:
     )
 
 
-def place_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """Shards `rows` [B, ...], which every process has as a whole, over the mesh."""
-  return jax.make_array_from_callback(
-    rows.shape, batch_sharding(mesh), lambda index: rows[index]
-  )
+def place_rows(mesh: Mesh, rows: Any) -> Any:
+  """Shards a tree of [B, ...], which every process has as a whole, over the mesh."""
+
+  def placed(x: np.ndarray) -> jax.Array:
+    sharding = batch_sharding(mesh)
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+  return jax.tree.map(placed, rows)
 
 
-def place_own_rows(mesh: Mesh, rows: np.ndarray) -> jax.Array:
-  """Returns the batch [B, ...] of which this process has `rows`; see `own_part`."""
+def place_own_rows(mesh: Mesh, rows: Any) -> Any:
+  """Returns the tree of [B, ...] of which this process has `rows`; see `own_part`."""
   _, count = own_part(mesh)
-  shape = (len(rows) * count, *rows.shape[1:])
-  return jax.make_array_from_process_local_data(batch_sharding(mesh), rows, shape)
+
+  def placed(x: np.ndarray) -> jax.Array:
+    shape = (len(x) * count, *x.shape[1:])
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), x, shape)
+
+  return jax.tree.map(placed, rows)
 
 
 def own_part(mesh: Mesh) -> tuple[int, int]:

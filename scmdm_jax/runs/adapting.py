@@ -16,6 +16,7 @@ from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion import estimates
+from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
@@ -61,11 +62,11 @@ def _causal_loss(
   execution: Execution,
   key: jax.Array,
   params: Params,
-  tokens: jax.Array,
+  batch: Batch,
 ) -> jax.Array:
   del key
   network = denoiser.bind(params, description, execution=execution)
-  return causal_nll(network, execution.placement.constrain_batch(tokens)).mean()
+  return causal_nll(network, execution.placement.constrain_batch(batch.tokens)).mean()
 
 
 def _class_loss(
@@ -73,14 +74,14 @@ def _class_loss(
   execution: Execution,
   key: jax.Array,
   params: Params,
-  tokens: jax.Array,
+  batch: Batch,
 ) -> jax.Array:
   del key
   arch = description.architecture
   assert isinstance(arch, ConvConfig)
   bound = classifier.bind(params, description, execution)
   return class_nll(
-    bound.logits, execution.placement.constrain_batch(tokens), arch.first_class
+    bound.logits, execution.placement.constrain_batch(batch.tokens), arch.first_class
   ).mean()
 
 
@@ -90,14 +91,14 @@ def _masked_loss(
   execution: Execution,
   key: jax.Array,
   params: Params,
-  tokens: jax.Array,
+  batch: Batch,
 ) -> jax.Array:
   assert description.mask_id is not None
   return diffusion_loss(
     key,
     denoiser.bind(params, description, execution=execution),
     denoiser.bind(jax.lax.stop_gradient(params), description, execution=execution),
-    execution.placement.constrain_batch(tokens),
+    jax.tree.map(execution.placement.constrain_batch, batch),
     schedule=schedule_of(method),
     mask_id=description.mask_id,
     rate=method.rate,

@@ -88,7 +88,7 @@ def discriminate(
   step = _compiled_step(description, class_ids[0])
   batches = pipeline.training_batches(train, batch_size=batch, seed=seed)
   for _ in range(epochs * (len(train) // batch)):
-    state, _ = step(state, next(batches), key, jnp.float32(_LEARNING_RATE))
+    state, _ = step(state, next(batches).tokens, key, jnp.float32(_LEARNING_RATE))
   judge = judges.class_judge(state.ema, description, batch_size=64)
   scores = judge.logits(test)
   margin = scores[:, 1] - scores[:, 0]

@@ -32,7 +32,7 @@ def _compiled_nelbo(
   assert description.mask_id is not None
   mask_id = description.mask_id
 
-  def compute(params, key, tokens):
+  def compute(params, key, tokens, target):
     return nelbo(
       key,
       denoiser.bind(params, description, execution=Execution(Placement(mesh))),
@@ -40,6 +40,7 @@ def _compiled_nelbo(
       schedule=schedule,
       mask_id=mask_id,
       passes=passes,
+      target=target,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
@@ -56,7 +57,7 @@ def _compiled_carried(
   assert description.mask_id is not None
   mask_id = description.mask_id
 
-  def compute(params, key, tokens):
+  def compute(params, key, tokens, target):
     return carried_nelbo(
       key,
       denoiser.bind(params, description, execution=Execution(Placement(mesh))),
@@ -65,36 +66,34 @@ def _compiled_carried(
       mask_id=mask_id,
       num_steps=steps,
       self_conditioning=self_conditioning,
+      target=target,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
 
 def _mean(compute, params, key, batches, repeats: int) -> float:
-  """Mean over the real rows of all batches and over `repeats` draws each."""
+  """Nats per scored position of the real rows of all batches, `repeats` draws each."""
   total, count = 0.0, 0
   for repeat in range(repeats):
-    for i, batch in enumerate(batches):
+    for i, (batch, placed) in enumerate(batches):
       multihost.leave_if_asked('evaluation')
       key_i = jax.random.fold_in(jax.random.fold_in(key, repeat), i)
-      found = multihost.gathered(compute(params, key_i, batch.tokens))
+      found = multihost.gathered(compute(params, key_i, *placed))
       values = np.asarray(found, np.float64)
       total += values[batch.real].sum()
-      count += int(batch.real.sum())
+      count += int(batch.scored[batch.real].sum())
   return total / count
 
 
 def _heldout(
   rows: Rows, options: EvaluateSettings, mesh: Mesh
-) -> tuple[list[HeldoutBatch], int]:
-  """Returns the rows in batches on the mesh, and their length."""
+) -> list[tuple[HeldoutBatch, Any]]:
+  """Returns the rows in batches, each with its tokens and targets on the mesh."""
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
-  used = pipeline.spread(rows, options.num_examples)
-  batches = [
-    batch._replace(tokens=meshes.place_rows(mesh, batch.tokens))
-    for batch in pipeline.heldout_batches(used, batch_size=options.batch_size)
-  ]
-  return batches, used[0].size
+  chosen = pipeline.spread_indices(len(rows), options.num_examples)
+  batches = pipeline.heldout_batches(rows, batch_size=options.batch_size, chosen=chosen)
+  return [(b, meshes.place_rows(mesh, (b.tokens, b.target))) for b in batches]
 
 
 def mean_nelbo(
@@ -106,11 +105,11 @@ def mean_nelbo(
   mesh: Mesh,
   passes: int,
 ) -> float:
-  """Returns the NELBO in nats per token (all `L` positions) of `passes` passes."""
+  """Returns the NELBO in nats per token that may be masked, of `passes` passes."""
   params = place(model.params, mesh, 'float32')
-  batches, length = _heldout(rows, options, mesh)
+  batches = _heldout(rows, options, mesh)
   compute = _compiled_nelbo(model.description, schedule, passes, mesh)
-  return _mean(compute, params, key, batches, options.repeats) / length
+  return _mean(compute, params, key, batches, options.repeats)
 
 
 def mean_carried_nelbo(
@@ -125,10 +124,10 @@ def mean_carried_nelbo(
 ) -> float:
   """Returns the carried NELBO in nats per token of a chain of `num_steps` steps."""
   params = place(model.params, mesh, 'float32')
-  batches, length = _heldout(rows, options, mesh)
+  batches = _heldout(rows, options, mesh)
   conditioned = self_conditioning and model.description.injection != 'none'
   compute = _compiled_carried(model.description, schedule, num_steps, conditioned, mesh)
-  return _mean(compute, params, key, batches, 1) / length
+  return _mean(compute, params, key, batches, 1)
 
 
 def likelihood(

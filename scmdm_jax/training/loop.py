@@ -86,9 +86,9 @@ class Writer(Protocol):
 
 
 class Batches(Protocol):
-  """An endless, checkpointable stream of int32 [B, L] tokens."""
+  """An endless, checkpointable stream of batches, trees of [B, ...]."""
 
-  def __next__(self) -> np.ndarray:
+  def __next__(self) -> Any:
     """The next batch."""
     ...
 
@@ -156,7 +156,7 @@ def train(
   *,
   store: Store | None = None,
   writer: Writer | None = None,
-  place: Callable[[np.ndarray], Any] = np.asarray,
+  place: Callable[[Any], Any] = lambda batch: batch,
   stop: Callable[[], bool] = lambda: False,
   trace: Trace | None = None,
 ) -> TrainState:
@@ -166,7 +166,7 @@ def train(
     state: the state at step 0; donated.
     train_step: `step.make_train_step`'s.
     batches: positioned at its start.
-    key: the root key; each step folds in its own number.
+    key: the root key, the same for every step.
     config: see `LoopConfig`.
     store: None trains without checkpoints.
     writer: None trains silently.

@@ -1,4 +1,4 @@
-"""One optimizer step as a pure function of (state, tokens, key, learning rate)."""
+"""One optimizer step as a pure function of (state, batch, key, learning rate)."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,14 +10,16 @@ import numpy as np
 import optax
 
 from scmdm_jax.diffusion.checks import check
+from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.training import guards
 
 Params = Any
 
 _NO_LIMITS = np.full(2, np.inf, np.float32)
 
-# (key, params, tokens int32 [B, L]) -> scalar loss. The key is consumed.
-LossFn = Callable[[jax.Array, Params, jax.Array], jax.Array]
+# (key, params, batch: a tree of [B, ...]) -> scalar loss. The key is the run's, of all
+# steps: what is drawn is drawn for an example and an epoch.
+LossFn = Callable[[jax.Array, Params, Any], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,21 +78,19 @@ def initial_state(params: Params, config: OptimizerConfig) -> TrainState:
 
 
 def _mean_loss_and_grads(
-  loss_fn: LossFn, key: jax.Array, params: Params, tokens: jax.Array, accumulate: int
+  loss_fn: LossFn, key: jax.Array, params: Params, batch: Any, accumulate: int
 ) -> tuple[jax.Array, Params]:
-  """Loss and gradients averaged over `accumulate` micro-batches of `tokens`."""
+  """Loss and gradients averaged over `accumulate` micro-batches of `batch`."""
   value_and_grad = jax.value_and_grad(loss_fn, argnums=1)
   if accumulate == 1:
-    return value_and_grad(key, params, tokens)
-  micro = tokens.reshape(accumulate, -1, tokens.shape[-1])
+    return value_and_grad(key, params, batch)
+  micro = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), batch)
 
-  def add(total, inputs):
-    key, tokens = inputs
-    return jax.tree.map(jnp.add, total, value_and_grad(key, params, tokens)), None
+  def add(total, part):
+    return jax.tree.map(jnp.add, total, value_and_grad(key, params, part)), None
 
   zeros = (jnp.float32(0), jax.tree.map(jnp.zeros_like, params))
-  keys = jax.random.split(key, accumulate)
-  total, _ = jax.lax.scan(add, zeros, (keys, micro))
+  total, _ = jax.lax.scan(add, zeros, micro)
   return jax.tree.map(lambda x: x / accumulate, total)
 
 
@@ -108,11 +108,11 @@ def _scaled(
 
 
 def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = None):
-  """Compiles `train_step(state, tokens, key, learning_rate[, limits])`.
+  """Compiles `train_step(state, batch, key, learning_rate[, limits])`.
 
   It returns the new state and metrics, device scalars: `loss`, `grad_norm`,
-  `learning_rate`. The step's own key is `fold_in(key, state.step)`, so resuming needs
-  no saved key. The state is donated; where `guards.is_sound` of loss, norm and `limits`
+  `learning_rate`, and `padding`, its share of all positions, where it is counted.
+  The state is donated; where `guards.is_sound` of loss, norm and `limits`
   says no, all of it but the number of the step stays as it was.
 
   Args:
@@ -133,10 +133,9 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
     )
     return params, opt_state, ema
 
-  def train_step(state: TrainState, tokens, key, learning_rate, limits=_NO_LIMITS):
-    key = jax.random.fold_in(key, state.step)
+  def train_step(state: TrainState, batch, key, learning_rate, limits=_NO_LIMITS):
     loss, grads = _mean_loss_and_grads(
-      loss_fn, key, state.params, tokens, config.accumulate
+      loss_fn, key, state.params, batch, config.accumulate
     )
     grad_norm = optax.tree.norm(grads)
     # Not by `where`: fused with the update, it changes the last bits and the memory.
@@ -147,6 +146,8 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
       *(state, grads, learning_rate),
     )
     metrics = {'loss': loss, 'grad_norm': grad_norm, 'learning_rate': learning_rate}
+    if isinstance(batch, Batch) and batch.padding is not None:
+      metrics['padding'] = jnp.mean(batch.padding / batch.tokens.shape[1])
     return TrainState(state.step + 1, *new), metrics
 
   return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from scmdm_jax import files
 from scmdm_jax.checkpoints import disk, model_config, store
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser, flops
 from scmdm_jax.models.description import ModelDescription
@@ -94,9 +95,12 @@ def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> A
       train.dtype,
     )
     shape = (train.batch_size, length)
+    batch = jax.eval_shape(batch_of, jax.ShapeDtypeStruct(shape, np.int32))
     return step.lower(
       _state(settings, description, mesh),
-      jax.ShapeDtypeStruct(shape, np.int32, sharding=rows),
+      jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch
+      ),
       jax.ShapeDtypeStruct((), key, sharding=whole),
       number,
     )

@@ -91,10 +91,10 @@ def test_order_is_shuffled_and_resumed_exactly(tmp_path):
   for _ in range(5):
     next(batches)
   state = json.loads(json.dumps(batches.get_state()))
-  expected = [next(batches).tolist() for _ in range(9)]
+  expected = [next(batches).tokens.tolist() for _ in range(9)]
   fresh = training_batches(rows, batch_size=3, seed=1)
   fresh.set_state(state)
-  assert [next(fresh).tolist() for _ in range(9)] == expected
+  assert [next(fresh).tokens.tolist() for _ in range(9)] == expected
   assert expected[0] != [rows[i].tolist() for i in range(3)]
 
 

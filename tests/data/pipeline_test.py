@@ -19,7 +19,7 @@ def batches(source=TEXTS, tokenizer=TOKENIZER, **overrides):
 
 
 def take(iterator, count):
-  return [next(iterator) for _ in range(count)]
+  return [next(iterator).tokens for _ in range(count)]
 
 
 def texts_of(arrays):
@@ -27,7 +27,7 @@ def texts_of(arrays):
 
 
 def test_batches_are_int32_of_fixed_shape():
-  batch = next(batches())
+  batch = next(batches()).tokens
   assert batch.shape == (4, 16)
   assert batch.dtype == np.int32
   assert set(texts_of([batch])) <= set(TEXTS)

@@ -9,46 +9,33 @@ import pytest
 
 from scmdm_jax.diffusion import estimates
 from scmdm_jax.diffusion.estimates import Estimate, mixed_signal, passes_taken
-from scmdm_jax.diffusion.objectives import T_MIN, diffusion_loss
-from scmdm_jax.diffusion.schedules import LogLinear, antithetic_times
-from tests.compiling import quick_jit, split_key, uniform
-from tests.diffusion import toys
+from scmdm_jax.diffusion.noise import Batch
+from scmdm_jax.diffusion.objectives import diffusion_loss
+from scmdm_jax.diffusion.schedules import LogLinear
+from tests.compiling import quick_jit, split_key
+from tests.diffusion import drawn, toys
 
 WEIGHTS = toys.weights(0)
 SCHEDULE = LogLinear()
-quick_times = quick_jit(antithetic_times, static_argnums=(1, 2))
-quick_fold = quick_jit(jax.random.fold_in, static_argnums=1)
 quick_gap = quick_jit(
-  lambda key, size, low, high: jax.random.uniform(
-    key, (size,), minval=low, maxval=high
-  ),
-  static_argnums=1,
+  lambda key, low, high: jax.random.uniform(key, minval=low, maxval=high)
 )
 
 
-def numbers(u, batch, rate, passes):
-  """n of each example by the documented rule: nested shares, the last by chance."""
-  return [
-    sum(i + u < rate * (passes - k) / passes * batch for k in range(passes))
-    for i in range(batch)
-  ]
-
-
-def written_out_loss(key, x_0, rate, estimate):
+def written_out_loss(key, batch, rate, estimate):
   """Example by example, pass by pass."""
   network = toys.network_np(WEIGHTS)
-  key_t, key_mask, key_rate = split_key(key, 3)
-  batch = len(x_0)
-  times = np.asarray(quick_times(key_t, batch, T_MIN), np.float64)
-  threshold = np.asarray(uniform(key_mask, x_0.shape))
-  taken = numbers(float(uniform(key_rate, ())), batch, rate, estimate.passes)
-  gaps = np.zeros(batch)
+  key_t, key_mask, key_rate, key_gap, _ = split_key(key, 5)
+  x_0, times = batch.tokens, drawn.times(key_t, batch)
+  threshold = drawn.thresholds(key_mask, batch)
+  taken = drawn.taken(key_rate, batch, rate, estimate.passes)
+  gaps = np.zeros(len(x_0))
   if estimate.high:
     low, high = math.log(estimate.low), math.log(estimate.high)
-    key_gap = quick_fold(key_rate, 1)
-    gaps = np.exp(np.asarray(quick_gap(key_gap, batch, low, high), np.float64))
+    keys = drawn.keys_of(key_gap, batch)
+    gaps = np.exp([float(quick_gap(key, low, high)) for key in keys])
   total = 0.0
-  for b in range(batch):
+  for b in range(len(x_0)):
 
     def predict(t, signal, b=b):
       alpha = 1 - (1 - SCHEDULE.eps) * t
@@ -83,11 +70,11 @@ def test_equals_a_loop_over_examples(text, rate):
   estimate = estimates.parse(text)
   network = toys.network(WEIGHTS)
   loss = quick_jit(
-    lambda key, x_0: diffusion_loss(
+    lambda key, batch: diffusion_loss(
       key,
       network,
       network,
-      x_0,
+      batch,
       schedule=SCHEDULE,
       mask_id=toys.MASK,
       rate=rate,
@@ -95,17 +82,17 @@ def test_equals_a_loop_over_examples(text, rate):
     )
   )
   for seed in range(4):
-    x_0 = toys.clean_tokens(seed, 6)
+    batch = drawn.clean(toys.clean_tokens(seed, 6), seed % 2, first=10 * seed)
     key = jax.random.key(seed)
     # Float32 logits times weights up to 1 / T_MIN.
-    wanted = written_out_loss(key, x_0, rate, estimate)
-    assert loss(key, x_0) == pytest.approx(wanted, rel=2e-4)
+    wanted = written_out_loss(key, batch, rate, estimate)
+    assert loss(key, batch) == pytest.approx(wanted, rel=2e-4)
 
 
 def test_recipes_differ():
-  x_0, key = toys.clean_tokens(1, 6), jax.random.key(1)
+  batch, key = drawn.clean(toys.clean_tokens(1, 6)), jax.random.key(1)
   texts = ['same_t', 'unrolled', 'unrolled:passes=2', 'earlier_t']
-  found = {written_out_loss(key, x_0, 1.0, estimates.parse(text)) for text in texts}
+  found = {written_out_loss(key, batch, 1.0, estimates.parse(text)) for text in texts}
   assert len(found) == len(texts)
 
 
@@ -121,13 +108,13 @@ def test_recipes_differ():
 def test_passes_cover_only_what_they_must(rate, passes, batches):
   seen = []
   network = toys.network(WEIGHTS, lambda x_t, *_: seen.append(x_t.shape[0]))
-  x_0 = jnp.asarray(toys.clean_tokens(7, 6))
+  batch = drawn.clean(toys.clean_tokens(7, 6))
   jax.eval_shape(
     lambda key: diffusion_loss(
       key,
       network,
       network,
-      x_0,
+      batch,
       schedule=SCHEDULE,
       mask_id=toys.MASK,
       rate=rate,
@@ -141,17 +128,36 @@ def test_passes_cover_only_what_they_must(rate, passes, batches):
     assert Estimate(passes).cost(rate) == pytest.approx(cost)
 
 
-def test_numbers_of_passes_are_uniform_on_the_conditioned():
-  n, batch, rate, passes = 4000, 5, 0.9, 3
-  taken = quick_jit(
-    jax.vmap(lambda key: passes_taken(key, 2 * batch, 2, rate, passes))
-  )(split_key(jax.random.key(3), n))
-  taken = np.asarray(taken)
-  assert np.array_equal(taken[:, :batch], taken[:, batch:])  # Shards alike.
-  assert np.all(np.diff(taken[:, :batch], axis=1) <= 0)
+@pytest.mark.parametrize(('rate', 'passes'), [(1.0, 3), (0.9, 3), (0.5, 1), (0.37, 5)])
+def test_passes_are_shared_out_evenly_and_the_same_in_any_cut(rate, passes):
+  n = 3000
+  batch = drawn.clean(np.zeros((n, 1), np.int32), epoch=4)
+  taking = quick_jit(lambda key, b: passes_taken(key, b, rate, passes))
+  key = jax.random.key(3)
+  taken = np.asarray(taking(key, batch))
+  assert taken.tolist() == drawn.taken(key, batch, rate, passes)
+  # Any run of examples has its share, so that shards and micro-batches are alike.
+  for run in (5, 16, 100):
+    for i in range(passes):
+      share = run * rate * (passes - i) / passes
+      counts = np.convolve(taken > i, np.ones(run), 'valid')
+      most = estimates.most_taking(rate, passes, i, run)
+      assert counts.max() <= most
+      assert share - 2 < counts.min() and most < share + 2
+  # What an example draws does not depend on the rows beside it.
+  part = jax.tree.map(lambda x: x[7:2000:5], batch)
+  np.testing.assert_array_equal(taking(key, part), taken[7:2000:5])
+
+
+def test_one_example_takes_every_number_of_passes_over_the_epochs():
+  n, rate, passes = 4000, 0.9, 3
+  place = np.full(n, 17, np.int32)
+  epochs = Batch(np.zeros((n, 1)), place, np.arange(n, dtype=np.int32), place)
+  taking = quick_jit(lambda key, b: passes_taken(key, b, rate, passes))
+  taken = np.asarray(taking(jax.random.key(5), epochs))
   for count, share in [(0, 0.1), (1, 0.3), (2, 0.3), (3, 0.3)]:
-    # Nested shares of one draw: between 0 and 1 of 5 examples by chance.
-    assert abs((taken == count).mean() - share) < 4 * 0.5 / batch / np.sqrt(n)
+    error = np.sqrt(share * (1 - share) / n)
+    assert abs((taken == count).mean() - share) < 4 * error
 
 
 def test_no_gradient_flows_into_any_pass():
@@ -161,8 +167,9 @@ def test_no_gradient_flows_into_any_pass():
 
   def signal(w, passes):
     frozen = toys.network(jax.lax.stop_gradient(w))
+    taken = jnp.array([3, 2, 1])
     return mixed_signal(
-      jax.random.key(0), toys.network(w), frozen, x_t, sigma, toys.MASK, 1.0, passes
+      toys.network(w), frozen, x_t, sigma, toys.MASK, taken, 1.0, passes
     ).sum()
 
   def last_only(w):

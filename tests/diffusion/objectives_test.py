@@ -7,32 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion.estimates import mixed_signal, passes_taken
 from scmdm_jax.diffusion.network import null_signal
-from scmdm_jax.diffusion.objectives import (
-  T_MIN,
-  diffusion_loss,
-  masked_nll,
-  mixed_signal,
-)
+from scmdm_jax.diffusion.noise import batch_of
+from scmdm_jax.diffusion.objectives import T_MIN, diffusion_loss, masked_nll
 from scmdm_jax.diffusion.schedules import (
   Cosine,
   LogLinear,
   Polynomial,
-  antithetic_times,
   nelbo_weight,
 )
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
-from tests.compiling import quick_jit, split_key, uniform
-from tests.diffusion import exact, toys
+from tests.compiling import quick_jit, split_key
+from tests.diffusion import drawn, exact, toys
 from tests.models import parameters
 
 SCHEDULES = [LogLinear(), Cosine(), Polynomial(2.0)]
 LOG_LINEAR = SCHEDULES[0]
 WEIGHTS = toys.weights(0)
-bernoulli = quick_jit(jax.random.bernoulli, static_argnums=2)
-quick_times = quick_jit(antithetic_times, static_argnums=(1, 2))
+bernoulli = quick_jit(jax.random.bernoulli)
 
 
 def expected_nelbo(schedule, table, x_0, t_min=T_MIN):
@@ -85,12 +80,16 @@ def test_monte_carlo_against_quadrature(schedule):
   joint = exact.random_joint(1, clean=3, length=3)
   table = exact.posterior_table(joint)
   x_0 = (2, 0, 1)
-  batch = jnp.broadcast_to(jnp.array(x_0, jnp.int32), (1024, 3))
+  tokens = jnp.broadcast_to(jnp.array(x_0, jnp.int32), (1024, 3))
   network = exact.table_network(jnp.asarray(table))
   loss = quick_jit(
     jax.vmap(
       lambda key: diffusion_loss(
-        key, network, network, batch, **loss_settings(0.0, schedule, mask_id=3)
+        key,
+        network,
+        network,
+        batch_of(tokens),
+        **loss_settings(0.0, schedule, mask_id=3),
       )
     )
   )
@@ -116,15 +115,17 @@ def test_masked_nll():
   np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
-def forward_process(key, x_0, schedule, shown=0.0):
+def forward_process(key, batch, schedule, shown=0.0):
   """x_t, sigma and weight of a batch, by the documented order of keys."""
-  key_t, key_mask, key_rate = split_key(key, 3)
-  t = np.asarray(quick_times(key_t, len(x_0), T_MIN), np.float64)
+  key_t, key_mask, key_rate, _, key_shown = split_key(key, 5)
+  x_0, t = batch.tokens, drawn.times(key_t, batch)
   alpha = 1 - (1 - schedule.eps) * t
-  u = np.asarray(uniform(key_mask, x_0.shape))
-  x_t = np.where(u < alpha[:, None], x_0, toys.MASK)
+  visible = drawn.thresholds(key_mask, batch) < alpha[:, None]
+  if batch.target is not None:
+    visible |= ~batch.target
+  x_t = np.where(visible, x_0, toys.MASK)
   if shown:
-    given = bernoulli(jax.random.fold_in(key_mask, 1), shown, (len(x_0),))
+    given = [bernoulli(k, shown) for k in drawn.keys_of(key_shown, batch)]
     x_t[:, 0] = np.where(given, x_0[:, 0], x_t[:, 0])
   return x_t, np.float32(-np.log(alpha)), (1 - schedule.eps) / (1 - alpha), key_rate
 
@@ -134,59 +135,92 @@ def predict(network, x_t, signal, sigma):
   return toys.softmax_np(logits, toys.MASK)
 
 
-def two_pass_loss(key, x_0, rate, shown=0.0):
-  """The loss of SCMDM with NumPy: two passes at the same x_t for the first examples."""
+def two_pass_loss(key, batch, rate, shown=0.0):
+  """The loss of SCMDM with NumPy: two passes at the same x_t for the chosen examples.
+
+  LLaDA's with targets: per answer, over its own length.
+  """
   network = toys.network_np(WEIGHTS)
-  x_t, sigma, weight, key_rate = forward_process(key, x_0, LogLinear(), shown)
-  share = rate * len(x_0)
-  conditioned = int(share)
-  fraction = share - conditioned
-  if fraction > 1e-6 and bernoulli(key_rate, fraction):
-    conditioned += 1
+  x_0 = batch.tokens
+  x_t, sigma, weight, key_rate = forward_process(key, batch, LogLinear(), shown)
+  conditioned = drawn.taken(key_rate, batch, rate)
   total = 0.0
   for b in range(len(x_0)):
     one, level = x_t[b : b + 1], sigma[b : b + 1]
     null = np.zeros((1, toys.LENGTH, toys.DIM))
     probs = predict(network, one, null, level)
-    if b < conditioned:
+    if conditioned[b]:
       probs = predict(network, one, network.signal(probs), level)
     nll = toys.nll_np(probs, x_0[b : b + 1])
-    total += weight[b] * nll[one == toys.MASK].sum()
-  return total / x_0.size, conditioned
+    count = toys.LENGTH if batch.target is None else batch.target[b].sum()
+    if count:
+      total += weight[b] * nll[one == toys.MASK].sum() / count
+  return total / len(x_0), sum(conditioned)
 
 
-@pytest.mark.parametrize(('rate', 'batch'), [(0.0, 4), (0.5, 4), (1.0, 4), (0.4, 4)])
-def test_equals_a_plain_two_pass_computation(rate, batch):
+def batched(seed, size, target=None):
+  tokens = toys.clean_tokens(seed, size)
+  return drawn.clean(tokens, epoch=seed % 3, first=seed, target=target)
+
+
+@pytest.mark.parametrize(('rate', 'size'), [(0.0, 4), (0.5, 4), (1.0, 4), (0.4, 4)])
+def test_equals_a_plain_two_pass_computation(rate, size):
   network = toys.network(WEIGHTS)
   loss = quick_jit(
-    lambda key, x_0: diffusion_loss(key, network, network, x_0, **loss_settings(rate))
+    lambda key, batch: diffusion_loss(
+      key, network, network, batch, **loss_settings(rate)
+    )
   )
   seen = set()
   for seed in range(6):
-    x_0 = toys.clean_tokens(seed, batch)
-    key = jax.random.key(seed)
-    wanted, conditioned = two_pass_loss(key, x_0, rate)
+    batch, key = batched(seed, size), jax.random.key(seed)
+    wanted, conditioned = two_pass_loss(key, batch, rate)
     # Float32 logits times weights up to 1 / T_MIN.
-    assert loss(key, x_0) == pytest.approx(wanted, rel=1e-4)
+    assert loss(key, batch) == pytest.approx(wanted, rel=1e-4)
     seen.add(conditioned)
-  assert seen == ({1, 2} if rate == 0.4 else {round(rate * batch)})
+  assert seen == ({1, 2} if rate == 0.4 else {round(rate * size)})
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.5, 1.0])
+def test_only_targets_are_masked_and_answers_weigh_the_same(rate):
+  network = toys.network(WEIGHTS)
+  target = np.zeros((4, toys.LENGTH), bool)
+  target[0, 2:], target[1, -1], target[2] = True, True, True  # The last has none.
+  loss = quick_jit(
+    lambda key, batch: diffusion_loss(
+      key, network, network, batch, **loss_settings(rate)
+    )
+  )
+  for seed in range(6):
+    batch, key = batched(seed, 4, target), jax.random.key(seed)
+    wanted, _ = two_pass_loss(key, batch, rate)
+    assert loss(key, batch) == pytest.approx(wanted, rel=1e-4)
+  nothing = batch._replace(target=np.zeros_like(target))
+  value, gradient = quick_jit(
+    jax.value_and_grad(
+      lambda w: diffusion_loss(
+        key, toys.network(w), network, nothing, **loss_settings(rate)
+      )
+    )
+  )(WEIGHTS)
+  assert value == 0
+  assert all(np.all(g == 0) for g in jax.tree.leaves(gradient))
 
 
 @pytest.mark.parametrize('shown', [0.5, 1.0])
 def test_a_class_that_is_shown_is_neither_masked_nor_scored(shown):
   network = toys.network(WEIGHTS)
   loss = quick_jit(
-    lambda key, x_0: diffusion_loss(
-      key, network, network, x_0, **loss_settings(1.0), shown=shown
+    lambda key, batch: diffusion_loss(
+      key, network, network, batch, **loss_settings(1.0), shown=shown
     )
   )
   differ = 0
   for seed in range(6):
-    x_0 = toys.clean_tokens(seed, 4)
-    key = jax.random.key(seed)
-    wanted, _ = two_pass_loss(key, x_0, 1.0, shown)
-    assert loss(key, x_0) == pytest.approx(wanted, rel=1e-4)
-    differ += wanted != two_pass_loss(key, x_0, 1.0)[0]
+    batch, key = batched(seed, 4), jax.random.key(seed)
+    wanted, _ = two_pass_loss(key, batch, 1.0, shown)
+    assert loss(key, batch) == pytest.approx(wanted, rel=1e-4)
+    differ += wanted != two_pass_loss(key, batch, 1.0)[0]
   assert differ  # Two of six at a half: where the class would have been masked.
 
 
@@ -196,44 +230,33 @@ def test_a_class_that_is_shown_is_neither_masked_nor_scored(shown):
 def test_first_pass_covers_only_what_it_must(rate, batches):
   seen = []
   network = toys.network(WEIGHTS, lambda x_t, *_: seen.append(x_t.shape[0]))
-  x_0 = jnp.asarray(toys.clean_tokens(7, 4))
   jax.eval_shape(
-    lambda key: diffusion_loss(key, network, network, x_0, **loss_settings(rate)),
+    lambda key: diffusion_loss(
+      key, network, network, batched(7, 4), **loss_settings(rate)
+    ),
     jax.random.key(0),
   )
   assert seen == batches
 
 
-def conditioned_examples(keys, rate, batch):
-  """Which examples have a signal, [keys, batch]."""
+@pytest.mark.parametrize(('rate', 'shards'), [(0.5, 1), (0.5, 3), (0.3, 2), (1.0, 2)])
+def test_examples_without_a_pass_have_the_null_signal(rate, shards):
   network = toys.network(WEIGHTS)
-  x_t = jnp.full((batch, toys.LENGTH), toys.MASK, jnp.int32)
+  placement = toys.Shards(shards)
+  size, key = 12, jax.random.key(8)
+  batch = batched(5, size)
+  x_t = jnp.full((size, toys.LENGTH), toys.MASK, jnp.int32)
 
   def signal(key):
-    return mixed_signal(key, network, network, x_t, jnp.ones(batch), toys.MASK, rate)
+    taken = passes_taken(key, batch, rate, 1)
+    split = network._replace(placement=placement)
+    return mixed_signal(split, split, x_t, jnp.ones(size), toys.MASK, taken, rate)
 
-  found = np.asarray(quick_jit(jax.vmap(signal))(keys))
+  found = np.asarray(quick_jit(signal)(key))
   assert found.dtype == np.float32
-  return np.any(found != 0, axis=(2, 3))
-
-
-def test_rate_half_conditions_exactly_the_first_half():
-  found = conditioned_examples(split_key(jax.random.key(8), 3), 0.5, 6)
-  assert np.array_equal(found, np.tile([True, True, True, False, False, False], (3, 1)))
-
-
-@pytest.mark.parametrize(
-  ('rate', 'batch', 'sure', 'chance'),
-  [(0.3, 5, 1, 0.5), (0.1, 3, 0, 0.3), (0.7, 10, 7, 0.0)],
-)
-def test_fractional_rates_hold_on_average(rate, batch, sure, chance):
-  n = 4000
-  found = conditioned_examples(split_key(jax.random.key(9), n), rate, batch)
-  assert np.all(found[:, :sure])
-  assert not np.any(found[:, sure + 1 :])
-  error = np.sqrt(chance * (1 - chance) / n)
-  assert abs(found[:, sure].mean() - chance) <= 4 * error
-  assert abs(found.mean() - rate) <= 4 * error / batch + 1e-12
+  wanted = np.array(drawn.taken(key, batch, rate)) > 0
+  assert np.any(found != 0, axis=(1, 2)).tolist() == wanted.tolist()
+  assert abs(wanted.sum() - rate * size) < 1
 
 
 def written_out_loss(w, x_t, x_0, sigma, weight, signal):
@@ -254,13 +277,14 @@ def first_pass(w, x_t, sigma):
 
 
 def test_gradient_holds_the_prediction_constant():
-  x_0, key = toys.clean_tokens(10, 4), jax.random.key(11)
-  x_t, sigma, weight, _ = forward_process(key, x_0, LogLinear())
+  batch, key = batched(10, 4), jax.random.key(11)
+  x_t, sigma, weight, _ = forward_process(key, batch, LogLinear())
+  x_0 = batch.tokens
   weight = jnp.asarray(weight, jnp.float32)
 
   def ours(w):
     frozen = toys.network(jax.lax.stop_gradient(w))
-    return diffusion_loss(key, toys.network(w), frozen, x_0, **loss_settings(1.0))
+    return diffusion_loss(key, toys.network(w), frozen, batch, **loss_settings(1.0))
 
   def constant(w, probs):
     # A table of the signal's own learns from the constant prediction.
@@ -295,14 +319,15 @@ def test_gradient_of_the_real_network_holds_its_signal_constant():
   )
   description = ModelDescription(arch, toys.MASK, tokenizer='', injection='embedding')
   params = parameters.random_params(description, seed=12, scale=0.3)
-  x_0, key = toys.clean_tokens(13, 4), jax.random.key(14)
-  x_t, sigma, weight, _ = forward_process(key, x_0, LogLinear())
+  batch, key = batched(13, 4), jax.random.key(14)
+  x_t, sigma, weight, _ = forward_process(key, batch, LogLinear())
+  x_0 = batch.tokens
   weight = np.float32(weight)[:, None]
 
   def ours(params):
     live = denoiser.bind(params, description)
     frozen = denoiser.bind(jax.lax.stop_gradient(params), description)
-    return diffusion_loss(key, live, frozen, x_0, **loss_settings(1.0))
+    return diffusion_loss(key, live, frozen, batch, **loss_settings(1.0))
 
   bound = denoiser.bind(params, description)
   null = np.zeros((*x_t.shape, 8), np.float32)

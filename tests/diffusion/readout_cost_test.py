@@ -11,6 +11,7 @@ import pytest
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.gathering import over_wanted
 from scmdm_jax.diffusion.guidance import Guidance
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import LogLinear
@@ -230,7 +231,13 @@ def training_run(key, w):
   def loss(w):
     frozen = toys.network(jax.lax.stop_gradient(w))
     return diffusion_loss(
-      key, toys.network(w), frozen, x_0, schedule=LogLinear(), mask_id=3, rate=1.0
+      key,
+      toys.network(w),
+      frozen,
+      batch_of(x_0),
+      schedule=LogLinear(),
+      mask_id=3,
+      rate=1.0,
     )
 
   return jax.value_and_grad(loss)(w)

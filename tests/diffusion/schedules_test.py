@@ -69,7 +69,8 @@ def test_weight_at_zero_times_nothing_masked_is_zero(schedule):
   weight = nelbo_weight(schedule, t)
   assert np.all(np.isfinite(weight))
   x_0 = np.zeros((2, 64), np.int32)
-  x_t = quick_jit(mask_tokens)(jax.random.key(0), x_0, schedule(t), 1)
+  threshold = jax.random.uniform(jax.random.key(0), x_0.shape)
+  x_t = quick_jit(mask_tokens)(threshold, x_0, schedule(t), 1)
   assert np.all(np.asarray(weight) * np.sum(np.asarray(x_t) == 1, axis=-1) == 0)
 
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.execution import REMATS, Execution
 from scmdm_jax.parallel.placement import Placement
@@ -27,7 +28,7 @@ def loss_and_gradients(arch, **execution):
   tokens = rng.integers(0, tiny.MASK, (8, tiny.LENGTH)).astype(np.int32)
   loss = make_loss(description, MethodSettings(rate=1.0), Execution(**execution))
   run = quick_jit(jax.value_and_grad(loss, argnums=1))
-  arguments = (jax.random.key(1), params, tokens)
+  arguments = (jax.random.key(1), params, batch_of(tokens))
   value, gradients = run(*arguments)
   flat = np.concatenate([np.ravel(x) for x in jax.tree.leaves(gradients)])
   return float(value), flat, run.lower(*arguments).as_text().count('dot_general')

@@ -13,6 +13,7 @@ import numpy as np
 
 from scmdm_jax.checkpoints import training_store
 from scmdm_jax.diffusion import readout
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.models import denoiser
@@ -73,9 +74,10 @@ def go_on(description, state, mesh, first, last):
   shape = (STEPS, BATCH, LENGTH)
   data = np.random.default_rng(1).integers(0, VOCAB - 1, shape).astype(np.int32)
   curve = []
-  for rows in data[first:last]:
-    tokens = meshes.place_own_rows(mesh, rows)
-    state, metrics = step(state, tokens, jax.random.key(2), np.float32(1e-3))
+  for number, rows in enumerate(data[first:last], first):
+    batch = jax.tree.map(np.asarray, batch_of(rows, number))
+    batch = meshes.place_own_rows(mesh, batch)
+    state, metrics = step(state, batch, jax.random.key(2), np.float32(1e-3))
     curve.append([float(metrics['loss']), float(metrics['grad_norm'])])
   return np.array(curve), state
 

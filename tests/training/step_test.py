@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion import noise
 from scmdm_jax.training.step import OptimizerConfig, initial_state, make_train_step
 
 KEY = jax.random.key(0)
@@ -128,24 +129,36 @@ def test_accumulated_micro_batches_equal_the_whole_batch(accumulate):
     np.testing.assert_allclose(parts_metrics[name], whole_metrics[name], rtol=1e-6)
 
 
-def noisy(key, params, tokens):
-  """A loss whose gradient is its key's noise."""
-  return jax.random.normal(key, ()) * params['b'] + 0.0 * tokens.sum()
+def noisy(key, params, batch):
+  """A loss whose gradient is the noise of its examples."""
+  return noise.thresholds(key, batch).mean() * params['b']
 
 
-@pytest.mark.parametrize('accumulate', [1, 4])
-def test_each_step_and_micro_batch_has_its_own_key(accumulate):
-  config = OptimizerConfig(accumulate=accumulate)
+def test_noise_follows_the_examples_whatever_the_step_and_the_micro_batch():
+  tokens = jnp.zeros((8, 3), jnp.int32)
+  batch = noise.batch_of(tokens, epoch=2)
+  turned = batch.number[::-1]
+  found = []
+  for accumulate, number in [(1, batch.number), (4, batch.number), (2, turned)]:
+    config = OptimizerConfig(accumulate=accumulate)
+    step = make_train_step(noisy, config)
+    state = initial_state(start(), config)._replace(step=jnp.int32(len(found)))
+    _, metrics = step(state, batch._replace(number=number), KEY, np.float32(0))
+    found.append(float(metrics['loss']))
+  # Means of the same 24 numbers, summed in another order.
+  np.testing.assert_allclose(found, found[0], rtol=1e-6)
+  other = noise.batch_of(tokens, epoch=3)
+  assert abs(noisy(KEY, start(), other) - found[0]) > 1e-4
+
+
+def test_the_share_of_padding_is_reported():
+  config = OptimizerConfig()
   step = make_train_step(noisy, config)
-  state, losses = initial_state(start(), config), []
-  for _ in range(3):
-    state, metrics = step(state, np.zeros((4, 3), np.int32), KEY, np.float32(0))
-    losses.append(float(metrics['loss']))
-  assert len(set(losses)) == 3
-  if accumulate > 1:
-    keys = jax.random.split(jax.random.fold_in(KEY, 0), accumulate)
-    wanted = 0.1 * np.mean([jax.random.normal(k, ()) for k in keys])
-    np.testing.assert_allclose(losses[0], wanted, rtol=1e-5)
+  batch = noise.batch_of(jnp.zeros((4, 10), jnp.int32))
+  padded = batch._replace(padding=jnp.array([0, 1, 2, 5]))
+  state = initial_state(start(), config)
+  _, metrics = step(state, padded, KEY, np.float32(0))
+  assert metrics['padding'] == pytest.approx(0.2)
 
 
 def test_the_state_is_donated():
