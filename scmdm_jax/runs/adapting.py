@@ -25,8 +25,9 @@ from scmdm_jax.models import classifier, denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution, training_on
 from scmdm_jax.models.families.conv import ConvConfig
+from scmdm_jax.parallel import chips, rules
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel import rules
+from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance
 from scmdm_jax.runs.opening import Model, Opened
@@ -121,7 +122,8 @@ def compiled_step(
   start = functools.partial(initial_state, config=optimizer)
   state = jax.eval_shape(start, denoiser.abstract_params(description))
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))
-  return make_train_step(loss, optimizer, where)
+  options = chips.STEP_OPTIONS.get(Placement(mesh).platform)
+  return make_train_step(loss, optimizer, where, options)
 
 
 def starting_point(
