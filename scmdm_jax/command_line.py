@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from scmdm_jax.buckets import urls
 from scmdm_jax.errors import BadInput
-from scmdm_jax.regular_files import read_regular, refuse_url
+from scmdm_jax.regular_files import read_regular
 
 
 class Options(NamedTuple):
@@ -24,6 +25,7 @@ class Options(NamedTuple):
   source: str
   reference: str
   tolerance: str
+  as_: str  # `--as`, which Python keeps for itself.
   help: bool
 
 
@@ -41,7 +43,7 @@ def parse(argv: list[str]) -> Options:
     _check_overrides(config, rest)
 
   values = flags.FlagValues()
-  for name in ('workdir', 'mode', 'source', 'reference', 'tolerance'):
+  for name in ('workdir', 'mode', 'source', 'reference', 'tolerance', 'as'):
     flags.DEFINE_string(name, '', '', flag_values=values)
   flags.DEFINE_bool('help', False, '', short_name='h', flag_values=values)
   if config is not None:
@@ -56,9 +58,10 @@ def parse(argv: list[str]) -> Options:
     raise BadInput(
       f'{left[1]}: stray argument; options start with --, as in --{left[1]}'
     )
-  given: dict[str, Any] = {f: values[f].value for f in Options._fields if f != 'config'}
+  fields = [f for f in Options._fields if f != 'config']
+  given: dict[str, Any] = {f: values[f.rstrip('_')].value for f in fields}
   for name in ('workdir', 'source', 'reference'):
-    refuse_url(f'--{name}', given[name])
+    given[name] = urls.accepted(f'--{name}', given[name])
   return Options(config, **given)
 
 

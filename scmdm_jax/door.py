@@ -5,6 +5,7 @@ The functions are those behind the command line, on one device unless a mesh is 
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 import tempfile
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from scmdm_jax.buckets import staging, urls
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
@@ -21,9 +23,9 @@ from scmdm_jax.diffusion.beliefs import replay
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.runs import adapting, drawing, opening, scoring
+from scmdm_jax.runs import adapting, compiling, drawing, opening, scoring
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import loop_of, optimizer_of
 from scmdm_jax.settings.options import (
@@ -58,7 +60,8 @@ def load(
     DamagedData: its files are truncated or altered.
   """
   with tempfile.TemporaryDirectory() as folder:
-    stored = opening.open_path(os.fspath(path), pathlib.Path(folder), 'model')
+    text = urls.accepted('path', os.fspath(path))
+    stored = opening.open_path(text, pathlib.Path(folder), 'model')
     tokenizer = opening.own_tokenizer(stored)
     if tokenizer is None:
       raise BadInput(
@@ -77,16 +80,17 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
   Raises:
     BadInput: something is there already, or it cannot be written.
   """
-  directory = pathlib.Path(path)
-  if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-    raise BadInput(f'{directory}: something is there already; give a new directory')
-  store.save_model(
-    directory,
-    model.description,
-    model.params,
-    dict(model.origin),
-    model.tokenizer.files,
-  )
+  text = urls.accepted('path', os.fspath(path))
+  with staging.staged(text, locked=False) as directory:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+      raise BadInput(f'{text}: something is there already; give a new directory')
+    store.save_model(
+      directory,
+      model.description,
+      model.params,
+      dict(model.origin),
+      model.tokenizer.files,
+    )
 
 
 def sample(
@@ -229,23 +233,32 @@ def adapt(
   method, train = method or MethodSettings(), train or TrainSettings()
   mesh = mesh or meshes.one_device()
   key_start, key_train, key_order = jax.random.split(key, 3)
+  if train.lora_rank and model.description.adapter is None:
+    raise BadInput(
+      f'train.lora_rank: found {train.lora_rank}; wanted 0, or --mode=train, whose '
+      'checkpoint names the base beside which the factors are trained'
+    )
   start = adapting.add_injection(model, method, key_start)
-  optimizer = optimizer_of(train)
+  frozen, trained = lora.divided(start.params)
   state = loop.train(
-    adapting.fresh_state(start.params, optimizer, mesh),
-    adapting.compiled_step(
-      start.description, method, optimizer, mesh, train.remat, train.dtype
+    adapting.fresh_state(trained, optimizer_of(train), mesh),
+    compiling.step_on_mesh(
+      start.description,
+      method,
+      train,
+      mesh,
+      key_train,
+      functools.partial(meshes.place_rows, mesh),
+      frozen,
     ),
     pipeline.training_batches(
       rows,
       batch_size=train.batch_size,
       seed=int(jax.random.bits(key_order, dtype=np.uint32)),
     ),
-    key_train,
     loop_of(train),
-    place=lambda batch: meshes.place_rows(mesh, batch),
   )
-  return Model(start.description, state.ema, start.tokenizer, start.origin)
+  return dataclasses.replace(start, params=lora.joined(frozen, state.ema))
 
 
 def nelbo(

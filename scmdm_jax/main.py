@@ -4,9 +4,11 @@
   --config.NAME=VALUE    another value for one of them, as in --config.train.num_steps=9
   --workdir=DIR          where the run lives; the same command again resumes it
   --mode=MODE            train, sample, evaluate, compare, benchmark, plan, judge,
-                         import, export or verify, instead of the config's own
+                         import, export, verify or doctor, instead of the config's own
   --source=PATH          import, export: what to convert; verify: what to check; none of
                          these modes needs a --config; judge: a file of texts
+  --as=peft              export: the adapter alone, as the library peft has it
+  --as=masked            import: make a masked base of a causal model
   --reference=FILE.npz   verify: input_ids [B, L] and logits [B, L, V] made elsewhere
   --tolerance=X          verify: largest difference of a logit (default 1e-3)
 
@@ -34,6 +36,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from scmdm_jax import command_line
+from scmdm_jax.buckets import paths
 from scmdm_jax.command_line import Options
 from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line, printable
@@ -66,11 +69,15 @@ VERBS = {
   'train': Verb('train', shared=True, asks=True),
   'sample': Verb('sample', shared=True, asks=True),
   'evaluate': Verb('evaluate', shared=True, asks=True),
-  'compare': Verb('compare', asks=True),
-  'benchmark': Verb('benchmark', asks=True),
-  'judge': Verb('judge', source='a file of texts', asks=True),
-  'import': Verb('import_', source='--source and --workdir', stands_alone=True),
-  'export': Verb('export', source='--source and --workdir', stands_alone=True),
+  'compare': Verb('compare', shared=True, asks=True),
+  'benchmark': Verb('benchmark', shared=True, asks=True),
+  'judge': Verb('judge', source='a file of texts', shared=True, asks=True),
+  'import': Verb(
+    'import_', source='--source and --workdir', flags=('as_',), stands_alone=True
+  ),
+  'export': Verb(
+    'export', source='--source and --workdir', flags=('as_',), stands_alone=True
+  ),
   'verify': Verb(
     'verify',
     source='the path of a checkpoint',
@@ -78,15 +85,18 @@ VERBS = {
     stands_alone=True,
   ),
   'plan': Verb('plan'),
+  'doctor': Verb('doctor', stands_alone=True),
 }
 
 
 def _taken(name: str, verb: Verb, options: Options) -> dict[str, str]:
   """The flags of the verb with their values; refuses those that it does not take."""
   flags = (*(('source',) if verb.source else ()), *verb.flags)
-  for flag in ('source', 'reference', 'tolerance'):
+  for flag in ('source', 'reference', 'tolerance', 'as_'):
     if getattr(options, flag) and flag not in flags:
-      raise BadInput(f'--{flag}: given with --mode={name}, which takes none')
+      raise BadInput(
+        f'--{flag.rstrip("_")}: given with --mode={name}, which takes none'
+      )
   if verb.source and not options.source:
     raise BadInput(f'--source: not given; --mode={name} wants {verb.source}')
   return {flag: getattr(options, flag) for flag in flags}
@@ -102,6 +112,33 @@ def _stand_alone(
     return {'mode': name, **run(settings, path, **taken)}
 
 
+def _doctor(options: Options) -> dict[str, Any] | None:
+  """Looks at the run that `options` would start, as one or several processes."""
+  from scmdm_jax.processes import multihost
+  from scmdm_jax.runs import workdir
+  from scmdm_jax.settings import resolve
+  from scmdm_jax.settings.options import Settings
+  from scmdm_jax.verbs import doctor
+
+  _taken('doctor', VERBS['doctor'], options)
+  settings = Settings() if options.config is None else resolve.resolve(options.config)
+  path = options.workdir or settings.workdir
+  with stopping.unwinding(), multihost.joined():
+    multihost.same_everywhere(workdir.identity(path, settings))
+    _refuse_several(settings.mode)
+    figures = {'mode': 'doctor', **doctor.run(settings, path)}
+    return figures if multihost.index() == 0 else None
+
+
+def _refuse_several(mode: str) -> None:
+  from scmdm_jax.processes import multihost
+
+  if multihost.count() > 1 and not VERBS[mode].shared:
+    raise multihost.CommonMistake(
+      f'--mode={mode}: found {multihost.count()} processes; wanted one'
+    )
+
+
 def _run(options: Options) -> dict | None:
   """Runs the mode and returns its main figures; of several processes the first does."""
   from scmdm_jax.settings import resolve
@@ -114,6 +151,8 @@ def _run(options: Options) -> dict | None:
       f'--mode: found {options.mode!r}; wanted one of {", ".join(VERBS)}{hint}'
     )
   if options.mode and VERBS[options.mode].stands_alone:
+    if options.mode == 'doctor':
+      return _doctor(options)
     return _stand_alone(options.mode, VERBS[options.mode], options, Settings())
   if options.config is None:
     raise BadInput('--config: not given; wanted a file such as configs/quickstart.py')
@@ -134,10 +173,7 @@ def _run(options: Options) -> dict | None:
   compilation_cache.use(settings.compilation_cache)
   with stopping.listening() if verb.asks else nullcontext(), multihost.joined():
     multihost.same_everywhere(workdir.identity(path, settings))
-    if multihost.count() > 1 and not verb.shared:
-      raise multihost.CommonMistake(
-        f'--mode={name}: found {multihost.count()} processes; wanted one'
-      )
+    _refuse_several(name)
     with workdir.opened(path, settings) as directory:
       settings = opening.completed(settings, directory)
       figures = run(settings, directory, **taken)
@@ -161,7 +197,7 @@ def main(argv: list[str]) -> int:
     if figures is None:
       return 0
     journal.say()
-    print(json.dumps(figures), flush=True)
+    print(paths.named(json.dumps(figures)), flush=True)
   except (BadInput, PeerLost) as e:
     _tell(f'error: {e}')
     return e.exit_code
@@ -182,19 +218,21 @@ def main(argv: list[str]) -> int:
   except KeyboardInterrupt:
     stopping.say_interrupted()
     return stopping.INTERRUPTED
+  finally:
+    paths.forget()
   return 0 if figures.get('ok', True) else 1
 
 
 def _tell(text: str) -> None:
   """Prints one line to standard error: the only place where errors are printed."""
-  print(printable(text), file=sys.stderr, flush=True)
+  print(printable(paths.named(text)), file=sys.stderr, flush=True)
 
 
 class _Printable(logging.Formatter):
   """Warnings in one printable line, too: names of files are in them."""
 
   def format(self, record: logging.LogRecord) -> str:
-    return printable(super().format(record))
+    return printable(paths.named(super().format(record)))
 
 
 def _unraisable(what: Any) -> None:

@@ -6,11 +6,8 @@ Opening a named pipe waits for whoever is at its other end, and a device may nev
 import errno
 import os
 import pathlib
-import re
 import stat
 from typing import Any
-
-from scmdm_jax.errors import BadInput
 
 _FLAGS = {'r': os.O_RDONLY, 'a': os.O_WRONLY | os.O_CREAT | os.O_APPEND}
 _KINDS = {
@@ -68,12 +65,3 @@ def special_files(directory: pathlib.Path) -> list[str]:
       if path.exists() and not path.is_file():
         found.append(str(path.relative_to(directory)))
   return sorted(found)
-
-
-def refuse_url(name: str, value: str) -> None:
-  """Raises BadInput if the value of an option or flag, a path, is a URL."""
-  if re.match(r'[A-Za-z][A-Za-z0-9+.-]*://', value):
-    raise BadInput(
-      f'{name}: found {value!r}; URLs are not read or written; wanted a path on a disk '
-      'that is mounted here'
-    )

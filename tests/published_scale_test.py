@@ -19,7 +19,7 @@ from scmdm_jax.checkpoints.model_config import description_from_config
 from scmdm_jax.domains.genomes.builder import SETS
 from scmdm_jax.domains.genomes.files import read_fasta
 from scmdm_jax.domains.registry import get_tokenizer
-from scmdm_jax.runs import adapting
+from scmdm_jax.runs import compiling
 from scmdm_jax.verbs.export import export_model
 from tests import tiny_run
 from tests.compiling import quick_jit
@@ -84,9 +84,9 @@ SMALLER = (
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    adapting.compiled_step.cache_clear()
+    compiling.compiled_step.cache_clear()
     yield
-    adapting.compiled_step.cache_clear()
+    compiling.compiled_step.cache_clear()
 
 
 def published(directory, name):

@@ -30,7 +30,8 @@ from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, timing
-from scmdm_jax.runs.adapting import compiled_step, fresh_state
+from scmdm_jax.runs.adapting import fresh_state
+from scmdm_jax.runs.compiling import compiled_step
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings

@@ -108,11 +108,12 @@ def _digests(directory: pathlib.Path, names: list[str]) -> dict[str, str]:
   """SHA-256 (hex) of every file; hashing leaves the interpreter to other threads."""
   with concurrent.futures.ThreadPoolExecutor() as pool:
     return dict(
-      zip(names, pool.map(lambda n: _digest(directory / n), names), strict=True)
+      zip(names, pool.map(lambda n: of_file(directory / n), names), strict=True)
     )
 
 
-def _digest(path: pathlib.Path) -> str:
+def of_file(path: pathlib.Path) -> str:
+  """Returns the SHA-256 (hex) of a file; DamagedData if it cannot be read."""
   try:
     with open_regular(path) as file:
       return hashlib.file_digest(file, 'sha256').hexdigest()

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from scmdm_jax import files
 from scmdm_jax.data.reading import NotText, decode
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import open_regular
@@ -81,14 +82,12 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.parent / f'.{path.name}.tmp-{token}'
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(path)
+    remove_abandoned(path)
     temporary.mkdir()
-    lock = os.open(temporary, os.O_RDONLY)
+    lock = held(temporary)
   except OSError as e:
     raise BadInput(f'{path}: cannot create it ({e.strerror}); give another path') from e
   try:
-    with contextlib.suppress(OSError):  # A file system without locks.
-      fcntl.flock(lock, fcntl.LOCK_EX)
     yield temporary
     for folder, _, names in os.walk(temporary):
       for name in names:
@@ -111,9 +110,18 @@ def new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
   finally:
     os.close(lock)
     shutil.rmtree(temporary, ignore_errors=True)
+  files.written(path)
 
 
-def _remove_abandoned(path: pathlib.Path) -> None:
+def held(directory: pathlib.Path) -> int:
+  """Returns a descriptor that keeps `remove_abandoned` off until it is closed."""
+  lock = os.open(directory, os.O_RDONLY)
+  with contextlib.suppress(OSError):  # A file system without locks.
+    fcntl.flock(lock, fcntl.LOCK_EX)
+  return lock
+
+
+def remove_abandoned(path: pathlib.Path) -> None:
   """Deletes what killed processes were writing for `path`: nobody holds its lock."""
   for old in path.parent.glob(f'.{glob.escape(path.name)}.tmp-*'):
     with contextlib.suppress(OSError):

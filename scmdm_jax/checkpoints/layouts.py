@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 
 SELF_CONDITIONING = 'self_conditioning'
@@ -58,6 +58,50 @@ def manifest(description: ModelDescription) -> dict[str, Entry]:
     shape = tuple(reversed(leaf.shape)) if transposed else tuple(leaf.shape)
     entries[name] = Entry(path, shape, transposed)
   return entries
+
+
+def peft(
+  description: ModelDescription, base: str
+) -> tuple[dict[str, tuple[str, ...]], dict[str, Any]]:
+  """Returns an adapter's tensors as the `peft` library calls them, and its config.
+
+  Both factors are [out, in] there, the transposes of ours, whatever the layout of the
+  base.
+
+  Args:
+    description: of a model with an adapter.
+    base: where the base came from, for the config.
+
+  Returns:
+    The path of the parameter of every tensor by its name, and the content of
+    `adapter_config.json`.
+  """
+  adapter, record = description.adapter, description.record
+  assert adapter is not None
+  tensors, modules = {}, []
+  leaves = jax.tree_util.tree_leaves_with_path(denoiser.abstract_params(description))
+  for keys, _ in leaves:
+    path = tuple(key.key for key in keys)
+    if path[-1] in lora.FACTORS:
+      row = record.row('/'.join((*path[1:-1], 'kernel')))
+      assert row is not None  # Every linear layer has one.
+      module = row[0].removesuffix('.weight')
+      letter = path[-1][-1].upper()
+      tensors[f'base_model.model.{module}.lora_{letter}.weight'] = path
+      modules.append(module)
+  causal = description.objective == 'causal'
+  return tensors, {
+    'peft_type': 'LORA',
+    'task_type': 'CAUSAL_LM' if causal else None,
+    'base_model_name_or_path': base,
+    'r': adapter.rank,
+    'lora_alpha': adapter.alpha,
+    'lora_dropout': 0.0,
+    'bias': 'none',
+    'fan_in_fan_out': not record.transposed,
+    'target_modules': sorted({*modules}),
+    'inference_mode': True,
+  }
 
 
 def check(

@@ -14,11 +14,7 @@ from typing import Any
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
-from scmdm_jax.models.family import REQUIRED, Family, Same
-
-
-def _model_types() -> dict[str, Family]:
-  return {kind.name: f for f in FAMILIES.values() for kind in f.model_types}
+from scmdm_jax.models.family import REQUIRED, Family, ModelType, Same
 
 
 def description_from_config(config: dict[str, Any], path: str) -> ModelDescription:
@@ -38,16 +34,8 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
       something these models do not compute.
   """
   config = {name: value for name, value in config.items() if value is not None}
-  name = config.get('model_type', 'mdlm' if 'n_blocks' in config else None)
-  known = _model_types()
-  if not isinstance(name, str) or name not in known:
-    raise BadInput(
-      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, known))}, '
-      'the layouts that can be imported'
-    )
-  family = known[name]
-  kind = next(k for k in family.model_types if k.name == name)
-  config = _plain(config, family, name, path)
+  family, kind = _layout(config, path)
+  config = _plain(config, family, kind.name, path)
   for field, wanted in family.fixed.items():
     if config.get(field, wanted) != wanted:
       raise BadInput(
@@ -58,35 +46,12 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
     arch = family.sizes(**values)
   except ValueError as e:
     raise BadInput(f'{path}: {e}') from e
-  if arch.vocab_size < config['vocab_size']:
-    raise BadInput(
-      f'{path}: embedding_size is {arch.vocab_size}; wanted at least the vocab_size, '
-      f'{config["vocab_size"]}'
-    )
-  if hasattr(arch, 'num_heads'):
-    head_dim = arch.hidden_dim // arch.num_heads
-    if config.get('head_dim', head_dim) != head_dim:
-      raise BadInput(
-        f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number '
-        f'of heads, {head_dim}, is computed'
-      )
-  if kind.mask == 'named' and 'mask_token_id' not in config:
-    raise BadInput(f'{path}: no mask_token_id; wanted the id of the mask token')
-  default_mask = arch.vocab_size - 1 if kind.mask == 'last' else None
-  mask_id = config.get('mask_token_id', default_mask)
-  if mask_id is not None and type(mask_id) is not int:
-    raise BadInput(f'{path}: mask_token_id is {mask_id!r}; wanted an integer')
-  for field in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
-    ids = config.get(field)
-    if mask_id is not None and mask_id in (ids if isinstance(ids, list) else [ids]):
-      raise BadInput(
-        f'{path}: {field} is {ids!r}, and so is the mask; wanted a mask of its own'
-      )
+  _check_sizes(config, arch, path)
   padding = (config['vocab_size'], arch.vocab_size)  # LLaDA's table may be longer.
   try:
     return ModelDescription(
       architecture=arch,
-      mask_id=mask_id,
+      mask_id=_mask_id(config, kind, arch.vocab_size, path),
       tokenizer=_value(config, 'tokenizer', str, '', path),
       injection=_value(config, 'self_conditioning', str, 'none', path),
       family=family.name,
@@ -96,6 +61,55 @@ def description_from_config(config: dict[str, Any], path: str) -> ModelDescripti
     )
   except (ValueError, TypeError) as e:
     raise BadInput(f'{path}: {e}') from e
+
+
+def _layout(config: dict[str, Any], path: str) -> tuple[Family, ModelType]:
+  """The family and the layout that `model_type` names."""
+  name = config.get('model_type', 'mdlm' if 'n_blocks' in config else None)
+  known = {kind.name: (f, kind) for f in FAMILIES.values() for kind in f.model_types}
+  if not isinstance(name, str) or name not in known:
+    raise BadInput(
+      f'{path}: model_type is {name!r}; wanted one of {", ".join(map(repr, known))}, '
+      'the layouts that can be imported'
+    )
+  return known[name]
+
+
+def _check_sizes(config: dict[str, Any], arch: Any, path: str) -> None:
+  """Raises BadInput where the file says more than `arch`, and otherwise."""
+  if arch.vocab_size < config['vocab_size']:
+    raise BadInput(
+      f'{path}: embedding_size is {arch.vocab_size}; wanted at least the vocab_size, '
+      f'{config["vocab_size"]}'
+    )
+  if hasattr(arch, 'num_heads'):
+    head_dim = getattr(arch, 'head_size', arch.hidden_dim // arch.num_heads)
+    if config.get('head_dim', head_dim) != head_dim:
+      raise BadInput(
+        f'{path}: head_dim is {config["head_dim"]!r}; only the width over the number '
+        f'of heads, {head_dim}, is computed'
+      )
+
+
+def _mask_id(
+  config: dict[str, Any], kind: ModelType, vocab_size: int, path: str
+) -> int | None:
+  """The id of the mask: as the file names it, or as its layout has it."""
+  if kind.mask == 'named' and 'mask_token_id' not in config:
+    raise BadInput(f'{path}: no mask_token_id; wanted the id of the mask token')
+  default = vocab_size - 1 if kind.mask == 'last' else None
+  mask_id = config.get('mask_token_id', default)
+  if mask_id is None:
+    return None
+  if type(mask_id) is not int:
+    raise BadInput(f'{path}: mask_token_id is {mask_id!r}; wanted an integer')
+  for field in ('bos_token_id', 'eos_token_id', 'pad_token_id'):
+    ids = config.get(field)
+    if mask_id in (ids if isinstance(ids, list) else [ids]):
+      raise BadInput(
+        f'{path}: {field} is {ids!r}, and so is the mask; wanted a mask of its own'
+      )
+  return mask_id
 
 
 def config_from_description(
@@ -120,7 +134,7 @@ def config_from_description(
     'architectures': [kind.class_name],
     'model_type': kind.name,
     **{
-      field.name: getattr(arch, field.ours)
+      field.name: field.of(getattr(arch, field.ours))
       for field in family.fields
       if not field.quiet or getattr(arch, field.ours)
     },
@@ -168,35 +182,54 @@ def _plain(
     raise BadInput(
       f"{path}: layer_types is {sorted(kinds)}; only 'full_attention' is computed"
     )
-  # Transformers 5 moved what there is to say of rotary positions into one object.
-  rope = _unscaled(_value(config, 'rope_parameters', dict, {}, path))
-  config |= rope
-  scaling = config.get('rope_scaling')
-  if isinstance(scaling, dict) and _unscaled(scaling) in ({}, {'rope_type': 'default'}):
-    del config['rope_scaling']
-  for field, wanted in (('rope_type', 'default'), ('partial_rotary_factor', 1)):
-    if config.get(field, wanted) != wanted:
-      raise BadInput(
-        f'{path}: {field} is {config[field]!r}; only {wanted!r} is computed'
-      )
-  unknown = sorted(rope.keys() - {'rope_type', 'rope_theta', 'partial_rotary_factor'})
-  if unknown:
+  _spell_rope(config, path)
+  computed = any(field.name == 'rope_scaling' for field in family.fields)
+  if 'rope_scaling' in config and not computed:
     raise BadInput(
-      f'{path}: rope_parameters has {unknown}; only rope_theta is computed with'
+      f'{path}: rope_scaling is {config["rope_scaling"]!r:.200}; none is computed in '
+      f'the {family.name} layout'
     )
   return config
 
 
-def _unscaled(rope: dict[str, Any]) -> dict[str, Any]:
-  """The object without nulls, and without a scaling that scales by one."""
+def _spell_rope(config: dict[str, Any], path: str) -> None:
+  """Puts what a file says of rotary positions into `rope_theta` and `rope_scaling`.
+
+  Transformers 5 moved it into one object, `rope_parameters`. A scaling that scales by
+  one is none.
+  """
+  scaling = _value(config, 'rope_scaling', dict, {}, path)
+  rope = {**scaling, **_value(config, 'rope_parameters', dict, {}, path)}
   rope = {name: value for name, value in rope.items() if value is not None}
+  config.pop('rope_scaling', None)
   if 'type' in rope and rope.get('rope_type', rope['type']) == rope['type']:
     rope['rope_type'] = rope.pop('type')
-  if rope.get('rope_type') == 'linear' and rope.get('factor') == 1:
-    rope['rope_type'] = 'default'
-  if rope.get('rope_type') == 'default' and rope.get('factor') == 1:
+  if 'rope_theta' in rope:
+    theta = rope.pop('rope_theta')
+    if scaling.get('rope_theta') not in (None, config.get('rope_theta', theta)):
+      raise BadInput(f'{path}: rope_theta is in rope_scaling, too, and another')
+    config['rope_theta'] = theta
+  share = rope.pop('partial_rotary_factor', config.get('partial_rotary_factor', 1))
+  if share != 1:
+    raise BadInput(f'{path}: partial_rotary_factor is {share!r}; only 1 is computed')
+  kind = rope.get('rope_type', 'default')
+  if kind in ('linear', 'default') and rope.get('factor') == 1:
+    kind = 'default'
     del rope['factor']
-  return rope
+  if kind == 'default':
+    if unknown := sorted(rope.keys() - {'rope_type'}):
+      raise BadInput(
+        f'{path}: rope_parameters has {unknown} without a kind of scaling; wanted '
+        'rope_type beside them'
+      )
+    return
+  length = config.get('max_position_embeddings')
+  if kind in ('llama3', 'yarn'):
+    original = 'original_max_position_embeddings'
+    rope.setdefault(original, length)
+    if original in config:  # Where it is outside, Transformers reads it there.
+      rope[original] = config[original]
+  config['rope_scaling'] = rope
 
 
 def _undefined(
@@ -223,7 +256,8 @@ def _values(config: dict[str, Any], family: Family, path: str) -> dict[str, Any]
     default = field.default
     if isinstance(default, Same):
       default = default.times * _value(config, default.name, field.of, None, path)
-    values[field.ours] = _value(config, field.name, field.of, default, path)
+    value = _value(config, field.name, field.of, default, path)
+    values[field.ours] = tuple(value.items()) if field.of is dict else value
   return values
 
 

@@ -62,18 +62,50 @@ def write(
   disk.refuse_occupied(path)
   shards = _shards(tensors, shard_bytes)
   with disk.new_directory(path) as temporary:
-    for name, content in (extra_files or {}).items():
-      (temporary / name).parent.mkdir(exist_ok=True)
-      if isinstance(content, str):
-        (temporary / name).write_text(content, encoding='utf-8')
-      else:
-        shutil.copyfile(content, temporary / name)
+    _write_beside(temporary, extra_files or {})
     files.write_json(temporary / CONFIG, config, allow_nan=False)
     for file, names in shards.items():
       _write_file(temporary / file, {name: tensors[name] for name in names}, read)
     if len(shards) > 1:
       files.write_json(temporary / INDEX, _index(tensors, shards))
     return sum((temporary / file).stat().st_size for file in shards)
+
+
+def write_adapter(
+  path: pathlib.Path,
+  config: dict[str, Any],
+  tensors: Mapping[str, Spec],
+  read: Callable[[str], np.ndarray],
+  own: Mapping[str, np.ndarray],
+  extra_files: Mapping[str, str | pathlib.Path],
+) -> int:
+  """Writes an adapter as the `peft` library does; the arguments are those of `write`.
+
+  `own` are tensors that the library does not know, which go to a file of their own;
+  returns the bytes of both.
+  """
+  disk.refuse_occupied(path)
+  with disk.new_directory(path) as temporary:
+    _write_beside(temporary, extra_files)
+    files.write_json(temporary / 'adapter_config.json', config, allow_nan=False)
+    weights = [temporary / 'adapter_model.safetensors']
+    _write_file(weights[0], tensors, read)
+    if own:
+      weights.append(temporary / 'self_conditioning.safetensors')
+      specs = {name: (value.shape, value.dtype) for name, value in own.items()}
+      _write_file(weights[1], specs, lambda name: own[name])
+    return sum(file.stat().st_size for file in weights)
+
+
+def _write_beside(
+  directory: pathlib.Path, extra_files: Mapping[str, str | pathlib.Path]
+) -> None:
+  for name, content in extra_files.items():
+    (directory / name).parent.mkdir(exist_ok=True)
+    if isinstance(content, str):
+      (directory / name).write_text(content, encoding='utf-8')
+    else:
+      shutil.copyfile(content, directory / name)
 
 
 def _shards(tensors: Mapping[str, Spec], shard_bytes: int) -> dict[str, list[str]]:

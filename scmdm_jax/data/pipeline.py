@@ -13,6 +13,7 @@ import numpy as np
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.errors import BadInput
+from scmdm_jax.models.attention import AttentionMask
 
 
 class Rows(Protocol):
@@ -68,13 +69,13 @@ class HeldoutBatch(NamedTuple):
     tokens: int32 `[B / P, L]`.
     real: bool `[B / P]`, False for the copies that fill up the last batch.
     target: bool `[B / P, L]`, what is scored, given the rest; None: everything.
-    length: int32 `[B / P]`, tokens before padding; None: there is none.
+    mask: see `Batch`.
   """
 
   tokens: np.ndarray
   real: np.ndarray
   target: np.ndarray | None = None
-  length: np.ndarray | None = None
+  mask: AttentionMask | None = None
 
   @property
   def scored(self) -> np.ndarray:
@@ -170,10 +171,8 @@ def heldout_batches(
       for start in range(0, len(group), batch_size):
         first = start + process_index * own
         at = np.arange(first, first + own)
-        tokens, target, length, _ = _examples(
-          rows, group[np.minimum(at, len(group) - 1)]
-        )
-        yield HeldoutBatch(tokens, at < len(group), target, length)
+        tokens, target, mask, _ = _examples(rows, group[np.minimum(at, len(group) - 1)])
+        yield HeldoutBatch(tokens, at < len(group), target, mask)
 
   return batches()
 
@@ -220,14 +219,14 @@ def _read(
     numbers: int [B / P].
   """
   epoch, step = divmod(step, per_epoch)
-  tokens, target, length, padding = _examples(rows, numbers)
+  tokens, target, mask, padding = _examples(rows, numbers)
   facts: dict[str, Any] = {
     'tokens': tokens,
     'number': np.asarray(numbers, np.int32),
     'epoch': np.full(len(numbers), epoch, np.int32),
     'place': (step * batch_size + first + np.arange(len(numbers))).astype(np.int32),
     'target': target,
-    'length': length,
+    'mask': mask,
     'padding': padding,
   }
   return Batch(**facts)
@@ -235,16 +234,17 @@ def _read(
 
 def _examples(
   rows: Rows, numbers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-  """Tokens, targets, lengths and padding of records, as in `Batch`."""
+) -> tuple[np.ndarray, np.ndarray | None, AttentionMask | None, np.ndarray | None]:
+  """Tokens, targets, mask and padding of records, as in `Batch`."""
   tokens = np.stack([rows[int(i)] for i in numbers])
   if not isinstance(rows, Answers):
     return tokens, None, None, None
   size = int(rows.sizes[numbers].max())
   lengths = np.minimum(rows.lengths[numbers], size).astype(np.int32)
   target = np.stack([rows.target(int(i))[:size] for i in numbers])
-  attended = None if rows.padding_is_target else lengths
-  return tokens[:, :size], target, attended, size - lengths
+  facts: dict[str, Any] = {'lengths': lengths}
+  mask = None if rows.padding_is_target else AttentionMask(**facts)
+  return tokens[:, :size], target, mask, size - lengths
 
 
 class Encoded:

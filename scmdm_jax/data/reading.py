@@ -153,17 +153,19 @@ def _decoded(file: IO[bytes], where: str, errors: str) -> Iterator[str]:
   mark, encoding = next((m for m in _MARKS if data.startswith(m[0])), (b'', 'utf-8'))
   decoder = codecs.getincrementaldecoder(encoding)(errors)
   unified = io.IncrementalNewlineDecoder(decoder, translate=True)
-  fed, data = len(mark), data[len(mark) :]
+  fed, data, line = len(mark), data[len(mark) :], 1
   while True:
     fed += len(data)
     try:
       chunk = unified.decode(data, final=not data)
     except UnicodeDecodeError as error:
       at = fed - len(error.object) + error.start
+      line += error.object[: error.start].count(b'\n')
       raise NotText(
         f'{where}: not {encoding.upper()} at byte {at} '
-        f'(0x{error.object[error.start]:02x}); convert the file to UTF-8'
+        f'(0x{error.object[error.start]:02x}) in line {line}; convert the file to UTF-8'
       ) from error
+    line += chunk.count('\n')
     if '\0' in chunk:
       raise NotText(
         f'{where}: has a character 0, which no text has; wanted UTF-8; convert the '

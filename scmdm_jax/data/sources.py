@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import tensorflow_datasets as tfds
 
+from scmdm_jax import files
 from scmdm_jax.data import splits
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import open_regular, special_files
@@ -73,6 +74,7 @@ def prepared(
         builder_class(
           data_dir=root, config=config, file_format='array_record'
         ).download_and_prepare()
+    files.written(directory)
   with damage_named(directory):
     if special := special_files(directory):
       raise ValueError(f'{special[0]} is not a regular file')

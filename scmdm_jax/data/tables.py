@@ -23,6 +23,10 @@ _BATCH = 1000  # Rows of parquet in memory at a time.
 _BLANK = ' \t\n\r\ufeff'  # Between values of JSON; the mark of files put together.
 
 
+class NoColumn(BadInput):
+  """A table lacks a column."""
+
+
 def is_table(path: pathlib.Path) -> bool:
   """Whether a file is a table, by its name or, for parquet, by its first bytes."""
   if reading.suffix(path) in SUFFIXES:
@@ -50,7 +54,8 @@ def texts(path: pathlib.Path, names: Sequence[str]) -> Iterator[tuple[str, str]]
     rows = parquet_rows(path, [names])
     values = ((place, value) for place, (value,) in rows)
   elif ending in JSON:
-    values = _json_values(path, names)
+    found = records(path)
+    values = ((place, _field(path, place, record, names)) for place, record in found)
   else:
     values = delimited(path, names, _DELIMITERS[ending])
   for place, value in values:
@@ -99,7 +104,7 @@ def parquet_rows(
       found = file.schema_arrow.names
       wanted = [(names[0], chosen(found, names)) for names in columns]
       if missing := [name for name, column in wanted if column is None]:
-        raise BadInput(f'{path}: no column {missing[0]}; found {found}')
+        raise NoColumn(f'{path}: no column {missing[0]}; found {found}')
       own = [column for _, column in wanted]
       for batch in file.iter_batches(batch_size=batch_size, columns=own):
         for values in zip(*(batch.column(c).to_pylist() for c in own), strict=True):
@@ -112,14 +117,18 @@ def parquet_rows(
     ) from error
 
 
-def _json_values(path: pathlib.Path, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
-  """Of JSON lines, of an array of objects, or of objects one after the other."""
+def records(path: pathlib.Path) -> Iterator[tuple[str, Any]]:
+  """Places and values of JSON lines, an array of objects, or objects one by one.
+
+  Raises:
+    BadInput: something is no JSON.
+  """
   lines = reading.lines(path)
   first = next((line for line in lines if line.strip()), '')
   if isinstance(_parsed(first), dict):
     for number, line in enumerate(reading.lines(path), 1):
       if stripped := line.strip(_BLANK):
-        yield f'line {number}', _field(path, f'line {number}', _parsed(stripped), names)
+        yield f'line {number}', _parsed(stripped)
     return
   whole, at, number = reading.text(path), 0, 0
   decoder = json.JSONDecoder()
@@ -136,7 +145,7 @@ def _json_values(path: pathlib.Path, names: Sequence[str]) -> Iterator[tuple[str
       ) from error
     for entry in value if isinstance(value, list) else [value]:
       number += 1
-      yield f'entry {number}', _field(path, f'entry {number}', entry, names)
+      yield f'entry {number}', entry
 
 
 def _parsed(line: str) -> Any:

@@ -35,8 +35,29 @@ class Blocks(NamedTuple):
   """The ways of examples through their blocks."""
 
   writable: jax.Array  # bool [B, L].
+  places: jax.Array  # int32 [1, L] or [B, L], the block of every position.
   steps: jax.Array  # int32 [B, K], see `deal_steps`.
   num_steps: int  # T.
+
+  @classmethod
+  def of(
+    cls, writable: jax.Array, size: int, num_steps: int, starts: jax.Array | None
+  ) -> 'Blocks':
+    """Returns K blocks with their steps dealt.
+
+    Args:
+      writable: bool [B, L]; no more than T blocks may have some of it.
+      size: positions of a block; the last may have fewer.
+      num_steps: T.
+      starts: int32 [B], where the first block of an example begins; what stands before
+        belongs to it, too. None: at 0.
+    """
+    length = writable.shape[1]
+    at = jnp.arange(length, dtype=jnp.int32)[None]
+    places = (at if starts is None else jnp.maximum(at - starts[:, None], 0)) // size
+    inside = places[:, None] == jnp.arange(-(-length // size))[None, :, None]
+    to_write = (writable[:, None] & inside).sum(-1, dtype=jnp.int32)
+    return cls(writable, places, deal_steps(to_write, num_steps), num_steps)
 
   def at(self, i: jax.Array) -> tuple[jax.Array, Steps, jax.Array, jax.Array]:
     """Returns where examples are that have taken `i` int32 [B] of their steps.
@@ -44,7 +65,7 @@ class Blocks(NamedTuple):
     That is, the block [B], its steps, how many of them are taken [B], and what may be
     written, bool [B, L]. An example without a step left stays at its last.
     """
-    number, length = self.steps.shape[1], self.writable.shape[1]
+    number = self.steps.shape[1]
     ends = jnp.cumsum(self.steps, axis=-1)
     b = jnp.minimum((ends <= i[:, None]).sum(-1, dtype=jnp.int32), number - 1)
     here = jnp.arange(number)[None] == b[:, None]
@@ -52,6 +73,6 @@ class Blocks(NamedTuple):
     start = jnp.where(here, ends, 0).sum(-1, dtype=jnp.int32) - own
     own = jnp.maximum(own, 1)
     taken = jnp.minimum(i - start, own - 1)
-    inside = jnp.arange(length)[None] // (length // number) == b[:, None]
+    inside = self.places == b[:, None]
     steps = Steps(own, self.num_steps, self.num_steps // number)
     return b, steps, taken, self.writable & inside

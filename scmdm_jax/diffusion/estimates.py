@@ -17,6 +17,7 @@ at rate r costs 1 + r (K + 1) / 6 vanilla ones: 4/3 for `same_t` at rate 1, 5/3 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -25,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
-from scmdm_jax.diffusion.network import Network, Placement, null_signal
+from scmdm_jax.diffusion.network import Network, Placement, encode, null_signal
 from scmdm_jax.diffusion.noise import Batch, shared_out
 
 _NAMED = {
@@ -96,13 +97,14 @@ def predict_signal(
   signal: jax.Array,
   sigma: jax.Array,
   mask_id: int,
+  mask: Any = None,
 ) -> jax.Array:
   """Evaluates at `x_t` under `signal`; returns the signal of the next, [B, L, D].
 
   The prediction comes from `frozen` (the same network with constant parameters), so it
   needs no gradient buffers; only a signal table of `network`'s own can learn from it.
   """
-  hidden = frozen.encode(x_t, jax.lax.stop_gradient(signal), sigma)
+  hidden = encode(frozen, x_t, jax.lax.stop_gradient(signal), sigma, mask)
   return readout.read_prediction(network, frozen, hidden, x_t == mask_id, mask_id)
 
 
@@ -144,13 +146,11 @@ def earlier_times(
 def mixed_signal(
   network: Network,
   frozen: Network,
-  x_t: jax.Array,
-  sigma: jax.Array,
+  passes: Sequence[tuple[jax.Array, jax.Array]],
   mask_id: int,
   taken: jax.Array,
   rate: float,
-  passes: int = 1,
-  earlier: Sequence[tuple[jax.Array, jax.Array]] = (),
+  mask: Any = None,
 ) -> jax.Array:
   """Returns the signal of a batch, `rate` of it conditioned, float32 [B, L, D].
 
@@ -161,25 +161,23 @@ def mixed_signal(
   Args:
     network: the denoiser; see `network.Network`.
     frozen: the same with constant parameters.
-    x_t: int32 [B, L].
-    sigma: float32 [B].
+    passes: (x int32 [B, L], sigma float32 [B]) of each of the K; each `x` is masked
+      where the last one is, and may be elsewhere.
     mask_id: the mask token.
     taken: int32 [B], how many passes each example takes, of `passes_taken`.
     rate: in [0, 1]; static.
-    passes: K; static.
-    earlier: (x [B, L], sigma [B]) of each pass, where it is not made at `x_t`, on
-      supersets of its masks.
+    mask: see `noise.Batch`.
   """
-  signal = null_signal(network, x_t)
+  signal = null_signal(network, passes[0][0])
   if rate == 0:
     return signal
   groups = _Shards(network.placement, taken)
-  for i in range(passes):
-    x, level = earlier[i] if earlier else (x_t, sigma)
-    count = most_taking(rate, passes, i, groups.size)
-    inputs = [groups.first(v, count) for v in (x, signal, level, taken)]
-    x, before, level, wanted = inputs
-    predicted = predict_signal(network, frozen, x, before, level, mask_id)
+  for i, (x, sigma) in enumerate(passes):
+    count = most_taking(rate, len(passes), i, groups.size)
+    inputs = [groups.first(v, count) for v in (x, signal, sigma, taken)]
+    x, before, sigma, wanted = inputs
+    seen = jax.tree.map(functools.partial(groups.first, count=count), mask)
+    predicted = predict_signal(network, frozen, x, before, sigma, mask_id, seen)
     predicted = jnp.where(wanted[:, None, None] > i, predicted, before)
     signal = groups.put(signal, predicted, count)
   return signal

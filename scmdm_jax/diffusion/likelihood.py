@@ -5,6 +5,8 @@ it carries its prediction along, so what it draws from is history-dependent. The
 ELBO is the bound for exactly that chain.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 from scmdm_jax.diffusion import readout
 from scmdm_jax.diffusion.estimates import predict_signal
 from scmdm_jax.diffusion.masking import mask_tokens, reveal_probability
-from scmdm_jax.diffusion.network import Network, null_signal
+from scmdm_jax.diffusion.network import Network, encode, null_signal
 from scmdm_jax.diffusion.objectives import T_MIN, masked_nll
 from scmdm_jax.diffusion.schedules import (
   Schedule,
@@ -33,6 +35,7 @@ def nelbo(
   mask_id: int,
   passes: int,
   target: jax.Array | None = None,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns the continuous-time NELBO per example in nats, float32 [B].
 
@@ -51,6 +54,7 @@ def nelbo(
     passes: 1 scores the prediction under the null signal; k > 1 the k-th prediction at
       the same x_t, each given the one before.
     target: bool [B, L], what is masked and scored, given the rest; None: everything.
+    mask: see `noise.Batch`.
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask = jax.random.split(key)
@@ -60,8 +64,8 @@ def nelbo(
   sigma = noise_level(schedule, t)
   signal = null_signal(network, x_t)
   for _ in range(passes - 1):
-    signal = predict_signal(network, network, x_t, signal, sigma, mask_id)
-  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
+    signal = predict_signal(network, network, x_t, signal, sigma, mask_id, mask)
+  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id, mask)
   return nelbo_weight(schedule, t) * nll.sum(-1)
 
 
@@ -75,6 +79,7 @@ def carried_nelbo(
   num_steps: int,
   self_conditioning: bool = True,
   target: jax.Array | None = None,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns the NELBO in nats, float32 [B], of the chain that `sample` runs.
 
@@ -92,6 +97,7 @@ def carried_nelbo(
     num_steps: T.
     self_conditioning: as in `sample`; False gives the discrete-time vanilla bound.
     target: as for `nelbo`.
+    mask: as for `nelbo`.
   """
   chex.assert_rank(x_0, 2)
   alphas = reverse_alphas(schedule, num_steps)
@@ -102,7 +108,8 @@ def carried_nelbo(
     alpha_t, alpha_s, sigma = inputs
     alpha = jnp.full((x_0.shape[0],), alpha_t)
     x_t = mask_tokens(threshold, x_0, alpha, mask_id, target)
-    hidden = network.encode(x_t, signal, jnp.full((x_0.shape[0],), sigma))
+    level = jnp.full((x_0.shape[0],), sigma)
+    hidden = encode(network, x_t, signal, level, mask)
     masked = x_t == mask_id
     if not self_conditioning:
       nll = readout.read_nll(network, hidden, x_0, masked, mask_id)

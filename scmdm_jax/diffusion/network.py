@@ -64,9 +64,10 @@ class Network(Protocol):
 
   @property
   def encode(self) -> Callable[..., jax.Array]:
-    """(x_t int32 [B, L], signal [B, L, D], sigma [B]) -> hidden [B, L, D].
+    """(x_t int32 [B, L], signal [B, L, D], sigma [B][, mask]) -> hidden [B, L, D].
 
-    The signal of a visible position must not matter: nothing is predicted there.
+    The signal of a visible position must not matter: nothing is predicted there. The
+    mask says who attends to whom, a tree of [B, ...]; without it everybody to all.
     """
     ...
 
@@ -96,3 +97,11 @@ def null_signal(network: Network, x_t: jax.Array) -> jax.Array:
   them. Zero *logits* would not do: their softmax is the mean embedding.
   """
   return jnp.zeros((*x_t.shape, network.signal_dim), jnp.float32)
+
+
+def encode(
+  network: Network, x_t: jax.Array, signal: jax.Array, sigma: jax.Array, mask: Any
+) -> jax.Array:
+  """Returns `network.encode`'s hidden [B, L, D]; it is given a mask if there is one."""
+  rest = () if mask is None else (mask,)
+  return network.encode(x_t, signal, sigma, *rest)

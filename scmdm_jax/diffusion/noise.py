@@ -10,7 +10,7 @@ plus `i` golden sections, so that those of any run of examples are spread almost
 evenly as slices would be (Weyl's sequence; three-distance theorem).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +30,8 @@ class Batch(NamedTuple):
     place: int32 [B]; which one of the epoch it is, from 0.
     target: bool [B, L], the positions that may be masked and are scored; all others are
       visible at every time. None: all may.
-    length: int32 [B], tokens before the padding that nobody attends to; None: there is
-      none.
+    mask: who attends to whom, a tree of [B, ...] that `encode` is given; None: it is
+      not.
     padding: int32 [B], positions of padding, attended to or not; None: not counted.
   """
 
@@ -40,7 +40,7 @@ class Batch(NamedTuple):
   epoch: jax.Array
   place: jax.Array
   target: jax.Array | None = None
-  length: jax.Array | None = None
+  mask: Any = None
   padding: jax.Array | None = None
 
 

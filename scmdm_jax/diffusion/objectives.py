@@ -5,6 +5,8 @@ x_0 and is held constant; a second pass at the same x_t takes that prediction as
 signal and carries the loss. `estimates` has other ways to make that prediction.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from scmdm_jax.diffusion.estimates import (
   passes_taken,
 )
 from scmdm_jax.diffusion.masking import mask_tokens
-from scmdm_jax.diffusion.network import Network, null_signal
+from scmdm_jax.diffusion.network import Network, encode, null_signal
 from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.schedules import (
   Schedule,
@@ -37,6 +39,7 @@ def masked_nll(
   signal: jax.Array,
   sigma: jax.Array,
   mask_id: int,
+  mask: Any = None,
 ) -> jax.Array:
   """Returns -log p(x_0 | x_t, signal) where masked, 0 elsewhere, float32 [B, L].
 
@@ -47,8 +50,9 @@ def masked_nll(
     signal: [B, L, D].
     sigma: float32 [B] noise levels.
     mask_id: the mask token.
+    mask: see `noise.Batch`.
   """
-  hidden = network.encode(x_t, signal, sigma)
+  hidden = encode(network, x_t, signal, sigma, mask)
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
@@ -73,7 +77,8 @@ def diffusion_loss(
   log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
   of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
   over its probability of being masked and over the length of its answer, summed, over
-  B. An example without a target adds zero.
+  B. An example without a target adds zero. It has nine parameters, because each is a
+  choice of its own that a caller makes.
 
   Args:
     key: the root key: the noise of an example follows from it, the epoch and which
@@ -110,14 +115,12 @@ def diffusion_loss(
   signal = null_signal(network, x_t)
   if rate:
     taken = passes_taken(key_rate, batch, rate, estimate.passes)
-    earlier = []
+    passes = [(x_t, sigma)] * estimate.passes
     if estimate.high:
       gap_keys = noise.example_keys(key_gap, batch)
-      earlier = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
-    signal = mixed_signal(
-      network, frozen, x_t, sigma, mask_id, taken, rate, estimate.passes, earlier
-    )
-  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id)
+      passes = [noised(s) for s in earlier_times(gap_keys, t, taken, estimate)]
+    signal = mixed_signal(network, frozen, passes, mask_id, taken, rate, batch.mask)
+  nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id, batch.mask)
   weight = nelbo_weight(schedule, t)
   if batch.target is None:
     return jnp.mean(weight[:, None] * nll)

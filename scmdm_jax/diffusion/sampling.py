@@ -14,7 +14,8 @@ read there. With guidance each of the two evaluations has its own; see
 `guidance.Guidance`.
 
 With blocks every example goes its own way: how many steps it spends on a block depends
-on what its prompt left to write there, see `blocks.deal_steps`.
+on what its prompt left to write there, see `blocks.deal_steps`, and its blocks may
+begin where its prompt ends.
 """
 
 from typing import NamedTuple
@@ -23,7 +24,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion.blocks import Blocks, deal_steps
+from scmdm_jax.diffusion.blocks import Blocks
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.network import Network
 from scmdm_jax.diffusion.stepping import (
@@ -41,6 +42,7 @@ class Samples(NamedTuple):
 
   tokens: jax.Array  # int32 [B, L]; no position is masked.
   evaluations: jax.Array  # int32 []; per batch, as counted by the loop.
+  written: jax.Array  # int32 [B]; after so many an example stood as it is.
   trajectory: jax.Array | None  # int32 [T, B, L]: tokens after every step.
 
 
@@ -53,6 +55,7 @@ def sample(
   mask_id: int,
   temperature: jax.Array | float = 1.0,
   unconditional: Network | None = None,
+  starts: jax.Array | None = None,
   keep_trajectory: bool = False,
 ) -> Samples:
   """Draws samples by any strategy (SCMDM, arXiv 2604.26985, with its carried signal).
@@ -66,6 +69,8 @@ def sample(
     mask_id: the mask token; never drawn.
     temperature: scalar >= 0; may be traced. Shapes drawn tokens, not the signal.
     unconditional: the other network under guidance; None without.
+    starts: int32 [B], where the first block of each example begins, which may then have
+      up to T blocks with something to write; None: at 0, as `Sampler.blocks` says.
     keep_trajectory: also return the tokens after every step.
 
   Raises:
@@ -79,14 +84,17 @@ def sample(
     raise ValueError('guidance and an unconditional network go together')
   networks = (network,) if unconditional is None else (network, unconditional)
   chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
-  blocks = sampler.blocks(x_init.shape[1])
+  length = x_init.shape[1]
+  size = sampler.block_length or length
+  blocks = sampler.blocks(length) if starts is None else -(-length // size)
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
   if blocks == 1:
     state, states = _write(keys, state, chain, writable, keep_trajectory)
   else:
-    state, states = _write_blocks(keys, state, chain, writable, blocks, keep_trajectory)
-  return Samples(state.x_t, state.evaluations, states)
+    dealt = Blocks.of(writable, size, sampler.num_steps, starts)
+    state, states = _write_blocks(keys, state, chain, dealt, keep_trajectory)
+  return Samples(state.x_t, state.evaluations, state.written, states)
 
 
 def _write(
@@ -127,18 +135,16 @@ def _write_blocks(
   keys: jax.Array,
   state: SamplerState,
   chain: Chain,
-  writable: jax.Array,
-  number: int,
+  blocks: Blocks,
   keep_trajectory: bool,
 ) -> tuple[SamplerState, jax.Array | None]:
-  """Runs a strategy in each of `number` blocks in turn, every example at its own pace.
+  """Runs a strategy in one block after the other, every example at its own pace.
 
   What a strategy draws before a block follows from the block's key: it is drawn again
   in every step, so nothing of it is carried. Returns what `_write` does.
   """
   strategy, total = chain.sampler.strategy, chain.sampler.num_steps
-  to_write = writable.reshape(len(writable), number, -1).sum(-1, dtype=jnp.int32)
-  blocks = Blocks(writable, deal_steps(to_write, total), total)
+  writable = blocks.writable
 
   def step(state: SamplerState, i: jax.Array) -> tuple[SamplerState, jax.Array]:
     """Takes step `i` [B]; returns the state and the next step with work to do."""

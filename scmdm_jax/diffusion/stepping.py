@@ -90,6 +90,7 @@ class SamplerState(NamedTuple):
   signal: jax.Array  # float32 [B, L, M D]; see the module and `guidance.Predictor`.
   certainty: jax.Array  # float32 [B, L]; log-probability when revealed, else 0.
   evaluations: jax.Array  # int32 []; denoiser evaluations made so far.
+  written: jax.Array  # int32 [B]; `evaluations` when its tokens changed last, or 0.
 
 
 class Chain(NamedTuple):
@@ -104,7 +105,8 @@ class Chain(NamedTuple):
 def initial_state(predictor: Predictor, x_init: jax.Array) -> SamplerState:
   """Returns the state before the first step, `x_init` int32 [B, L] and null signals."""
   certainty = jnp.zeros(x_init.shape, jnp.float32)
-  return SamplerState(x_init, predictor.null_signal(x_init), certainty, jnp.int32(0))
+  signal, none = predictor.null_signal(x_init), jnp.zeros(len(x_init), jnp.int32)
+  return SamplerState(x_init, signal, certainty, jnp.int32(0), none)
 
 
 def fold(keys: jax.Array, data: jax.Array | int) -> jax.Array:
@@ -232,4 +234,6 @@ def _advanced(
       signal = jnp.where(remask[..., None], 0.0, signal)
   certainty = jnp.where(reveal, reading.measure, state.certainty)
   evaluations = state.evaluations + len(chain.predictor.networks)
-  return SamplerState(x_s, signal, certainty, evaluations)
+  changed = (x_s != state.x_t).any(-1)
+  written = jnp.where(changed, evaluations, state.written)
+  return SamplerState(x_s, signal, certainty, evaluations, written)

@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.settings.rules import at_least, option, plain, within
 
 # As data.tokenizer: the checkpoint's own.
@@ -56,5 +57,5 @@ class DataSettings:
   def folder(self) -> pathlib.Path:
     """Where prepared data sets lie."""
     if self.directory:
-      return pathlib.Path(self.directory).expanduser()
+      return paths.local_directory(self.directory)
     return pathlib.Path.home() / '.cache' / 'scmdm_jax'

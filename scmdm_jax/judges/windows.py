@@ -1,7 +1,7 @@
 """How surprised a causal model is by texts longer than it reads: scores by windows."""
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -72,6 +72,7 @@ def score(
   stride: int,
   batch_size: int,
   counted: Sequence[np.ndarray] | None = None,
+  mapped: Callable[..., Iterable[Any]] = map,
 ) -> Score:
   """Total -log p of `texts` under a causal model, by `windows`.
 
@@ -83,6 +84,7 @@ def score(
     batch_size: most windows at a time. All batches have one shape, its length in whole
       64s, so that `compute` rarely compiles again.
     counted: which targets count, bool [N - 1] per text; None for all.
+    mapped: calls a function of every batch's number, as `map` does.
   """
   todo = []
   for i, text in enumerate(texts):
@@ -94,15 +96,19 @@ def score(
   longest = max((len(window.scored) for window in todo), default=0)
   width = min(-(-longest // 64) * 64, length)
   batch_size = min(batch_size, len(todo))
-  nll, count = 0.0, 0
-  for first in range(0, len(todo), batch_size or 1):
-    batch = todo[first : first + batch_size]
+
+  def nll_of(first: int) -> Any:
     tokens = np.zeros((batch_size, width + 1), np.int32)
-    kept = np.zeros((batch_size, width), bool)
-    for row, window in enumerate(batch):
+    for row, window in enumerate(todo[first : first + batch_size]):
       tokens[row, : len(window.tokens)] = window.tokens
+    return compute(tokens)
+
+  nll, count = 0.0, 0
+  starts = range(0, len(todo), batch_size or 1)
+  for first, values in zip(starts, mapped(nll_of, starts), strict=True):
+    kept = np.zeros((batch_size, width), bool)
+    for row, window in enumerate(todo[first : first + batch_size]):
       kept[row, : len(window.scored)] = window.scored
-    values = np.asarray(compute(tokens), np.float64)
-    nll += float(values[kept].sum())
+    nll += float(np.asarray(values, np.float64)[kept].sum())
     count += int(kept.sum())
   return Score(nll, count)

@@ -66,6 +66,11 @@ def _backbone(
   return make(description.architecture, execution or Execution())
 
 
+def _injection(description: ModelDescription) -> nn.Module | None:
+  arch = description.architecture
+  return make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+
+
 def _table(weights: Params, description: ModelDescription) -> jax.Array:
   """The token embeddings [V, D]."""
   node: Any = weights
@@ -131,16 +136,25 @@ def init_params(key: jax.Array, description: ModelDescription) -> Params:
 
 def init_self_conditioning(key: jax.Array, description: ModelDescription) -> Params:
   """Fresh parameters of the injection alone: the identity; the key is consumed."""
-  arch = description.architecture
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
+  module = _injection(description)
   if module is None:
     return {}
-  return _init(module, key, jnp.zeros((1, arch.hidden_dim)))
+  return _init(module, key, jnp.zeros((1, description.architecture.hidden_dim)))
 
 
 def abstract_params(description: ModelDescription) -> Params:
   """Shapes and dtypes of `init_params`, nothing computed."""
   return jax.eval_shape(lambda: init_params(jax.random.key(0), description))
+
+
+def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.Array:
+  """The scores [..., V] with `_BANNED` for ids that no token has."""
+  if not description.undefined_ids:
+    return scores
+  undefined = np.zeros(scores.shape[-1], bool)
+  for start, stop in description.undefined_ids:
+    undefined[start:stop] = True
+  return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
 
 def bind(
@@ -153,8 +167,7 @@ def bind(
 
   Args:
     params: `init_params`' tree of arrays; compute follows their dtype.
-    description: what they are parameters of; with its `adapter` None, factors that
-      `params` may have are not read.
+    description: what they are parameters of; factors are read if it has an `adapter`.
     classes: int32 [B], one class per example, for a model that has classes;
       `num_classes`, like None for the whole batch, means "no class".
     execution: see `Execution`; None: on one device, nothing recomputed.
@@ -174,17 +187,12 @@ def bind(
   placement = execution.placement
   if placement.mesh is not None and placement.mesh.size > 1:
     params = rules.gather_vocabulary(placement.mesh, params)
-  weights = params['backbone']
-  network = _backbone(description, execution)
+  weights, network = params['backbone'], _backbone(description, execution)
   backbone = functools.partial(_apply, network, weights, adapter=description.adapter)
-  module = make_injection(description.injection, arch.vocab_size, arch.hidden_dim)
-  injection = params['self_conditioning']
+  module, injection = _injection(description), params['self_conditioning']
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
-  undefined = np.zeros(arch.vocab_size, bool)
-  for start, stop in description.undefined_ids:
-    undefined[start:stop] = True
 
   def signal(own: Params, table: jax.Array, probs: jax.Array) -> jax.Array:
     if module is None:
@@ -206,9 +214,7 @@ def bind(
 
   def logits(own: Params, hidden: jax.Array) -> jax.Array:
     scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
-    if not description.undefined_ids:
-      return scores
-    return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
+    return _without_undefined(scores, description)
 
   record = INJECTIONS[description.injection]
   per_token = {n: injection[n] for n in record.per_token} if record else {}

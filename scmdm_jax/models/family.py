@@ -124,6 +124,9 @@ class Family:
   # A PyTorch linear weight is [out, in]; False: files store kernels as they are here.
   transposed: bool = True
   prefix: str = ''  # Some files put it before every name.
+  # The family of a masked base that begins as one of its causal models, reading both
+  # ways and shifted; '': there is none.
+  masked_form: str = ''
   # What a new model may be trained for; (): models are imported only.
   objectives: tuple[str, ...] = ()
   # Of what a new model is offered (the options of `model`, `vocab_size`, `length`,

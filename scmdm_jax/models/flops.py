@@ -6,23 +6,33 @@ adaLN, one per example, are left out, and attention is not halved: it sees both 
 
 import jax
 
-from scmdm_jax.models import denoiser
+from scmdm_jax.models import denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 
 
-def blocks(description: ModelDescription, length: int) -> float:
-  """Of all blocks and the injection, per token of a sequence of `length`."""
-  arch, record, products = description.architecture, description.record, 0
+def _products(description: ModelDescription) -> tuple[int, int]:
+  """Multiplications with kernels of blocks and injection, and with low-rank factors."""
+  record, kernels, factors = description.record, 0, 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(
     denoiser.abstract_params(description)
   ):
     names = [key.key for key in path]
-    if names[-1] != 'kernel' or '/'.join(names[1:-1]) == record.head:
+    if '/'.join(names[1:-1]) == record.head or {*record.per_example} & {*names}:
       continue
-    if not {*record.per_example} & {*names}:
-      products += leaf.size
-  seen = record.seen(arch, length)
-  return 2 * products + 4 * arch.num_blocks * seen * arch.hidden_dim
+    kernels += leaf.size * (names[-1] == 'kernel')
+    factors += leaf.size * (names[-1] in lora.FACTORS)
+  return kernels, factors
+
+
+def _attention(description: ModelDescription, length: int) -> float:
+  arch = description.architecture
+  seen = description.record.seen(arch, length)
+  return 4 * arch.num_blocks * seen * arch.hidden_dim
+
+
+def blocks(description: ModelDescription, length: int) -> float:
+  """Of all blocks and the injection, per token of a sequence of `length`."""
+  return 2 * sum(_products(description)) + _attention(description, length)
 
 
 def vocabulary(description: ModelDescription) -> float:
@@ -33,13 +43,17 @@ def vocabulary(description: ModelDescription) -> float:
 def training(description: ModelDescription, length: int, rate: float) -> float:
   """Of a step, per token, half of the positions being masked on average.
 
-  Forward and backward are three evaluations; the `rate` share of examples has one more,
-  which needs no gradient, and its signal. Rematerialisation is not counted.
+  Backward is two evaluations; one for weights that are frozen beside an adapter, which
+  have no gradient. The `rate` share of examples has one evaluation more, which needs
+  none, and its signal. Rematerialisation is not counted.
   """
-  evaluation = blocks(description, length) + vocabulary(description) / 2
-  if description.mask_id is None:
-    return 3 * (blocks(description, length) + vocabulary(description))
-  return 3 * evaluation + rate * (evaluation + vocabulary(description) / 2)
+  kernels, factors = _products(description)
+  read = vocabulary(description) / (1 if description.mask_id is None else 2)
+  forward = blocks(description, length) + read
+  backward = 2 * (2 * factors + _attention(description, length))
+  backward += (2 if description.adapter is None else 1) * (2 * kernels + read)
+  first = 0 if description.mask_id is None else rate * (forward + read)
+  return forward + backward + first
 
 
 def sampling(

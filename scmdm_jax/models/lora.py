@@ -104,17 +104,22 @@ def init_factors(key: jax.Array, backbone: Params, adapter: Adapter) -> Params:
   return tree
 
 
-def joined(frozen: Params, trained: Params) -> Params:
+def joined(frozen: Params | None, trained: Params) -> Params:
   """Returns one tree of the leaves of two that share none."""
-  tree = dict(frozen)
+  tree = dict(frozen or {})
   for name, value in trained.items():
     tree[name] = joined(tree[name], value) if name in tree else value
   return tree
 
 
-def divided(params: Params) -> tuple[Params, Params]:
-  """Returns what is frozen and what is trained: the factors and the injection."""
+def divided(params: Params) -> tuple[Params | None, Params]:
+  """Returns what is frozen and what is trained: the factors and the injection.
+
+  Without factors nothing is frozen: None, and `params`.
+  """
   frozen, trained = _divided(params['backbone'])
+  if not trained:
+    return None, params
   conditioning = params['self_conditioning']
   return {'backbone': frozen}, {'backbone': trained, 'self_conditioning': conditioning}
 

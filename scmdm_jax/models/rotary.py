@@ -7,7 +7,8 @@ for each channel would do as well, but no file of MDLM's layout has one.
 """
 
 import functools
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +16,57 @@ import numpy as np
 
 from scmdm_jax.models.family import Buffer
 
+# What says how turns are scaled: pairs of names and values in the order of names.
+Scaling = tuple[tuple[str, Any], ...]
+# What each kind of scaling wants, and what it may have.
+_ORIGINAL = 'original_max_position_embeddings'
+_SCALINGS = {
+  'linear': (('factor',), ()),
+  'llama3': (('factor', 'low_freq_factor', 'high_freq_factor', _ORIGINAL), ()),
+  'yarn': (
+    ('factor', _ORIGINAL),
+    ('attention_factor', 'beta_fast', 'beta_slow', 'mscale', 'mscale_all_dim'),
+  ),
+}
 # Slowest turn of a coordinate: an image has tens of rows, a text thousands of tokens.
 _GRID_BASE = 100.0
 
 
-def rotate(x: jax.Array, base: float) -> jax.Array:
+def rotate(x: jax.Array, base: float, scaling: Scaling = ()) -> jax.Array:
   """Rotates queries or keys `x` [B, L, H, K] by their position.
 
   The two halves of K form the pairs (`rotate_half`, not interleaved), as in MDLM and
   in the Llama family. Computed in float32 and returned in the dtype of `x`.
   """
-  return _turn(x, _line_turns(x.shape[1], x.shape[-1], base))
+  return _turn(x, _line_turns(x.shape[1], x.shape[-1], base, scaling))
+
+
+def check_scaling(scaling: Scaling) -> None:
+  """Refuses a scaling that is not computed, or lacks a number.
+
+  Raises:
+    ValueError: its kind or the number, and what it should be.
+  """
+  values = dict(scaling)
+  kind = values.pop('rope_type', '')
+  values.pop('truncate', None)
+  if scaling and kind not in _SCALINGS:
+    raise ValueError(f'rope_type is {kind!r}; only {[*_SCALINGS]} are computed')
+  wanted, others = _SCALINGS.get(kind, ((), ()))
+  missing, unknown = {*wanted} - {*values}, {*values} - {*wanted, *others}
+  if missing or unknown:
+    raise ValueError(
+      f'rope scaling {kind!r} has {sorted(values)}; wanted {sorted(wanted)}, and '
+      f'perhaps some of {sorted(others)}'
+    )
+  for name, value in values.items():
+    if type(value) not in (int, float) or not 0 < value < 3e38:
+      raise ValueError(f'rope scaling: {name} is {value!r}; wanted a positive number')
+  if kind == 'llama3' and values['high_freq_factor'] <= values['low_freq_factor']:
+    raise ValueError(
+      f'rope scaling: high_freq_factor is {values["high_freq_factor"]}; wanted more '
+      f'than low_freq_factor, {values["low_freq_factor"]}'
+    )
 
 
 def rotate_in_grid(x: jax.Array, grid: tuple[int, ...]) -> jax.Array:
@@ -69,9 +110,70 @@ class _Turns(NamedTuple):
 
 
 @functools.cache
-def _line_turns(length: int, size: int, base: float) -> _Turns:
+def _line_turns(length: int, size: int, base: float, scaling: Scaling) -> _Turns:
   inv_freq = np.float32(base) ** (-np.arange(0, size, 2, dtype=np.float32) / size)
-  return _turns(np.arange(length, dtype=np.float32)[:, None] * inv_freq)
+  inv_freq, times = _scaled(inv_freq.astype(np.float32), size, base, dict(scaling))
+  turns = _turns(np.arange(length, dtype=np.float32)[:, None] * inv_freq)
+  return turns if times == 1 else _Turns(*(np.float32(times) * t for t in turns))
+
+
+def _scaled(
+  inv_freq: np.ndarray, size: int, base: float, scaling: dict[str, Any]
+) -> tuple[np.ndarray, float]:
+  """Turns per position float32 [K / 2], and what cosines and sines are multiplied by.
+
+  'linear' (arXiv 2306.15595) turns all pairs `factor` times as slowly. 'llama3' (as in
+  Llama 3.1) does so with pairs that make fewer than `low_freq_factor` turns within the
+  original length, leaves those alone that make more than `high_freq_factor`, and
+  goes from one to the other in between. 'yarn' (arXiv 2309.00071) does it with a ramp
+  along the pairs, and makes attention sharper.
+  """
+  kind, factor = scaling.get('rope_type'), scaling.get('factor', 1.0)
+  if kind == 'linear':
+    return inv_freq / np.float32(factor), 1.0
+  original = scaling.get(_ORIGINAL, 1)
+  if kind == 'llama3':
+    low, high = scaling['low_freq_factor'], scaling['high_freq_factor']
+    turns = original * inv_freq / (2 * math.pi)  # Within the original length.
+    kept = np.clip((turns - low) / (high - low), 0, 1)
+  elif kind == 'yarn':
+    kept = 1 - _ramp(size, base, original, scaling)
+  else:
+    return inv_freq, 1.0
+  mixed = inv_freq * (kept + (1 - kept) / factor)
+  return mixed.astype(np.float32), _attention_factor(factor, scaling)
+
+
+def _ramp(
+  size: int, base: float, original: float, scaling: dict[str, Any]
+) -> np.ndarray:
+  """From 0 at pairs that turn `beta_fast` times to 1 at `beta_slow` times, [K / 2]."""
+
+  def pair(times: float) -> float:
+    turns = math.log(original / (times * 2 * math.pi))
+    return size * turns / (2 * math.log(base))
+
+  low = pair(scaling.get('beta_fast', 32))
+  high = pair(scaling.get('beta_slow', 1))
+  if scaling.get('truncate', True):
+    low, high = math.floor(low), math.ceil(high)
+  low, high = max(low, 0), min(high, size - 1)
+  high += 0.001 * (low == high)
+  return np.clip((np.arange(size // 2) - low) / (high - low), 0, 1)
+
+
+def _attention_factor(factor: float, scaling: dict[str, Any]) -> float:
+  if scaling['rope_type'] != 'yarn':
+    return 1.0
+
+  def times(scale: float) -> float:
+    return 1 + 0.1 * scale * math.log(factor) if factor > 1 else 1.0
+
+  if 'attention_factor' in scaling:
+    return scaling['attention_factor']
+  if 'mscale' in scaling and 'mscale_all_dim' in scaling:
+    return times(scaling['mscale']) / times(scaling['mscale_all_dim'])
+  return times(1)
 
 
 @functools.cache

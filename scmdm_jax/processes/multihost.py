@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -22,6 +22,7 @@ from jax.experimental import multihost_utils
 from scmdm_jax.errors import BadInput, PeerLost, Stopped, first_line
 from scmdm_jax.processes import joining, stopping, watch
 
+S = TypeVar('S')
 T = TypeVar('T')
 
 _KEPT_ROUNDS = 1000  # A process that is further behind would hang in a collective.
@@ -152,6 +153,22 @@ def gathered(tree: Any) -> Any:
     return np.asarray(x)
 
   return jax.tree.map(whole, tree) if count() > 1 else jax.device_get(tree)
+
+
+def mapped(
+  function: Callable[[S], np.ndarray | jax.Array], items: Sequence[S]
+) -> Iterator[np.ndarray]:
+  """Yields `function` of every item, in order, in all processes.
+
+  Each process works out its share, on its own devices. All must come here, with the
+  same items; the arrays have one shape and dtype.
+  """
+  for first in range(0, len(items), count()):
+    mine = items[min(first + index(), len(items) - 1)]
+    found = np.asarray(function(mine))[None]
+    if count() > 1:
+      found = multihost_utils.process_allgather(found[0])
+    yield from found[: len(items) - first]
 
 
 def shard(tree: Any, shardings: Any) -> Any:

@@ -1,129 +1,53 @@
-"""Training or adapting a model: its loss, compiled step, start, fit and origin."""
+"""Training or adapting a model: its start, fit and origin."""
 
-import contextlib
 import dataclasses
 import functools
+import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import steps, store, training_store
+from scmdm_jax.checkpoints import bases, steps, store, training_store
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.diffusion import estimates
-from scmdm_jax.diffusion.noise import Batch
-from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import classifier, denoiser
+from scmdm_jax.models import denoiser, flops, lora
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.execution import Execution, training_on
-from scmdm_jax.models.families.conv import ConvConfig
 from scmdm_jax.parallel import chips, rules
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import opening, provenance
+from scmdm_jax.runs import opening, provenance, scoring
+from scmdm_jax.runs.compiling import step_on_mesh
 from scmdm_jax.runs.opening import Model, Opened
-from scmdm_jax.settings.building import loop_of, new_model, optimizer_of, schedule_of
-from scmdm_jax.settings.options import DataSettings, MethodSettings, Settings
+from scmdm_jax.settings.building import (
+  adapter_of,
+  loop_of,
+  new_model,
+  optimizer_of,
+)
+from scmdm_jax.settings.options import (
+  DataSettings,
+  MethodSettings,
+  Settings,
+)
 from scmdm_jax.training import loop
-from scmdm_jax.training.losses import causal_nll, class_nll
 from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import (
   OptimizerConfig,
   TrainState,
   initial_state,
-  make_train_step,
 )
 from scmdm_jax.training.writer import MetricWriter
 
 Params = dict[str, Any]
-
-
-def make_loss(
-  description: ModelDescription, method: MethodSettings, execution: Execution
-):
-  """The loss of a step: of the next token, of the class, or the two-pass NELBO."""
-  if method.objective == 'causal':
-    return functools.partial(_causal_loss, description, execution)
-  if method.objective == 'classify':
-    return functools.partial(_class_loss, description, execution)
-  return functools.partial(_masked_loss, description, method, execution)
-
-
-def _causal_loss(
-  description: ModelDescription,
-  execution: Execution,
-  key: jax.Array,
-  params: Params,
-  batch: Batch,
-) -> jax.Array:
-  del key
-  network = denoiser.bind(params, description, execution=execution)
-  return causal_nll(network, execution.placement.constrain_batch(batch.tokens)).mean()
-
-
-def _class_loss(
-  description: ModelDescription,
-  execution: Execution,
-  key: jax.Array,
-  params: Params,
-  batch: Batch,
-) -> jax.Array:
-  del key
-  arch = description.architecture
-  assert isinstance(arch, ConvConfig)
-  bound = classifier.bind(params, description, execution)
-  return class_nll(
-    bound.logits, execution.placement.constrain_batch(batch.tokens), arch.first_class
-  ).mean()
-
-
-def _masked_loss(
-  description: ModelDescription,
-  method: MethodSettings,
-  execution: Execution,
-  key: jax.Array,
-  params: Params,
-  batch: Batch,
-) -> jax.Array:
-  assert description.mask_id is not None
-  return diffusion_loss(
-    key,
-    denoiser.bind(params, description, execution=execution),
-    denoiser.bind(jax.lax.stop_gradient(params), description, execution=execution),
-    jax.tree.map(execution.placement.constrain_batch, batch),
-    schedule=schedule_of(method),
-    mask_id=description.mask_id,
-    rate=method.rate,
-    shown=method.class_shown,
-    estimate=estimates.parse(method.estimate),
-  )
-
-
-@functools.cache
-def compiled_step(
-  description: ModelDescription,
-  method: MethodSettings,
-  optimizer: OptimizerConfig,
-  mesh: Mesh,
-  remat: str = 'none',
-  dtype: str = 'float32',
-):
-  """One compiled step per (model, method, optimizer, ...), for runs of any length."""
-  loss = make_loss(description, method, training_on(mesh, remat, dtype))
-  start = functools.partial(initial_state, config=optimizer)
-  state = jax.eval_shape(start, denoiser.abstract_params(description))
-  where = (rules.shardings(mesh, state), meshes.replicated(mesh))
-  options = chips.STEP_OPTIONS.get(Placement(mesh).platform)
-  return make_train_step(loss, optimizer, where, options)
 
 
 def starting_point(
@@ -131,6 +55,11 @@ def starting_point(
 ) -> Model:
   """The model a run begins with, spread over the mesh. The key is consumed."""
   if opened.stored is None:
+    if settings.train.lora_rank:
+      raise BadInput(
+        f'train.lora_rank: found {settings.train.lora_rank} without a checkpoint, '
+        'whose weights would be frozen; wanted 0, or config.checkpoint'
+      )
     return _new(settings, opened.tokenizer, key, mesh)
   where, stored = f'checkpoint {settings.checkpoint}', opened.stored
   description = opening.fitted(stored.description, opened.tokenizer, settings, where)
@@ -148,9 +77,45 @@ def starting_point(
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
   description = as_trained(description, settings.data)
-  params = opening.load(stored, mesh)
-  model = Model(description, params, opened.tokenizer, stored.extra)
+  adapter = adapter_of(settings.train)
+  origin = stored.extra
+  if adapter is not None and stored.base is None:
+    # A digest of all weights: taken once, here.
+    text = json.dumps(bases.named(stored)) if multihost.index() == 0 else ''
+    origin = {**origin, 'frozen': json.loads(multihost.from_first(text))}
+  dtype = settings.train.dtype if adapter else ''
+  params = opening.load(stored, mesh, frozen=dtype)
+  model = Model(description, params, opened.tokenizer, origin)
+  model = add_adapter(model, adapter, jax.random.fold_in(key, 1), where)
   return add_injection(model, settings.method, key)
+
+
+def add_adapter(
+  model: Model, adapter: lora.Adapter | None, key: jax.Array, where: str
+) -> Model:
+  """The model with fresh low-rank factors, which change nothing yet.
+
+  A model that has such an adapter keeps it. The key is consumed.
+
+  Raises:
+    BadInput: the model has another adapter, or no layer that is to be adapted.
+  """
+  has = model.description.adapter
+  if has == adapter:
+    return model
+  if has is not None:
+    raise BadInput(
+      f'train.lora_rank: found {adapter}; wanted {has}, as {where} has, or its merged '
+      'export as the checkpoint'
+    )
+  assert adapter is not None
+  try:
+    fresh = lora.init_factors(key, model.params['backbone'], adapter)
+  except ValueError as e:
+    raise BadInput(f'train.lora_{e}') from e
+  description = dataclasses.replace(model.description, adapter=adapter)
+  params = lora.joined(model.params, {'backbone': fresh})
+  return dataclasses.replace(model, description=description, params=params)
 
 
 def _new(settings: Settings, tokenizer: Tokenizer, key: jax.Array, mesh: Mesh) -> Model:
@@ -230,84 +195,126 @@ def fresh_state(
   return jax.jit(copied, out_shardings=where, donate_argnums=given)(params)
 
 
-def fit(
-  settings: Settings,
-  description: ModelDescription,
-  state: TrainState,
-  rows: Rows,
-  tokenizer: Tokenizer,
-  workdir: pathlib.Path,
-  name: str = 'train',
-) -> Params:
-  """Trains and returns the average of the parameters; resumes in `workdir`.
-
-  Args:
-    settings: of the run.
-    description: what is trained.
-    state: at step 0, of `fresh_state` on the run's mesh; donated.
-    rows: what it is trained on.
-    tokenizer: that made them.
-    workdir: where checkpoints and metrics go.
-    name: of the run, for whom it is shown to.
-
-  Raises:
-    Stopped: by SIGTERM, after saving.
-  """
-  options, optimizer = settings.train, optimizer_of(settings.train)
-  mesh = opening.mesh_of(settings)
+def _own_batches(settings: Settings, rows: Rows, mesh: Mesh) -> loop.Batches:
+  """The batches of a run, of each what this process holds."""
+  options = settings.train
   meshes.check_batch(
     'train.batch_size / train.accumulate',
     options.batch_size // options.accumulate,
     mesh,
   )
   part, parts = meshes.own_part(mesh)
-  batches = pipeline.training_batches(
+  return pipeline.training_batches(
     rows,
-    batch_size=settings.train.batch_size,
+    batch_size=options.batch_size,
     seed=settings.seed,
     process_index=part,
     process_count=parts,
   )
-  with (
-    training_store.TrainingStore(
-      workdir / 'checkpoints',
-      options.keep,
-      settings.verify_below,
-      provenance.of_run(rows, tokenizer),
-      options.accept_changes,
-    ) as checkpoints,
-    contextlib.ExitStack() as stack,
-  ):
+
+
+def fit(
+  settings: Settings,
+  start: Model,
+  rows: Rows,
+  workdir: pathlib.Path,
+  *,
+  name: str = 'train',
+  heldout: Rows | None = None,
+  donate: bool = False,
+) -> Model:
+  """Trains and returns `start` with averaged parameters; resumes in `workdir`.
+
+  Args:
+    settings: of the run.
+    start: what is trained, spread over the mesh or whole in every process; what it has
+      beside an adapter stays as it is.
+    rows: what it is trained on.
+    workdir: where checkpoints and metrics go.
+    name: of the run, for whom it is shown to.
+    heldout: what it is evaluated on every `train.evaluate_every` steps.
+    donate: whether the parameters of `start` are given away; see `fresh_state`.
+
+  Raises:
+    Stopped: by SIGTERM, after saving.
+  """
+  options, mesh = settings.train, opening.mesh_of(settings)
+  frozen, trained = lora.divided(start.params)
+  state = fresh_state(trained, optimizer_of(options), mesh, donate)
+  batches = _own_batches(settings, rows, mesh)
+  key = jax.random.fold_in(jax.random.key(settings.seed), 1)
+  place = functools.partial(meshes.place_own_rows, mesh)
+  step = step_on_mesh(
+    start.description, settings.method, options, mesh, key, place, frozen
+  )
+  with ExitStack() as stack:
+    checkpoints = stack.enter_context(_checkpoints(settings, start, rows, workdir))
     saves = -(-options.num_steps // options.save_every)
     steps.require_room(checkpoints.directory, state, options.keep, saves)
     trace = None
     if window := settings.profile.window:
-      trace = Trace(workdir / 'profile', *window)
-      stack.callback(trace.close)
+      trace = stack.enter_context(closing(Trace(workdir / 'profile', *window)))
     writer = None
     if multihost.index() == 0:
       journal.say()
-      writer = MetricWriter(
-        workdir,
-        num_steps=settings.train.num_steps,
-        name=name,
-      )
-      stack.callback(writer.close)
+      rates = _per_step(settings, start.description, mesh)
+      writer = MetricWriter(workdir, options.num_steps, name=name, per_step=rates)
+      stack.enter_context(closing(writer))
     state = loop.train(
       state,
-      compiled_step(
-        description, settings.method, optimizer, mesh, options.remat, options.dtype
-      ),
+      step,
       batches,
-      jax.random.fold_in(jax.random.key(settings.seed), 1),
-      loop_of(settings.train),
+      loop_of(options),
       store=checkpoints,
       writer=writer,
-      place=functools.partial(meshes.place_own_rows, mesh),
       stop=multihost.stop_agreed,
       trace=trace,
+      evaluate=_evaluation(settings, start.description, frozen, heldout, mesh),
     )
-  return state.ema
+  return dataclasses.replace(start, params=lora.joined(frozen, state.ema))
+
+
+def _evaluation(
+  settings: Settings,
+  description: ModelDescription,
+  frozen: Params | None,
+  heldout: Rows | None,
+  mesh: Mesh,
+) -> Callable[[TrainState], dict[str, float]] | None:
+  """What makes held-out losses of a state, if the run wants them."""
+  if heldout is None or not settings.train.evaluate_every:
+    return None
+  losses = scoring.heldout_losses(description, settings, heldout, mesh)
+  return lambda state: losses(lora.joined(frozen, state.ema))
+
+
+def _per_step(
+  settings: Settings, description: ModelDescription, mesh: Mesh
+) -> dict[str, float]:
+  """What a step counts for: tokens, and its share of a second of all chips at peak."""
+  length = settings.data.length
+  tokens = float(settings.train.batch_size * length)
+  chip = chips.chip_of(mesh.devices.flat[0])
+  if chip is None or description.objective == 'classify':
+    return {'tokens_per_second': tokens}
+  work = tokens * flops.training(description, length, settings.method.rate)
+  return {'tokens_per_second': tokens, 'mfu': work / (mesh.size * chip.flops)}
+
+
+def _checkpoints(
+  settings: Settings, start: Model, rows: Rows, workdir: pathlib.Path
+) -> training_store.TrainingStore:
+  """The steps of a run, which know what it is made of."""
+  made_of = provenance.of_run(rows, start.tokenizer)
+  if start.description.adapter is not None:
+    made_of['base'] = start.origin['frozen']['weights']
+  return training_store.TrainingStore(
+    workdir / 'checkpoints',
+    settings.train.keep,
+    settings.verify_below,
+    made_of,
+    settings.train.accept_changes,
+  )
 
 
 def save(workdir: pathlib.Path, model: Model, settings: Settings) -> None:
@@ -330,6 +337,8 @@ def _origin(settings: Settings, base: Mapping[str, Any]) -> dict[str, Any]:
     'carried': base.get('carried', {}) if own else {},
     'base': settings.checkpoint,
     'base_license': base.get('license', ''),
+    # Of an adapter: what its base is known by.
+    **({'frozen': base['frozen']} if 'frozen' in base else {}),
     'imported_from': base.get('imported_from', ''),
     'license': 'unknown',
     'objective': method.objective,

@@ -21,7 +21,8 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, drawing, scoring, timing
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings import recipes
@@ -84,7 +85,7 @@ def _step_arguments(settings: Settings, model: Model, method: MethodSettings):
   optimizer = optimizer_of(settings.train)
   # Counted for one device, so that the mesh does not change the length of a run.
   mesh = one_device()
-  step = adapting.compiled_step(start.description, method, optimizer, mesh)
+  step = compiling.compiled_step(start.description, method, optimizer, mesh)
   state = adapting.fresh_state(start.params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
   tokens = jnp.zeros(shape, jnp.int32)
@@ -150,12 +151,9 @@ class Bench:
     )
     start = _start(self.settings, self.base, method, seed)
     name = f'{arm.name}, seed {seed}'
-    state = adapting.fresh_state(start.params, optimizer_of(options), mesh_of(settings))
-    trained = adapting.fit(
-      *(settings, start.description, state, self.train_rows),
-      *(self.base.tokenizer, directory, name),
+    model = adapting.fit(
+      settings, start, self.train_rows, directory, name=name, heldout=self.test_rows
     )
-    model = dataclasses.replace(start, params=trained)
     adapting.save(directory, model, settings)
     return model
 
@@ -211,7 +209,8 @@ class Bench:
 
 def say(text: str) -> None:
   """Tells the user what is under way, on standard error."""
-  print(text, file=sys.stderr, flush=True)
+  if multihost.index() == 0:
+    print(text, file=sys.stderr, flush=True)
 
 
 def run_arm(
@@ -219,8 +218,11 @@ def run_arm(
 ) -> dict[str, Any]:
   """Trains and measures one (arm, seed), or reads what an earlier run left."""
   result = directory / 'result.json'
-  if result.is_file():
-    return renamed(json.loads(result.read_text()))
+  first = multihost.index() == 0
+  # What one of several processes saw might be there when another looks.
+  found = multihost.from_first(result.read_text() if first and result.is_file() else '')
+  if found:
+    return renamed(json.loads(found))
   directory.mkdir(parents=True, exist_ok=True)
   say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
   started = time.time()
@@ -238,7 +240,8 @@ def run_arm(
     ],
     'seconds': {'training': trained - started, 'measuring': time.time() - trained},
   }
-  files.write_json(result, figures)
+  if first:
+    files.write_json(result, figures)
   return figures
 
 

@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import (
   carried,
   disk,
+  hub,
   layouts,
   model_card,
   model_config,
@@ -22,18 +24,25 @@ from scmdm_jax.checkpoints import (
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
 from scmdm_jax.domains import registry
-from scmdm_jax.errors import DamagedData
+from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.families import FAMILIES
 
 
-def import_model(source: str, workdir: str) -> dict[str, Any]:
+def import_model(source: str, workdir: str, as_masked: bool = False) -> dict[str, Any]:
   """Turns safetensors, or a GGUF of a causal model, into a checkpoint at `workdir`.
+
+  A masked base of a causal model begins as Dream (arXiv 2508.15487) and DiffuLLaMA
+  (arXiv 2410.17891) did: with its weights, but attention both ways, the prediction of a
+  token still read off the position before it, and a mask. Where no id is free for that,
+  the vocabulary gets one more, with the mean embedding.
 
   Args:
     source: a directory with `config.json`, `*.safetensors` in one of
       `families.FAMILIES` and, perhaps, the files of its tokenizer; one such weight
-      file; or a `*.gguf`.
+      file; a `*.gguf`; or an address of the hub, see `hub.snapshot`.
     workdir: a new or empty directory; it appears complete or not at all.
+    as_masked: make a base of a causal model, to be adapted as a masked one.
 
   Returns:
     Main figures: layout, tensors and bytes read, parameters, tokenizer, path.
@@ -46,14 +55,19 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   """
   path = pathlib.Path(os.path.expanduser(workdir))
   disk.refuse_occupied(path)
-  opened, description, files, entries = _checked(source)
+  fetched = hub.snapshot(source) if hub.is_address(source) else None
+  opened, description, files, entries = _checked(source, fetched, as_masked)
   origin: dict[str, Any] = {'imported_from': source, 'license': _license(opened.where)}
+  if fetched is not None:
+    origin['hub'] = hub.provenance(fetched)
+  if as_masked:
+    origin['imported_as'] = 'masked'
   origin['carried'] = carried.collect(opened.config, opened.beside, tuple(files))
   parameters, size = 0, 0
   with store.writing_model(path, description, origin) as writer:
     writer.add_tokenizer(files)
     for name, entry in entries.items():
-      value = entry.from_file(opened.read(name))
+      value = _with_row(entry.from_file(opened.read(name)), entry.path, description)
       if not np.isfinite(value).all():
         raise DamagedData(
           f'{source}: tensor {name!r} has NaN or infinity; wanted finite weights'
@@ -70,8 +84,11 @@ def import_model(source: str, workdir: str) -> dict[str, Any]:
   }
 
 
-def is_foreign(path: pathlib.Path) -> bool:
-  """Whether `path` is weights of another format, to be imported."""
+def is_foreign(source: str | pathlib.Path) -> bool:
+  """Whether a source is weights of another format, to be imported."""
+  if hub.is_address(str(source)):
+    return True
+  path = pathlib.Path(source)
   if not path.is_dir():
     return path.suffix in ('.safetensors', '.gguf')
   if (path / store.MODEL_JSON).exists():
@@ -81,7 +98,8 @@ def is_foreign(path: pathlib.Path) -> bool:
 
 def check(source: str) -> dict[str, Any]:
   """Everything `import_model` checks before it reads weights; the same errors."""
-  opened, description, _, entries = _checked(source)
+  fetched = hub.snapshot(source) if hub.is_address(source) else None
+  opened, description, _, entries = _checked(source, fetched)
   return {
     'layout': description.family,
     'tensors': len(opened.tensors),
@@ -89,9 +107,9 @@ def check(source: str) -> dict[str, Any]:
   }
 
 
-def _checked(source: str):
+def _checked(source: str, fetched: pathlib.Path | None = None, as_masked: bool = False):
   """Source, description, tokenizer files and the entry of every tensor to be read."""
-  opened = _open(pathlib.Path(os.path.expanduser(source)))
+  opened = _open(fetched or paths.local_path(source))
   file = opened.where
   config = file / safetensors_files.CONFIG if file.is_dir() else file
   description = model_config.description_from_config(opened.config, str(config))
@@ -100,8 +118,56 @@ def _checked(source: str):
   entries = layouts.check(description, shapes, source)
   layouts.check_buffers(description, opened, source)
   files = opened.tokenizer_files()
+  if as_masked:
+    description = _masked_form(description, files, source)
   description = _with_tokenizer(description, files, str(opened.where))
   return opened, description, files, entries
+
+
+def _masked_form(
+  description: ModelDescription, files: Any, source: str
+) -> ModelDescription:
+  """The base that begins as this causal model; see `import_model`."""
+  arch: Any = description.architecture
+  if description.objective != 'causal' or not arch.causal:
+    raise BadInput(
+      f'{source}: a model with objective {description.objective!r}; --as=masked wants '
+      'a causal one'
+    )
+  family = description.record.masked_form
+  if not family:
+    known = [name for name, record in FAMILIES.items() if record.masked_form]
+    raise BadInput(
+      f'{source}: a model of the {description.family} layout; --as=masked wants one of '
+      f'{", ".join(known)}'
+    )
+  size = arch.vocab_size
+  mask_id = tokenizers.mask_for(files, size, source) if files else size
+  arch = dataclasses.replace(
+    arch, vocab_size=max(size, mask_id + 1), causal=False, shifted=True
+  )
+  return dataclasses.replace(
+    description, architecture=arch, family=family, mask_id=mask_id
+  )
+
+
+def _with_row(
+  value: np.ndarray, path: tuple[str, ...], description: ModelDescription
+) -> np.ndarray:
+  """A table [V, D] or a head [D, V] with as many ids as the description has.
+
+  Those that are missing get the mean of all others, in float32; all else is returned as
+  it is.
+  """
+  record = description.record
+  axis = {record.table: 0, record.head: 1}.get('/'.join(path[1:-1]))
+  if axis is None or path[-1] == 'bias':
+    return value
+  missing = description.architecture.vocab_size - value.shape[axis]
+  if missing <= 0:
+    return value
+  mean = value.mean(axis=axis, keepdims=True, dtype=np.float32).astype(value.dtype)
+  return np.concatenate([value, *[mean] * missing], axis=axis)
 
 
 def _open(source: pathlib.Path) -> Any:

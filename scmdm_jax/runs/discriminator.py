@@ -32,6 +32,21 @@ def _compiled_step(description: ModelDescription, first_class: int):
   return make_train_step(loss, _OPTIMIZER)
 
 
+def _network(vocab_size: int, length: int, first_class: int) -> ModelDescription:
+  """A small convolutional network of two classes."""
+  sizes = ConvConfig(
+    vocab_size=vocab_size,
+    length=length,
+    hidden_dim=32,
+    num_blocks=3,
+    embedding_dim=8,
+    kernel_size=7,
+    first_class=first_class,
+    num_classes=2,
+  )
+  return ModelDescription(sizes, mask_id=None, tokenizer='')
+
+
 def discriminate(
   real: np.ndarray,
   drawn: np.ndarray,
@@ -68,20 +83,7 @@ def discriminate(
   positive = test[:, 0] == class_ids[1]
   if not batch or positive.all() or not positive.any():
     return None
-  description = ModelDescription(
-    ConvConfig(
-      vocab_size=vocab_size,
-      length=rows.shape[1],
-      hidden_dim=32,
-      num_blocks=3,
-      embedding_dim=8,
-      kernel_size=7,
-      first_class=class_ids[0],
-      num_classes=2,
-    ),
-    mask_id=None,
-    tokenizer='',
-  )
+  description = _network(vocab_size, rows.shape[1], class_ids[0])
   key = jax.random.key(seed)
   params = jax.jit(denoiser.init_params, static_argnums=1)(key, description)
   state = initial_state(params, _OPTIMIZER)

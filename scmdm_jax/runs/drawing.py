@@ -5,6 +5,7 @@ import functools
 import json
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains.protocol import Domain
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.attention import AttentionMask
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
@@ -38,25 +40,40 @@ class Drawn(NamedTuple):
   seconds: float  # Of sampling, compilation included.
 
 
+class Spans(NamedTuple):
+  """Of examples of different lengths in one batch."""
+
+  starts: np.ndarray  # int32 [B], where the first block begins.
+  ends: np.ndarray  # int32 [B], where padding begins, which nobody attends to.
+
+
 @functools.cache
 def compiled_sampler(
   description: ModelDescription, sampler: Sampler, keep_trajectory: bool, mesh: Mesh
 ):
-  """Compiles `(params, keys [B], x_init [B, L], temperature) -> Samples`."""
+  """Compiles `(params, keys [B], x_init [B, L], temperature, spans) -> Samples`.
+
+  `spans` is as `Spans`; None: all examples are L long and their blocks begin at 0.
+  """
   assert description.mask_id is not None
   mask_id = description.mask_id
   if description.injection == 'none':
     sampler = dataclasses.replace(sampler, self_conditioning=False)
 
-  def draw_batch(params, keys, x_init, temperature) -> Samples:
-    network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
+  def draw_batch(params, keys, x_init, temperature, spans=None) -> Samples:
+    denoise = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
     prompt = x_init != mask_id
+    real = AttentionMask(lengths=None if spans is None else spans.ends)
 
     def encode(x_t, signal, sigma):
-      return network.encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
+      return denoise.encode(x_t, signal, sigma, real)
 
+    def encode_unprompted(x_t, signal, sigma):
+      return encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
+
+    network = denoise._replace(encode=encode)
     # The same network, shown no prompt (LLaDA).
-    unconditional = network._replace(encode=encode)
+    unconditional = denoise._replace(encode=encode_unprompted)
     return sample(
       keys,
       network,
@@ -65,6 +82,7 @@ def compiled_sampler(
       mask_id=mask_id,
       temperature=temperature,
       unconditional=unconditional if sampler.guidance else None,
+      starts=None if spans is None else spans.starts,
       keep_trajectory=keep_trajectory,
     )
 
@@ -108,23 +126,17 @@ def draw_rows(
     Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
-  draw_batch = compiled_sampler(model.description, sampler, options.trajectory, mesh)
-  params = place(model.params, mesh, options.dtype)
+  draw_batch = batches_of(model, sampler, options, key, mesh)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)
   batch = -(-min(options.batch_size, count) // shards) * shards
   results = []
-  # 64-bit types are for the noise alone; everything else names its dtype.
-  with jax.enable_x64(sampler.noise == 'float64'):
-    for first in range(0, count, batch):
-      multihost.leave_if_asked('sampling')
-      numbers = np.arange(first, first + batch, dtype=np.int32)
-      keys = _compiled_keys(mesh)(key, numbers)
-      start = meshes.place_rows(mesh, x_init[np.minimum(numbers, count - 1)])
-      results.append(draw_batch(params, keys, start, jnp.float32(options.temperature)))
-      # One batch ahead of the device, so that a signal is answered between batches.
-      jax.block_until_ready(results[-2:-1])
-    results = multihost.gathered(results)
+  for first in range(0, count, batch):
+    numbers = np.arange(first, first + batch, dtype=np.int32)
+    results.append(draw_batch(numbers, x_init[np.minimum(numbers, count - 1)]))
+    # One batch ahead of the device, so that a signal is answered between batches.
+    jax.block_until_ready(results[-2:-1])
+  results = multihost.gathered(results)
   tokens = np.concatenate([r.tokens for r in results])[:count]
   trajectory = None
   if options.trajectory:
@@ -132,6 +144,35 @@ def draw_rows(
     trajectory = steps[:, :count]
   evaluations = max(int(r.evaluations) for r in results)
   return Drawn(tokens, trajectory, evaluations, time.time() - started)
+
+
+def batches_of(
+  model: Model, sampler: Sampler, options: SampleSettings, key: jax.Array, mesh: Mesh
+) -> Callable[..., Samples]:
+  """Returns `(numbers [B], x_init int32 [B, L], spans or None) -> Samples` on devices.
+
+  Of `options` it takes temperature, dtype and whether to keep the trajectory. What
+  number i becomes depends on its row and `fold_in(key, i)` only.
+
+  Raises:
+    Stopped: when called, by SIGTERM.
+  """
+  compiled = compiled_sampler(model.description, sampler, options.trajectory, mesh)
+  params = place(model.params, mesh, options.dtype)
+
+  def draw_batch(
+    numbers: np.ndarray, x_init: np.ndarray, spans: Spans | None = None
+  ) -> Samples:
+    multihost.leave_if_asked('sampling')
+    # 64-bit types are for the noise alone; everything else names its dtype.
+    with jax.enable_x64(sampler.noise == 'float64'):
+      keys = _compiled_keys(mesh)(key, numbers)
+      start, spans = jax.tree.map(
+        lambda rows: meshes.place_rows(mesh, rows), (x_init, spans)
+      )
+      return compiled(params, keys, start, jnp.float32(options.temperature), spans)
+
+  return draw_batch
 
 
 def starting_rows(
@@ -168,14 +209,19 @@ def starting_rows(
   return rows
 
 
-def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
-  """int32 [L]: all masked, or the prompt with its masked positions."""
-  prompt = settings.sample.prompt
+def check_mask(settings: Settings, tokenizer: Tokenizer) -> None:
+  """Refuses the tokenizer of a causal model."""
   if tokenizer.mask_id is None:
     raise BadInput(
       f'data.tokenizer: {settings.data.tokenizer} has no mask; wanted that of '
       'a masked diffusion model'
     )
+
+
+def _starting_row(settings: Settings, tokenizer: Tokenizer) -> np.ndarray:
+  """int32 [L]: all masked, or the prompt with its masked positions."""
+  prompt = settings.sample.prompt
+  check_mask(settings, tokenizer)
   if prompt:
     tokens = tokenizer.encode_prompt(prompt, settings.data.length)
     if not (tokens == tokenizer.mask_id).any():

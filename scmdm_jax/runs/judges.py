@@ -63,7 +63,7 @@ def _compiled_features(description: ModelDescription):
 def causal_judge(
   params: Any, description: ModelDescription, tokenizer: Tokenizer, batch_size: int
 ) -> CausalJudge:
-  """A causal model as functions of any number of texts.
+  """A causal model as functions of any number of texts, shared by the processes.
 
   Its functions raise `multihost.Stopped`, before a batch, after SIGTERM.
 
@@ -87,7 +87,13 @@ def causal_judge(
     counted: Sequence[np.ndarray] | None = None,
   ) -> Score:
     return score(
-      nll, texts, length=length, stride=stride, batch_size=batch_size, counted=counted
+      nll,
+      texts,
+      length=length,
+      stride=stride,
+      batch_size=batch_size,
+      counted=counted,
+      mapped=multihost.mapped,
     )
 
   def features(texts: Sequence[np.ndarray], last: np.ndarray) -> np.ndarray:
@@ -95,14 +101,15 @@ def causal_judge(
     tokens = np.zeros((len(texts), width), np.int32)
     for i, text in enumerate(texts):
       tokens[i, : len(text)] = text
-    found = []
-    # The last batch repeats its last row, so that all have one shape.
-    for first in range(0, len(texts), batch_size):
+
+    def hidden(first: int) -> jax.Array:
       multihost.leave_if_asked('judging')
+      # The last batch repeats its last row, so that all have one shape.
       chosen = np.minimum(np.arange(first, first + batch_size), len(texts) - 1)
-      hidden = _compiled_features(description)(params, tokens[chosen], last[chosen])
-      found.append(np.asarray(hidden)[: len(texts) - first])
-    return np.concatenate(found)
+      return _compiled_features(description)(params, tokens[chosen], last[chosen])
+
+    found = multihost.mapped(hidden, range(0, len(texts), batch_size))
+    return np.concatenate([*found])[: len(texts)]
 
   return CausalJudge(tokenizer, limit, score_of, features)
 
@@ -145,13 +152,13 @@ def class_judge(
 
   def mapped(name: str) -> Callable[[np.ndarray], np.ndarray]:
     def of(rows: np.ndarray) -> np.ndarray:
-      found = []
-      for first in range(0, len(rows), batch_size):
+      def scores(first: int) -> jax.Array:
         batch = rows[first : first + batch_size]
         filled = np.resize(batch, (batch_size, *batch.shape[1:]))  # One shape for all.
-        scores = _compiled_classifier(description, name)(params, filled)
-        found.append(np.asarray(scores)[: len(batch)])
-      return np.concatenate(found)
+        return _compiled_classifier(description, name)(params, filled)
+
+      found = multihost.mapped(scores, range(0, len(rows), batch_size))
+      return np.concatenate([*found])[: len(rows)]
 
     return of
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import pathlib
 import shutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from scmdm_jax.checkpoints import digests, disk, store
+from scmdm_jax.buckets import paths
+from scmdm_jax.checkpoints import digests, disk, hub, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
@@ -84,9 +84,12 @@ def open_path(
 
 
 def load(
-  stored: store.StoredModel, mesh: Mesh | None = None, dtype: str = 'float32'
+  stored: store.StoredModel,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
+  frozen: str = '',
 ) -> Any:
-  """The parameters of a checkpoint.
+  """The parameters of a checkpoint in `dtype`, its backbone in `frozen` if given.
 
   With a mesh, no process reads more of them than its devices hold, and no device ever
   holds more than its part; without, all go to one device of each process.
@@ -96,7 +99,7 @@ def load(
     DamagedData: they cannot be read, or one is not finite.
   """
   place = None if mesh is None else functools.partial(rules.placed, mesh)
-  params = store.load_params(stored, dtype=dtype, place=place)
+  params = store.load_params(stored, dtype=dtype, place=place, frozen=frozen)
   for keys, parameter in jax.tree_util.tree_leaves_with_path(params):
     # One at a time: host devices that meet in many programs at once wait for ever.
     if not bool(_finite(parameter)):
@@ -114,21 +117,22 @@ def _finite(parameter: jax.Array) -> jax.Array:
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
-  source = pathlib.Path(os.path.expanduser(path))
-  if not converting.is_foreign(source):
+  source = pathlib.Path(path) if hub.is_address(path) else paths.local_path(path)
+  if not converting.is_foreign(path if hub.is_address(path) else source):
     return source
+  origin = path if hub.is_address(path) else paths.named(str(source))
   imported = workdir / 'imported' / name
 
   def clear() -> None:
     if imported.exists():
       extra = disk.read_json(imported / store.MODEL_JSON).get('extra', {})
       # A run that was refused had named another.
-      if extra.get('imported_from') != str(source):
+      if extra.get('imported_from') != origin:
         shutil.rmtree(imported)
 
   multihost.first_does(f'importing {path}', clear)
   if not imported.exists():
-    converting.import_model(str(source), str(imported))
+    converting.import_model(origin, str(imported))
   return imported
 
 
@@ -160,7 +164,7 @@ def _tokenizer(settings: Settings, stored: store.StoredModel | None) -> Tokenize
       f'data.tokenizer: found {choice!r} without a checkpoint; wanted one of '
       f'{", ".join(registry.tokenizer_names())}, or the path of a tokenizer'
     )
-  files = {} if own else tokenizers.files_at(pathlib.Path(os.path.expanduser(choice)))
+  files = {} if own else tokenizers.files_at(paths.local_path(choice))
   if stored is None:
     causal = settings.method.objective == 'causal'
     return tokenizers.from_files_for_new_model(files, causal=causal, where=choice)

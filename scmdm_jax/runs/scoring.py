@@ -22,25 +22,33 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.drawing import Drawn
 from scmdm_jax.runs.opening import Model, place
-from scmdm_jax.settings.options import EvaluateSettings
+from scmdm_jax.settings.building import schedule_of
+from scmdm_jax.settings.options import EvaluateSettings, Settings
 
 
 @functools.cache
 def _compiled_nelbo(
-  description: ModelDescription, schedule: Schedule, passes: int, mesh: Mesh
+  description: ModelDescription,
+  schedule: Schedule,
+  passes: int,
+  mesh: Mesh,
+  dtype: str = '',
 ):
   assert description.mask_id is not None
   mask_id = description.mask_id
 
-  def compute(params, key, tokens, target):
+  def compute(params, key, tokens, target, mask):
     return nelbo(
       key,
-      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
+      denoiser.bind(
+        params, description, execution=Execution(Placement(mesh), dtype=dtype)
+      ),
       tokens,
       schedule=schedule,
       mask_id=mask_id,
       passes=passes,
       target=target,
+      mask=mask,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
@@ -57,7 +65,7 @@ def _compiled_carried(
   assert description.mask_id is not None
   mask_id = description.mask_id
 
-  def compute(params, key, tokens, target):
+  def compute(params, key, tokens, target, mask):
     return carried_nelbo(
       key,
       denoiser.bind(params, description, execution=Execution(Placement(mesh))),
@@ -67,17 +75,19 @@ def _compiled_carried(
       num_steps=steps,
       self_conditioning=self_conditioning,
       target=target,
+      mask=mask,
     )
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
 
-def _mean(compute, params, key, batches, repeats: int) -> float:
+def _mean(compute, params, key, batches, repeats: int, may_leave: bool = True) -> float:
   """Nats per scored position of the real rows of all batches, `repeats` draws each."""
   total, count = 0.0, 0
   for repeat in range(repeats):
     for i, (batch, placed) in enumerate(batches):
-      multihost.leave_if_asked('evaluation')
+      if may_leave:
+        multihost.leave_if_asked('evaluation')
       key_i = jax.random.fold_in(jax.random.fold_in(key, repeat), i)
       found = multihost.gathered(compute(params, key_i, *placed))
       values = np.asarray(found, np.float64)
@@ -89,11 +99,11 @@ def _mean(compute, params, key, batches, repeats: int) -> float:
 def _heldout(
   rows: Rows, options: EvaluateSettings, mesh: Mesh
 ) -> list[tuple[HeldoutBatch, Any]]:
-  """Returns the rows in batches, each with its tokens and targets on the mesh."""
+  """Returns the rows in batches, each with its arrays on the mesh."""
   meshes.check_batch('evaluate.batch_size', options.batch_size, mesh)
   chosen = pipeline.spread_indices(len(rows), options.num_examples)
   batches = pipeline.heldout_batches(rows, batch_size=options.batch_size, chosen=chosen)
-  return [(b, meshes.place_rows(mesh, (b.tokens, b.target))) for b in batches]
+  return [(b, meshes.place_rows(mesh, (b.tokens, b.target, b.mask))) for b in batches]
 
 
 def mean_nelbo(
@@ -110,6 +120,33 @@ def mean_nelbo(
   batches = _heldout(rows, options, mesh)
   compute = _compiled_nelbo(model.description, schedule, passes, mesh)
   return _mean(compute, params, key, batches, options.repeats)
+
+
+def heldout_losses(
+  description: ModelDescription, settings: Settings, rows: Rows, mesh: Mesh
+) -> Callable[[Any], dict[str, float]]:
+  """Returns what makes of parameters their held-out losses in nats per token, by name.
+
+  Always of the same rows, times and masks, so that two of them differ by what was
+  learned alone; products are in `train.dtype`.
+  """
+  batches = _heldout(rows, settings.evaluate, mesh)
+  key = jax.random.fold_in(jax.random.key(settings.seed), 4)
+  passes = {'heldout_nelbo': 1}
+  if description.injection != 'none':
+    passes['heldout_nelbo_two_pass'] = 2
+  schedule, repeats = schedule_of(settings.method), settings.evaluate.repeats
+
+  def losses(params: Any) -> dict[str, float]:
+    found = {}
+    for name, count in passes.items():
+      compute = _compiled_nelbo(
+        description, schedule, count, mesh, settings.train.dtype
+      )
+      found[name] = _mean(compute, params, key, batches, repeats, may_leave=False)
+    return found
+
+  return losses
 
 
 def mean_carried_nelbo(

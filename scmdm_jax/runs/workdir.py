@@ -19,6 +19,7 @@ from typing import IO, Any
 import jax
 
 from scmdm_jax import files
+from scmdm_jax.buckets import paths, staging
 from scmdm_jax.data import journal
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
@@ -52,8 +53,12 @@ def opened(path: str, settings: Settings) -> Iterator[pathlib.Path]:
   """
   if not path:
     raise BadInput('--workdir: not given; wanted a directory for this run')
-  workdir = pathlib.Path(os.path.expanduser(path)).absolute()
   journal.begin()
+  with staging.staged(path) as workdir:
+    yield from _opened(workdir, settings)
+
+
+def _opened(workdir: pathlib.Path, settings: Settings) -> Iterator[pathlib.Path]:
   opened = multihost.first_does('workdir', lambda: _open(workdir, settings))
   if opened is None:
     yield workdir
@@ -104,7 +109,7 @@ def _open(workdir: pathlib.Path, settings: Settings) -> tuple[IO[str], bool]:
   try:
     resumed = (workdir / 'config.json').exists()
     with _writing(workdir):
-      config = {**dataclasses.asdict(settings), 'workdir': str(workdir)}
+      config = {**dataclasses.asdict(settings), 'workdir': paths.named(str(workdir))}
       _write_config(workdir / 'config.json', config)
       write_metadata(workdir, {})
       _remove_unfinished(workdir)

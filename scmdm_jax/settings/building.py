@@ -15,6 +15,7 @@ from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families import FAMILIES
+from scmdm_jax.models.lora import Adapter
 from scmdm_jax.settings.options import (
   MethodSettings,
   SampleSettings,
@@ -100,6 +101,20 @@ def optimizer_of(train: TrainSettings) -> OptimizerConfig:
   return reported(
     'train', lambda: _shared(OptimizerConfig, train, rate_factors=factors)
   )
+
+
+def adapter_of(train: TrainSettings) -> Adapter | None:
+  """Returns the adapter that is trained beside a frozen base; None: all is trained.
+
+  Raises:
+    BadInput: see `lora.Adapter`.
+  """
+  if not train.lora_rank:
+    return None
+  try:
+    return Adapter(train.lora_rank, train.lora_alpha, train.lora_targets)
+  except ValueError as e:
+    raise BadInput(f'train.lora_{e}') from e
 
 
 def loop_of(train: TrainSettings) -> LoopConfig:

@@ -33,6 +33,25 @@ class EvaluateSettings:
     lambda x: x > 0,
     'Step counts at which the carried NELBO is computed.',
   )
+  lm_eval: str = plain(
+    '',
+    (
+      'Tasks of lm-eval (extra lm_eval), names or .yaml files with commas between '
+      'them, that are done instead; sample.max_new_tokens goes before what they say.'
+    ),
+  )
+  lm_eval_bound: str = one_of(
+    'two_pass',
+    ('null', 'two_pass', 'carried'),
+    (
+      'What stands for the likelihood of a continuation, a mean of `repeats` draws: '
+      'the NELBO of one or two passes, or the carried one of sample.num_steps.'
+    ),
+  )
+  lm_eval_fewshot: int = at_least(
+    -1, -1, 'Examples before a question; -1: as the task says.'
+  )
+  lm_eval_limit: int = at_least(0, 0, 'Questions of each task; 0: all.')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,7 @@ from scmdm_jax.diffusion.estimates import is_estimate
 from scmdm_jax.models.execution import REMATS
 from scmdm_jax.models.family import OBJECTIVES
 from scmdm_jax.models.injection import INJECTIONS
+from scmdm_jax.models.lora import BLOCKS
 from scmdm_jax.settings.rules import (
   above,
   at_least,
@@ -51,6 +52,14 @@ class MethodSettings:
     is_estimate,
     'How the prediction that conditions them is made; see diffusion/estimates.',
   )
+  first_pass: str = one_of(
+    'adapted',
+    ('adapted', 'base'),
+    (
+      'Of the model that makes it, where train.lora_rank is above 0: with its adapter, '
+      'or without (the frozen reference of RCD, arXiv 2601.22954).'
+    ),
+  )
   class_shown: float = within(
     0.0,
     0,
@@ -64,7 +73,7 @@ class MethodSettings:
   )
 
 
-CHANGES = ('data', 'tokenizer', 'code', 'options')
+CHANGES = ('data', 'tokenizer', 'code', 'options', 'base')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +107,35 @@ class TrainSettings:
     lambda x: 0 <= x < 1,
     'Share of the old average of parameters that a step keeps.',
   )
+  lora_rank: int = at_least(
+    0,
+    0,
+    (
+      'Above 0: the base stays as it is, in train.dtype, and only low-rank factors of '
+      'so many columns beside its linear layers are trained, and the self-conditioning '
+      'parameters.'
+    ),
+  )
+  lora_alpha: float = above(32.0, 0, 'Their product counts alpha / rank times.')
+  lora_targets: str = plain(
+    BLOCKS,
+    (
+      'A regular expression: the whole path of a linear layer that has them, as in '
+      'layers_3/self_attn/q_proj; all linear layers of the blocks.'
+    ),
+  )
   save_every: int = above(500, 0, 'Steps between checkpoints.')
   keep: int = above(2, 0, 'Newest checkpoints that are kept.')
   log_every: int = above(50, 0, 'Steps between lines of metrics.jsonl.')
+  evaluate_every: int = at_least(
+    0,
+    0,
+    (
+      'Steps between held-out losses (null pass, two passes) of the average, always on '
+      'the same rows, times and masks, as evaluate.num_examples, .batch_size and '
+      '.repeats have them; 0: none.'
+    ),
+  )
   fall_back: bool = plain(
     True, 'Go on from an earlier checkpoint where the newest one is damaged.'
   )
@@ -150,7 +185,7 @@ class TrainSettings:
 class SampleSettings:
   """How samples are drawn."""
 
-  num_samples: int = above(1024, 0, 'Samples to draw.')
+  num_samples: int = above(1024, 0, 'Samples to draw; `prompts` has its own number.')
   batch_size: int = above(64, 0, 'Samples drawn at a time.')
   num_steps: int = plain(32, 'T: denoiser evaluations per batch, at most.')
   strategy: str = plain(
@@ -208,6 +243,18 @@ class SampleSettings:
       'unless it ends with `$`. With tokens that are pieces of words: '
       '`<mask>` or `<mask:12>`, and `<end>`.'
     ),
+  )
+  prompts: str = plain(
+    '',
+    (
+      '--mode=sample: a file of JSON lines, each with an `id` and a `prompt` (to be '
+      'continued), a `text` (as sample.prompt) or `messages`, instead of one prompt '
+      'for all samples. Each is answered once, at its own length; a stopped run '
+      'goes on behind the last answer. Blocks begin where prompts end.'
+    ),
+  )
+  max_new_tokens: int = at_least(
+    0, 0, 'Most tokens of an answer to one of them; 0: up to data.length.'
   )
   label: int = at_least(
     -1,

@@ -44,6 +44,7 @@ MODES = (
   'import',
   'export',
   'verify',
+  'doctor',
   'plan',
 )
 

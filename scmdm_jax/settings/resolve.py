@@ -7,20 +7,24 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from scmdm_jax.buckets import urls
 from scmdm_jax.diffusion.strategies import FirstHitting, Joint
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
-from scmdm_jax.regular_files import refuse_url
 from scmdm_jax.settings.building import (
+  adapter_of,
   loop_of,
   optimizer_of,
   reported,
   sampler_of,
   schedule_of,
 )
-from scmdm_jax.settings.options import Settings
+from scmdm_jax.settings.options import SampleSettings, Settings
 from scmdm_jax.settings.rules import is_kind
+
+# Paths of this disk alone: compiled programs are of a machine.
+_NOT_IN_BUCKETS = ('compilation_cache',)
 
 
 def _build(cls: type, values: Any, path: str) -> Any:
@@ -56,7 +60,7 @@ def _check(field: dataclasses.Field, value: Any, path: str) -> Any:
   if (
     kind is str and path != 'sample.prompt'
   ):  # A prompt is text, all else may be a path.
-    refuse_url(path, value)
+    value = urls.accepted(path, value, bucket=path not in _NOT_IN_BUCKETS)
   if kind is float:
     value = float(value)
   numbers = value if isinstance(value, tuple) else (value,)
@@ -111,6 +115,18 @@ def _check_train(settings: Settings) -> None:
       f'train.final_learning_rate: found {train.final_learning_rate}; wanted at most '
       f'train.learning_rate = {train.learning_rate}'
     )
+  if adapter_of(train) and (
+    settings.mode in ('compare', 'benchmark') or settings.method.objective == 'classify'
+  ):
+    raise BadInput(
+      f'train.lora_rank: found {train.lora_rank} with --mode={settings.mode} and '
+      f'method.objective = {settings.method.objective!r}; wanted 0 there'
+    )
+  if train.evaluate_every and settings.method.objective != 'masked':
+    raise BadInput(
+      f'train.evaluate_every: found {train.evaluate_every} with method.objective = '
+      f"{settings.method.objective!r}; wanted 0, or 'masked'"
+    )
   window = settings.profile.window
   if window and (settings.mode != 'train' or window[1] > train.num_steps):
     raise BadInput(
@@ -137,6 +153,14 @@ def _check_method(settings: Settings) -> None:
     raise BadInput(
       f'method.class_shown: found {method.class_shown:g} with data.name = '
       f'{settings.data.name!r}; wanted 0, or data with classes'
+    )
+  if method.first_pass == 'base' and not (
+    settings.train.lora_rank and method.estimate.partition(':')[0] == 'same_t'
+  ):
+    raise BadInput(
+      f"method.first_pass: found 'base' with train.lora_rank = "
+      f'{settings.train.lora_rank} and method.estimate = {method.estimate!r}; wanted '
+      "'adapted', or a rank above 0 and 'same_t'"
     )
   unsignalled = method.injection == 'none' and method.rate > 0
   if unsignalled and method.objective == 'masked':
@@ -208,6 +232,21 @@ def _check_sample(settings: Settings) -> None:
   """Refuses a sampler that cannot run."""
   sample, length = settings.sample, settings.data.length
   sampler = sampler_of(sample, schedule_of(settings.method))
+  if isinstance(sampler.strategy, Joint) and sample.temperature == 0:
+    raise BadInput(
+      "sample.noise: found 'low' at sample.temperature = 0; the joint draw wants a "
+      'temperature above 0'
+    )
+  if sample.prompts:
+    _check_prompts(settings)
+    return  # Every prompt has its own length.
+  if settings.evaluate.lm_eval:
+    return
+  if sample.max_new_tokens:
+    raise BadInput(
+      f'sample.max_new_tokens: found {sample.max_new_tokens} without sample.prompts or '
+      'evaluate.lm_eval; wanted 0'
+    )
   if not length:
     return  # It is checked when it is known.
   reported('sample', lambda: sampler.blocks(length))
@@ -216,8 +255,19 @@ def _check_sample(settings: Settings) -> None:
       f'sample.num_steps: found {sample.num_steps}; first_hitting writes one token per '
       f'step, wanted at least {length}'
     )
-  if isinstance(sampler.strategy, Joint) and sample.temperature == 0:
+
+
+def _check_prompts(settings: Settings) -> None:
+  """Refuses what goes with one prompt for all samples, and not with a file of them."""
+  sample, default = settings.sample, SampleSettings()
+  for name in ('prompt', 'label', 'trajectory'):
+    value = getattr(sample, name)
+    if value != getattr(default, name):
+      raise BadInput(
+        f'sample.{name}: found {value!r} with sample.prompts; wanted one of the two'
+      )
+  if settings.mode != 'sample':
     raise BadInput(
-      "sample.noise: found 'low' at sample.temperature = 0; the joint draw wants a "
-      'temperature above 0'
+      f'sample.prompts: found {sample.prompts!r} with --mode={settings.mode}; wanted '
+      'it with --mode=sample'
     )

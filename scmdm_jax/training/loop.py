@@ -3,9 +3,8 @@
 The host never waits for the step it has just launched: metrics are read one step late.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -29,6 +28,7 @@ class LoopConfig:
   warmup_steps: int
   save_every: int
   log_every: int
+  evaluate_every: int = 0  # Steps between evaluations; 0: none.
   fall_back: bool = True  # From a damaged newest checkpoint to the one before it.
   guard: GuardConfig = dataclasses.field(default_factory=GuardConfig)
 
@@ -36,9 +36,21 @@ class LoopConfig:
     for name in ('num_steps', 'learning_rate', 'save_every', 'log_every'):
       value = getattr(self, name)
       check(value > 0, name, value, 'a number above 0')
-    for name in ('final_learning_rate', 'warmup_steps'):
+    for name in ('final_learning_rate', 'warmup_steps', 'evaluate_every'):
       value = getattr(self, name)
       check(value >= 0, name, value, 'a number of at least 0')
+
+  def evaluates(self, step: int) -> bool:
+    """Returns whether the state after `step` is evaluated: the last one always."""
+    every = self.evaluate_every
+    return every > 0 and (step % every == 0 or step == self.num_steps)
+
+
+# (state, batch of the host, learning rate, limits of the guard) -> state and metrics:
+# `step.make_train_step`'s with its key and a place for the batch.
+Step = Callable[
+  [TrainState, Any, float, np.ndarray], tuple[TrainState, dict[str, jax.Array]]
+]
 
 
 class Store(Protocol):
@@ -147,85 +159,108 @@ def _resumed(
   return step, state
 
 
+class _Reporter:
+  """Judges finished steps, a step late, and hands the metrics to the writer."""
+
+  def __init__(self, config: LoopConfig, guard: Guard, writer: Writer | None):
+    self._config, self._guard, self._writer = config, guard, writer
+    self._watchdog = Watchdog(config.guard.step_timeout)
+    self._pending: tuple[int, Mapping[str, jax.Array | float]] | None = None
+
+  def __enter__(self) -> '_Reporter':
+    self._watchdog.step_ended()
+    return self
+
+  def __exit__(self, *exception: object) -> None:
+    self._watchdog.close()
+
+  def launched(self, step: int, metrics: Mapping[str, jax.Array | float]) -> None:
+    """Reports the step before `step`, which is under way."""
+    self.flush()
+    self._pending = step, metrics
+
+  def flush(self) -> None:
+    """Waits for the step launched last, if it is not reported yet, and reports it."""
+    if self._pending is None:
+      return
+    (step, launched), self._pending = self._pending, None
+    metrics = {k: float(v) for k, v in jax.device_get(launched).items()}
+    sound = self._guard.judge(step, metrics)
+    self._watchdog.step_ended()
+    if self._writer is None or not sound:
+      return
+    self._writer.progress(step, metrics)
+    if self._guard.skipped:
+      metrics['skipped'] = float(self._guard.skipped)
+    last = step == self._config.num_steps
+    if step % self._config.log_every == 0 or last or self._config.evaluates(step):
+      self._writer.write(step, metrics)
+
+
 def train(
   state: TrainState,
-  train_step: Callable,
+  train_step: Step,
   batches: Batches,
-  key: jax.Array,
   config: LoopConfig,
   *,
   store: Store | None = None,
   writer: Writer | None = None,
-  place: Callable[[Any], Any] = lambda batch: batch,
   stop: Callable[[], bool] = lambda: False,
   trace: Trace | None = None,
+  evaluate: Callable[[TrainState], dict[str, float]] | None = None,
 ) -> TrainState:
   """Runs `train_step` to `config.num_steps`, from the store's newest checkpoint if any.
 
+  It has nine parameters, because a run may do without any of the last five.
+
   Args:
     state: the state at step 0; donated.
-    train_step: `step.make_train_step`'s.
+    train_step: see `Step`.
     batches: positioned at its start.
-    key: the root key, the same for every step.
     config: see `LoopConfig`.
     store: None trains without checkpoints.
     writer: None trains silently.
-    place: puts a batch where the step wants it.
     stop: asked after every step; True saves it and leaves.
     trace: called with every step.
+    evaluate: makes figures of the state, every `evaluate_every` steps and at the end.
 
   Raises:
     Stopped: `stop` asked for it; the newest checkpoint is of the last step.
     DamagedData: loss or gradient stopped being finite, and nothing was saved after
       that; or the newest checkpoint cannot be read.
   """
-  guard, watchdog, start = Guard(config.guard), Watchdog(config.guard.step_timeout), 0
+  guard, start = Guard(config.guard), 0
   if store is not None:
     start, state = _resumed(state, batches, guard, store, config.fall_back)
   if writer is not None:
     writer.begin(start)
   rates = learning_rates(config)
-  pending: tuple[int, dict[str, jax.Array]] | None = None
-
-  def report(item: tuple[int, dict[str, jax.Array]] | None) -> None:
-    if item is None:
-      return
-    step, metrics = item[0], {k: float(v) for k, v in jax.device_get(item[1]).items()}
-    sound = guard.judge(step, metrics)
-    watchdog.step_ended()
-    if writer is not None and sound:
-      writer.progress(step, metrics)
-      if guard.skipped:
-        metrics['skipped'] = float(guard.skipped)
-      if step % config.log_every == 0 or step == config.num_steps:
-        writer.write(step, metrics)
-
-  with contextlib.closing(watchdog):
-    watchdog.step_ended()
-    for step in range(start, config.num_steps):
+  with _Reporter(config, guard, writer) as reporter:
+    for step in range(start + 1, config.num_steps + 1):
       if store is not None:
         store.raise_if_failed()
       if trace is not None:
-        trace.begin(step + 1)
-      with jax.profiler.StepTraceAnnotation('train', step_num=step + 1):
+        trace.begin(step)
+      with jax.profiler.StepTraceAnnotation('train', step_num=step):
         state, metrics = train_step(
-          state, place(next(batches)), key, rates(step), guard.limits(step + 1)
+          state, next(batches), rates(step - 1), guard.limits(step)
         )
       if trace is not None:
-        trace.end(step + 1, metrics)
-      report(pending)
-      pending = (step + 1, metrics)
-      last = step + 1 == config.num_steps
+        trace.end(step, metrics)
+      if evaluate is not None and config.evaluates(step):
+        reporter.flush()  # Its time is not that of the step before.
+        reporter.launched(step, {**metrics, **evaluate(state)})
+      else:
+        reporter.launched(step, metrics)
+      last = step == config.num_steps
       stopping = stop() and not last
-      due = (step + 1) % config.save_every == 0 or last or stopping
-      if store is not None and due:
-        report(pending)  # What was skipped is saved with the state.
-        pending = None
-        store.save(step + 1, state, batches.get_state(), {'guard': guard.state()})
+      if store is not None and (step % config.save_every == 0 or last or stopping):
+        reporter.flush()  # What was skipped is saved with the state.
+        store.save(step, state, batches.get_state(), {'guard': guard.state()})
       if stopping:
         raise Stopped(
-          f'training: stopped by SIGTERM, step {step + 1} of {config.num_steps} is '
-          'saved; the same command resumes'
+          f'training: stopped by SIGTERM, step {step} of {config.num_steps} is saved; '
+          'the same command resumes'
         )
-    report(pending)
+    reporter.flush()
   return state

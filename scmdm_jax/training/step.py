@@ -1,6 +1,7 @@
 """One optimizer step as a pure function of (state, batch, key, learning rate)."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ Params = Any
 _NO_LIMITS = np.full(2, np.inf, np.float32)
 
 # (key, params, batch: a tree of [B, ...]) -> scalar loss. The key is the run's, of all
-# steps: what is drawn is drawn for an example and an epoch.
-LossFn = Callable[[jax.Array, Params, Any], jax.Array]
+# steps: what is drawn is drawn for an example and an epoch. Where a part of the model
+# is frozen, it is a fourth argument, `frozen`.
+LossFn = Callable[..., jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,12 +115,13 @@ def make_train_step(
   shardings: Any = None,
   options: Mapping[str, str] | None = None,
 ):
-  """Compiles `train_step(state, batch, key, learning_rate[, limits])`.
+  """Compiles `train_step(state, batch, key, learning_rate[, limits, frozen])`.
 
   It returns the new state and metrics, device scalars: `loss`, `grad_norm`,
   `learning_rate`, and `padding`, its share of all positions, where it is counted.
   The state is donated; where `guards.is_sound` of loss, norm and `limits`
-  says no, all of it but the number of the step stays as it was.
+  says no, all of it but the number of the step stays as it was. What `frozen` holds has
+  no gradient, no moments and no average, and is not donated.
 
   Args:
     loss_fn: see `LossFn`.
@@ -139,9 +142,12 @@ def make_train_step(
     )
     return params, opt_state, ema
 
-  def train_step(state: TrainState, batch, key, learning_rate, limits=_NO_LIMITS):
+  def train_step(
+    state: TrainState, batch, key, learning_rate, limits=_NO_LIMITS, frozen=None
+  ):
+    bound = loss_fn if frozen is None else functools.partial(loss_fn, frozen=frozen)
     loss, grads = _mean_loss_and_grads(
-      loss_fn, key, state.params, batch, config.accumulate
+      bound, key, state.params, batch, config.accumulate
     )
     grad_norm = optax.tree.norm(grads)
     # Not by `where`: fused with the update, it changes the last bits and the memory.

@@ -6,6 +6,7 @@ import logging
 import pathlib
 import sys
 import time
+from collections.abc import Mapping
 
 import tqdm
 from tensorboardX import SummaryWriter
@@ -63,10 +64,27 @@ class MetricWriter:
   step never appears twice.
   """
 
-  def __init__(self, directory: pathlib.Path, *, num_steps: int, name: str):
+  def __init__(
+    self,
+    directory: pathlib.Path,
+    num_steps: int,
+    *,
+    name: str,
+    per_step: Mapping[str, float] | None = None,
+  ):
+    """Opens nothing yet.
+
+    Args:
+      directory: where the files go.
+      num_steps: of the whole run.
+      name: of the run, on the bar.
+      per_step: by the name of a rate, what a step counts for; see `write`.
+    """
     self._directory = directory
     self._num_steps = num_steps
     self._name = name
+    self._per_step = {'steps_per_second': 1.0, **(per_step or {})}
+    self._heldout: dict[str, str] = {}
     self._open = contextlib.ExitStack()
 
   def begin(self, first_step: int) -> None:
@@ -83,8 +101,7 @@ class MetricWriter:
       str(self._directory / 'tensorboard'), purge_step=first_step + 1
     )
     self._open.callback(self._tensorboard.close)
-    self._started = time.time()
-    self._first = first_step
+    self._since = first_step, time.time()
     # On a terminal only: in a log file a bar is noise.
     self._bar = tqdm.tqdm(
       total=self._num_steps,
@@ -98,12 +115,21 @@ class MetricWriter:
   def progress(self, step: int, metrics: dict[str, float]) -> None:
     """Moves the bar to `step`."""
     self._bar.update(step - self._bar.n)
-    self._bar.set_postfix(loss=f'{metrics["loss"]:.4f}', refresh=False)
+    self._heldout |= {k: f'{v:.4f}' for k, v in metrics.items() if 'heldout' in k}
+    loss = f'{metrics["loss"]:.4f}'
+    self._bar.set_postfix({'loss': loss, **self._heldout}, refresh=False)
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
-    """One line of JSON and one TensorBoard point per metric."""
-    rate = (step - self._first) / max(time.time() - self._started, 1e-9)
-    record = {'step': step, **metrics, 'steps_per_second': round(rate, 3)}
+    """One line of JSON and one TensorBoard point per metric.
+
+    Rates are those since the line before: the first one's have compilation in them, and
+    those of a line with held-out losses the time that these took.
+    """
+    (before, then), now = self._since, time.time()
+    rate = (step - before) / max(now - then, 1e-9)
+    self._since = step, now
+    rates = {name: round(rate * x, 3) for name, x in self._per_step.items()}
+    record = {'step': step, **metrics, **rates}
     self._file.write(json.dumps(record) + '\n')
     for name, value in record.items():
       if name != 'step':

@@ -25,6 +25,7 @@ from scmdm_jax.domains.protocol import Measure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.processes import multihost
 from scmdm_jax.runs import measuring
 from scmdm_jax.runs.drawing import draw, starting_rows
 from scmdm_jax.runs.opening import Model, load_masked, open_run
@@ -103,9 +104,14 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     model = load_masked(settings, open_run(settings, workdir))
   if settings.judge and model is not None:
     measure = measuring.measure_of(settings, workdir, model.tokenizer)
-  results = _measured(settings, model)
+  quality = {}
   if model is not None and measure is not None:
-    results['quality'] = _quality(settings, model, measure)
+    quality['quality'] = _quality(settings, model, measure)
+  # One device is measured: the other processes would only take its memory's time.
+  results = multihost.first_does('benchmark', lambda: _measured(settings, model))
+  if results is None:
+    return {}
+  results |= quality
   results['sweeps'] = sweep(settings, model)
   # Kilobytes on Linux; of the whole process, what was measured last included.
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

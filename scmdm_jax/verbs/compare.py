@@ -19,6 +19,7 @@ import numpy as np
 
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
+from scmdm_jax.processes import multihost
 from scmdm_jax.runs import drawing, measuring, opening
 from scmdm_jax.runs.arms import (
   BASE,
@@ -136,16 +137,18 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'cost': cost,
     'trajectory': trajectory(bench, full, last, first),
   }
-  page = write_report(workdir / 'report', results)
-  report = json.loads((page.parent / 'report.json').read_text())
-  metrics = Metrics(report['metrics'])
-  matched = report['matched_entropy_summary']
-  print(text_table(report['summary'], CONTROL, metrics, matched))
-  return {
+  figures = {
     'mode': 'compare',
-    'report': str(page),
     'seeds': len(settings.compare.seeds),
     'arms': {arm.name: arm.train_steps for arm in arms},
     'cost': {k: {n: r['median'] for n, r in v.items()} for k, v in cost.items()},
     'seconds': round(time.time() - started, 1),
   }
+  if multihost.index() > 0:
+    return figures
+  page = write_report(workdir / 'report', results)
+  report = json.loads((page.parent / 'report.json').read_text())
+  metrics = Metrics(report['metrics'])
+  matched = report['matched_entropy_summary']
+  print(text_table(report['summary'], CONTROL, metrics, matched))
+  return figures | {'report': str(page)}

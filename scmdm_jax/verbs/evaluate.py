@@ -2,6 +2,7 @@
 
 checkpoint -> likelihood (null, two-pass, carried) ---> workdir/evaluation.json
            -> samples -> the measures of the domain, causal judge --^
+           -> or tasks of lm-eval --------------------------^
 """
 
 import pathlib
@@ -13,10 +14,11 @@ from scmdm_jax import files
 from scmdm_jax.data import journal
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
+from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import measuring
-from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
-from scmdm_jax.runs.opening import load_masked, mesh_of, open_run
+from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
+from scmdm_jax.runs.opening import Opened, load_masked, mesh_of, open_run
 from scmdm_jax.runs.scoring import judge_samples, likelihood
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import Settings
@@ -28,6 +30,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   tokenizer = opened.tokenizer
   domain = registry.of(settings.data)
   domain.check_run(settings.data, workdir, tokenizer)
+  if settings.evaluate.lm_eval:
+    return _tasks(settings, workdir, opened)
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh)
@@ -63,6 +67,24 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   figures['samples'] = judge_samples(measure, drawn, tokenizer)
+  if multihost.index() == 0:
+    files.write_json(workdir / 'evaluation.json', figures)
+  return figures
+
+
+def _tasks(settings: Settings, workdir: pathlib.Path, opened: Opened) -> dict[str, Any]:
+  """Writes the results of tasks of lm-eval to `evaluation.json`, and returns them."""
+  try:
+    from scmdm_jax.runs import harness
+  except ModuleNotFoundError as e:
+    raise BadInput(
+      f"evaluate.lm_eval: {e.name} is not installed; pip install 'scmdm_jax[lm_eval]'"
+    ) from e
+  check_mask(settings, opened.tokenizer)
+  schedule, mesh = schedule_of(settings.method), mesh_of(settings)
+  model = load_masked(settings, opened, mesh, settings.sample.dtype)
+  found = harness.evaluate(settings, model, schedule, mesh)
+  figures = {'mode': 'evaluate', 'checkpoint': settings.checkpoint, **found}
   if multihost.index() == 0:
     files.write_json(workdir / 'evaluation.json', figures)
   return figures

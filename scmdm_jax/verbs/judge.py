@@ -14,7 +14,6 @@ judges/reading, and the figure is the same.
 
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -22,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
+from scmdm_jax.buckets import paths
 from scmdm_jax.data import documents, reading, tables
 from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.diversity import unigram_entropy
 from scmdm_jax.judges.protocol import CausalJudge, start_of
 from scmdm_jax.judges.reading import reread_all, text_perplexity
 from scmdm_jax.judges.windows import Score
+from scmdm_jax.processes import multihost
 from scmdm_jax.runs.judges import load_causal
 from scmdm_jax.runs.opening import open_run
 from scmdm_jax.settings.options import Settings
@@ -131,7 +132,7 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
   """Writes `judgement.json`, returns the same figures."""
   if not settings.judge:
     raise BadInput('judge: not given; --mode=judge wants the path of a causal model')
-  texts = read_texts(pathlib.Path(os.path.expanduser(source)))
+  texts = read_texts(paths.local_path(source))
   judge = load_causal(settings, workdir, open_run(settings, workdir).tokenizer)
   assert judge is not None
   figures = {
@@ -140,5 +141,6 @@ def run(settings: Settings, workdir: pathlib.Path, source: str) -> dict[str, Any
     'source': source,
     **judge_texts(judge, texts, settings.evaluate.judge_length),
   }
-  files.write_json(workdir / 'judgement.json', figures)
+  if multihost.index() == 0:
+    files.write_json(workdir / 'judgement.json', figures)
   return figures

@@ -18,18 +18,25 @@ import numpy as np
 from jax.sharding import Mesh
 
 from scmdm_jax import files
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import disk, model_config, store
 from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import denoiser, flops
+from scmdm_jax.models import denoiser, flops, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel import chips, roofline, rules
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.runs import opening
-from scmdm_jax.runs.adapting import compiled_step
+from scmdm_jax.runs.compiling import compiled_step
 from scmdm_jax.runs.drawing import compiled_sampler
-from scmdm_jax.settings.building import new_model, optimizer_of, sampler_of, schedule_of
+from scmdm_jax.settings.building import (
+  adapter_of,
+  new_model,
+  optimizer_of,
+  sampler_of,
+  schedule_of,
+)
 from scmdm_jax.settings.options import Settings
 from scmdm_jax.training.step import initial_state
 
@@ -40,7 +47,7 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   if not path:
     tokenizer = opening.open_run(settings, workdir).tokenizer
     return new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
-  source = pathlib.Path(path).expanduser()
+  source = paths.local_path(path)
   # The config.json of a training's workdir holds its options; the model lies below.
   ours = (source / store.MODEL_SUBDIRECTORY / store.MODEL_JSON).is_file()
   if not ours and (source / 'config.json').is_file():
@@ -58,13 +65,19 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   masked = description.mask_id is not None
   if masked and description.injection == 'none' and settings.method.rate > 0:
     description = dataclasses.replace(description, injection=wanted)
-  return description
+  adapter = description.adapter or adapter_of(settings.train)
+  return dataclasses.replace(description, adapter=adapter)
 
 
-def _state(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
-  params = denoiser.abstract_params(description)
+def _state(
+  settings: Settings, description: ModelDescription, mesh: Mesh
+) -> tuple[Any, Any]:
+  """What a step changes, and what of the model it does not, if anything."""
+  frozen, trained = lora.divided(denoiser.abstract_params(description))
   start = functools.partial(initial_state, config=optimizer_of(settings.train))
-  return rules.placed(mesh, jax.eval_shape(start, params))
+  if frozen is not None:
+    frozen = rules.placed(mesh, frozen, settings.train.dtype)
+  return rules.placed(mesh, jax.eval_shape(start, trained)), frozen
 
 
 def _bytes(tree: Any) -> int:
@@ -96,13 +109,15 @@ def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> A
     )
     shape = (train.batch_size, length)
     batch = jax.eval_shape(batch_of, jax.ShapeDtypeStruct(shape, np.int32))
+    state, frozen = _state(settings, description, mesh)
     return step.lower(
-      _state(settings, description, mesh),
+      state,
       jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch
       ),
       jax.ShapeDtypeStruct((), key, sharding=whole),
       number,
+      **({} if frozen is None else {'frozen': frozen}),
     )
   sample = settings.sample
   meshes.check_batch('sample.batch_size', sample.batch_size, mesh)
@@ -124,9 +139,9 @@ def _kept(
   if settings.plan.job == 'sample':
     params = denoiser.abstract_params(description)
     return {'weights': _bytes(rules.placed(mesh, params, settings.sample.dtype))}
-  state = _state(settings, description, mesh)
+  state, frozen = _state(settings, description, mesh)
   return {
-    'weights': _bytes(state.params),
+    'weights': _bytes((state.params, frozen)),
     'optimizer': _bytes(state.opt_state),
     'average': _bytes(state.ema),
   }

@@ -1,18 +1,21 @@
-"""`--mode=sample`: draws samples, or fills in a prompt, and writes JSON lines.
+"""`--mode=sample`: draws samples, fills in a prompt or answers many; writes JSON lines.
 
 checkpoint -> compiled sampler -> tokens -> tokenizer -> workdir/samples.jsonl
 """
 
+import os
 import pathlib
+import time
 from typing import Any
 
 import jax
 
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
-from scmdm_jax.runs.drawing import draw, starting_rows, write_samples
-from scmdm_jax.runs.opening import load_masked, mesh_of, open_run
-from scmdm_jax.settings.building import schedule_of
+from scmdm_jax.runs import answering, answers
+from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
+from scmdm_jax.runs.opening import Model, Opened, load_masked, mesh_of, open_run
+from scmdm_jax.settings.building import sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
 
 
@@ -22,6 +25,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   tokenizer = opened.tokenizer
   domain = registry.of(settings.data)
   domain.check_run(settings.data, workdir, tokenizer)
+  if settings.sample.prompts:
+    return {**_described(settings), **_answer(settings, workdir, opened)}
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh, settings.sample.dtype)
@@ -30,14 +35,57 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
   write_samples(workdir, drawn, tokenizer, domain)
   return {
-    'mode': 'sample',
+    **_described(settings),
     'samples': str(workdir / 'samples.jsonl'),
     'count': len(drawn.tokens),
-    'num_steps': settings.sample.num_steps,
     'evaluations': drawn.evaluations,
-    'self_conditioning': settings.sample.self_conditioning
-    and model.description.injection != 'none',
-    'strategy': settings.sample.strategy,
-    'noise': settings.sample.noise,
+    'self_conditioning': _carries(settings, model),
     'seconds': round(drawn.seconds, 2),
+  }
+
+
+def _described(settings: Settings) -> dict[str, Any]:
+  sample = settings.sample
+  return {
+    'mode': 'sample',
+    'num_steps': sample.num_steps,
+    'strategy': sample.strategy,
+    'noise': sample.noise,
+  }
+
+
+def _carries(settings: Settings, model: Model) -> bool:
+  return settings.sample.self_conditioning and model.description.injection != 'none'
+
+
+def _answer(
+  settings: Settings, workdir: pathlib.Path, opened: Opened
+) -> dict[str, Any]:
+  """Answers what a file of prompts asks and was not answered yet."""
+  options, tokenizer, started = settings.sample, opened.tokenizer, time.time()
+  check_mask(settings, tokenizer)
+  schedule, mesh = schedule_of(settings.method), mesh_of(settings)
+  length = settings.data.length
+  if options.max_new_tokens and opened.stored is not None:
+    length = opened.stored.description.architecture.length
+  prompts = answering.read(
+    pathlib.Path(os.path.expanduser(options.prompts)),
+    tokenizer,
+    options.max_new_tokens,
+    length,
+  )
+  sampler = sampler_of(options, schedule)
+  answering.check_steps(prompts, sampler, tokenizer)
+  path = workdir / 'samples.jsonl'
+  done = answers.left_out(path, prompts)
+  model = load_masked(settings, opened, mesh, options.dtype)
+  key = jax.random.key(settings.seed)
+  batches = answering.answer(model, sampler, options, key, prompts, mesh, done)
+  answers.write(path, batches, prompts, tokenizer)
+  return {
+    'samples': str(path),
+    **answers.figures(path),
+    'answered_before': len(done),
+    'self_conditioning': _carries(settings, model),
+    'seconds': round(time.time() - started, 2),
   }

@@ -6,7 +6,6 @@ With `checkpoint` empty a new model is trained; otherwise that model is continue
 self-conditioning added when `method.rate` is above 0.
 """
 
-import dataclasses
 import pathlib
 import time
 from typing import Any
@@ -18,8 +17,7 @@ from scmdm_jax.checkpoints import steps, store
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import judges, opening
-from scmdm_jax.runs.adapting import fit, fresh_state, save, starting_point
-from scmdm_jax.settings.building import optimizer_of
+from scmdm_jax.runs.adapting import fit, save, starting_point
 from scmdm_jax.settings.options import Settings
 
 
@@ -33,13 +31,15 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   key = jax.random.fold_in(jax.random.key(settings.seed), 0)
   mesh = opening.mesh_of(settings)
   start = starting_point(settings, opened, key, mesh)
-  state = fresh_state(start.params, optimizer_of(settings.train), mesh, donate=True)
-  trained = fit(settings, start.description, state, rows, opened.tokenizer, workdir)
-  save(workdir, dataclasses.replace(start, params=trained), settings)
+  heldout = None
+  if settings.train.evaluate_every:
+    heldout = domain.read_rows(settings.data, opened.tokenizer, 'test')
+  trained = fit(settings, start, rows, workdir, heldout=heldout, donate=True)
+  save(workdir, trained, settings)
   figures = {}
   if start.description.objective == 'classify':
     figures = judges.heldout_figures(
-      multihost.gathered(trained),
+      multihost.gathered(trained.params),
       start.description,
       domain.read_rows(settings.data, opened.tokenizer, 'test'),
       settings.evaluate.batch_size,
@@ -47,7 +47,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   return {
     'mode': 'train',
     'model': str(workdir / store.MODEL_SUBDIRECTORY),
-    'parameters': int(sum(np.size(x) for x in jax.tree.leaves(trained))),
+    'parameters': int(sum(np.size(x) for x in jax.tree.leaves(trained.params))),
     'steps': settings.train.num_steps,
     'tokens': settings.train.num_steps
     * settings.train.batch_size

@@ -5,7 +5,6 @@ logits are compared with logits that were made elsewhere.
 """
 
 import math
-import os
 import pathlib
 import tempfile
 from typing import Any
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import digests, steps, store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models import denoiser
@@ -60,7 +60,7 @@ def verify(source: str) -> dict[str, Any]:
     BadInput: none of these.
     DamagedData: files are missing, foreign, truncated or altered; all parts are named.
   """
-  path = pathlib.Path(os.path.expanduser(source)).absolute()
+  path = paths.local_path(source, everything=True).absolute()
   if converting.is_foreign(path):
     figures = converting.check(str(path))
     return {'ok': True, 'path': str(path), 'digests': False, **figures}
@@ -131,7 +131,7 @@ def compare(source: str, reference: str, tolerance: float) -> dict[str, Any]:
       that are not finite.
     DamagedData: it cannot be read, or the model's logits are not finite.
   """
-  arrays = _read_reference(pathlib.Path(os.path.expanduser(reference)))
+  arrays = _read_reference(paths.local_path(reference))
   with tempfile.TemporaryDirectory() as scratch:
     stored = opening.open_path(source, pathlib.Path(scratch), 'source')
     params = opening.load(stored)

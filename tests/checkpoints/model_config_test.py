@@ -240,13 +240,22 @@ def test_the_fingerprint_stays_behind():
     (LLAMA_CONFIG, {'tie_word_embeddings': 1}, 'tie_word_embeddings is 1'),
     (LLAMA_CONFIG, {'attention_bias': True}, 'attention_bias is True'),
     (LLAMA_CONFIG, {'mlp_bias': True}, 'mlp_bias is True'),
-    (LLAMA_CONFIG, {'rope_scaling': {'factor': 2}}, 'rope_scaling is'),
-    (LLAMA_CONFIG, {'rope_parameters': {'rope_type': 'yarn'}}, "rope_type is 'yarn'"),
-    (LLAMA_CONFIG, {'rope_scaling': {'type': 'longrope', 'factor': 1}}, 'rope_scaling'),
+    (LLAMA_CONFIG, {'rope_scaling': {'factor': 2}}, "has ['factor'] without"),
     (
       LLAMA_CONFIG,
-      {'rope_scaling': {'type': 'yarn', 'factor': 1, 'mscale': 2}},
-      'rope',
+      {'rope_parameters': {'rope_type': 'yarn'}},
+      "rope scaling 'yarn' has",
+    ),
+    (
+      LLAMA_CONFIG,
+      {'rope_scaling': {'type': 'longrope', 'factor': 1}},
+      "'longrope'; only",
+    ),
+    (LLAMA_CONFIG, {'rope_scaling': {'type': 'yarn', 'factor': 0}}, 'factor is 0'),
+    (
+      LLADA_CONFIG,
+      {'rope_scaling': {'type': 'linear', 'factor': 2}},
+      'none is computed in the llada layout',
     ),
     (MDLM_CONFIG, {'undefined_ids': [[3, 99]]}, 'undefined_ids has [3, 99)'),
     (MDLM_CONFIG, {'undefined_ids': [3]}, 'undefined_ids is [3]; wanted pairs'),
@@ -258,7 +267,8 @@ def test_the_fingerprint_stays_behind():
     ),
     (LLAMA_CONFIG, {'partial_rotary_factor': 0.5}, 'partial_rotary_factor is 0.5'),
     (LLAMA_CONFIG, {'hidden_act': 'gelu'}, "hidden_act is 'gelu'"),
-    (LLAMA_CONFIG, {'head_dim': 32}, 'head_dim is 32'),
+    (LLADA_CONFIG, {'head_dim': 32}, 'head_dim is 32'),
+    (LLAMA_CONFIG, {'head_dim': 3}, 'rotary positions want an even head size'),
     (LLAMA_CONFIG, {'num_key_value_heads': 3}, 'num_kv_heads 3 does not divide'),
     (LLAMA_CONFIG, {'rms_norm_eps': 0}, 'rms_norm_eps is 0'),
     (LLAMA_CONFIG, {'rope_theta': float('inf')}, 'rope_theta is inf'),
@@ -369,15 +379,15 @@ def test_rotary_positions_that_are_not_scaled_in_any_spelling(spelt):
 @pytest.mark.parametrize(
   'spelt',
   [
-    {'rope_scaling': {'type': 'linear', 'factor': 2.0}},
     {'rope_scaling': {'type': 'linear', 'rope_type': 'dynamic', 'factor': 1.0}},
-    {'rope_scaling': {'rope_type': 'yarn', 'factor': 1.0}},
+    {'rope_scaling': {'rope_type': 'dynamic', 'factor': 2.0}},
     {'rope_scaling': {'type': 'linear'}},
+    {'rope_scaling': {'type': 'linear', 'factor': 2.0, 'mscale': 1.0}},
+    {'rope_scaling': {'rope_type': 'llama3', 'factor': 8.0}},
     {'rope_scaling': {'rope_type': 'default', 'rope_theta': 5e5}},
-    {'rope_parameters': {'rope_type': 'linear', 'factor': 2.0}},
     {'rope_parameters': {'rope_type': 'default', 'factor': 2.0}},
   ],
 )
-def test_rotary_positions_that_are_scaled_are_refused(spelt):
+def test_rotary_positions_that_are_scaled_in_other_ways_are_refused(spelt):
   with pytest.raises(BadInput, match='rope'):
     description_from_config(LLAMA_CONFIG | spelt, 'config.json')

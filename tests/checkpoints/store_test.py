@@ -5,7 +5,7 @@ import shutil
 import jax
 import pytest
 
-from scmdm_jax.checkpoints import digests, store
+from scmdm_jax.checkpoints import digests, model_writer, store
 from scmdm_jax.errors import BadInput, DamagedData
 from tests.checkpoints.trees import (
   DESCRIPTION,
@@ -42,7 +42,7 @@ def test_model_round_trip(tmp_path, description):
 
 def test_an_array_larger_than_what_is_read_at_a_time(tmp_path, monkeypatch):
   # As the table of GPT-2 is, whole on one device.
-  monkeypatch.setattr(store, '_GROUP_BYTES', 1)
+  monkeypatch.setattr(model_writer, 'GROUP_BYTES', 1)
   params = random_params(DESCRIPTION)
   store.save_model(tmp_path / 'model', DESCRIPTION, params, {})
   assert_bitwise(store.load_model(tmp_path / 'model')[1], params)

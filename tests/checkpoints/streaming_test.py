@@ -19,11 +19,11 @@ from scmdm_jax.models.families.llama import DecoderConfig
 IMPORT = """
 import json, resource, sys
 import jax
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import model_writer
 from scmdm_jax.runs import converting
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-store._GROUP_BYTES = 8 << 20
+model_writer.GROUP_BYTES = 8 << 20
 jax.devices()
 before = peak()
 figures = converting.import_model(sys.argv[1] + '/source', sys.argv[1] + '/model')

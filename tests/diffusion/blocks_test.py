@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.diffusion.blocks import deal_steps
+from scmdm_jax.diffusion.blocks import Blocks, deal_steps
 from scmdm_jax.diffusion.planning import Steps
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear
@@ -242,6 +242,41 @@ def test_every_strategy_goes_from_left_to_right(strategy):
   again = recording.run(run, seen, keys[order], others)
   assert np.array_equal(np.asarray(again.tokens)[:3], tokens[order[:3]])
   assert run._cache_size() == 1
+
+
+def test_blocks_may_begin_where_prompts_end():
+  """Against blocks that begin at 0: a row moved by what stands before its first."""
+  missing = ['......', '??....', '???...', '.?.?..', '????..']
+  kept = np.array([[c == '?' for c in row] for row in missing])
+  starts, steps = np.int32([0, 2, 3, 1, 4]), 7
+  clean = toys.clean_tokens(5, len(missing), LENGTH)
+  x_init = np.where(kept, clean, toys.MASK).astype(np.int32)
+  found = Blocks.of(jnp.asarray(~kept), BLOCK, steps, jnp.asarray(starts))
+  rows = zip(~kept, starts, found.steps, found.places, strict=True)
+  for row, start, dealt, places in rows:
+    at = np.maximum(np.arange(LENGTH) - start, 0) // BLOCK
+    assert places.tolist() == at.tolist()
+    wanted = [int(row[at == b].sum()) for b in range(BLOCKS)]
+    assert dealt.tolist() == steps_of(wanted, steps)
+  seen = []
+  network = recording.network(WEIGHTS, seen)
+  run = quick_jit(
+    lambda keys, x_init: sample(
+      keys,
+      network,
+      x_init,
+      sampler(Confidence(), steps, block_length=BLOCK),
+      starts=jnp.asarray(starts),
+      mask_id=toys.MASK,
+    )
+  )
+  tokens = recording.run(run, seen, keys_of(6)[: len(missing)], x_init).tokens
+  assert len(seen) == steps and not np.any(np.asarray(tokens) == toys.MASK)
+  for now in seen:
+    for row, x, start, given in zip(now.x_t, x_init, starts, kept, strict=True):
+      at = np.where(given, -1, np.maximum(np.arange(LENGTH) - start, 0) // BLOCK)
+      first = at[row == toys.MASK].min(initial=BLOCKS)
+      assert np.array_equal(row[at > first], x[at > first])
 
 
 @pytest.mark.parametrize('strategy', [Confidence(), ReMDM('cap', eta=0.5)], ids=str)

@@ -169,7 +169,7 @@ def test_no_gradient_flows_into_any_pass():
     frozen = toys.network(jax.lax.stop_gradient(w))
     taken = jnp.array([3, 2, 1])
     return mixed_signal(
-      toys.network(w), frozen, x_t, sigma, toys.MASK, taken, 1.0, passes
+      toys.network(w), frozen, [(x_t, sigma)] * passes, toys.MASK, taken, 1.0
     ).sum()
 
   def last_only(w):

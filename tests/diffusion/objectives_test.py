@@ -250,7 +250,8 @@ def test_examples_without_a_pass_have_the_null_signal(rate, shards):
   def signal(key):
     taken = passes_taken(key, batch, rate, 1)
     split = network._replace(placement=placement)
-    return mixed_signal(split, split, x_t, jnp.ones(size), toys.MASK, taken, rate)
+    passes = [(x_t, jnp.ones(size))]
+    return mixed_signal(split, split, passes, toys.MASK, taken, rate)
 
   found = np.asarray(quick_jit(signal)(key))
   assert found.dtype == np.float32

@@ -222,6 +222,7 @@ def test_temperature_and_top_p_leave_the_signal_alone(temperature, top_p):
     jnp.asarray(signal),
     jnp.zeros(x_t.shape, jnp.float32),
     jnp.int32(0),
+    jnp.zeros(6, jnp.int32),
   )
   hidden = toys.network_np(WEIGHTS).encode(x_t, signal, np.full(6, -np.log(0.3)))
   logits = toys.network_np(WEIGHTS).logits(hidden)

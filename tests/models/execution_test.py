@@ -11,7 +11,7 @@ from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.execution import REMATS, Execution
 from scmdm_jax.parallel.placement import Placement
-from scmdm_jax.runs.adapting import make_loss
+from scmdm_jax.runs.compiling import make_loss
 from scmdm_jax.settings.options import MethodSettings
 from tests.compiling import quick_jit
 from tests.models import tiny

@@ -21,7 +21,7 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.runs import adapting, drawing
+from scmdm_jax.runs import adapting, compiling, drawing
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import MethodSettings, SampleSettings
 from scmdm_jax.training.step import OptimizerConfig
@@ -70,7 +70,7 @@ OPTIMIZER = OptimizerConfig(accumulate=2)
 
 def go_on(description, state, mesh, first, last):
   """Losses and gradient norms of the steps from `first` to `last`, and the state."""
-  step = adapting.compiled_step(description, MethodSettings(rate=1.0), OPTIMIZER, mesh)
+  step = compiling.compiled_step(description, MethodSettings(rate=1.0), OPTIMIZER, mesh)
   shape = (STEPS, BATCH, LENGTH)
   data = np.random.default_rng(1).integers(0, VOCAB - 1, shape).astype(np.int32)
   curve = []

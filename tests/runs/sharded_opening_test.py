@@ -22,13 +22,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 PROGRAM = """\
 import json, pathlib, resource, sys
 import jax, tensorstore
-from scmdm_jax.checkpoints import store
+from scmdm_jax.checkpoints import model_writer, store
 from scmdm_jax.main import main
 from scmdm_jax.runs import opening
 from scmdm_jax.processes import multihost
 def peak():
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-store._GROUP_BYTES = 16 << 20
+model_writer.GROUP_BYTES = 16 << 20
 load = opening.load
 def measured(stored, *arguments):
   # What reading brings along, whatever the model, is there.

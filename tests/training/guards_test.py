@@ -181,7 +181,9 @@ def test_a_run_with_skipped_steps_is_resumed_in_the_same_bits():
   def train(store, fail_at=None):
     state = None
     with contextlib.suppress(loop_test.Interrupted):
-      state = loop.train(start(), STEP, SomeBad(fail_at), KEY, config, store=store)
+      state = loop.train(
+        start(), loop_test.keyed(STEP), SomeBad(fail_at), config, store=store
+      )
     return state
 
   whole = loop_test.MemoryStore()

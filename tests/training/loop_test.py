@@ -108,15 +108,20 @@ class MemoryStore:
     return jax.tree.map(jnp.asarray, state), data_state, metadata
 
 
+def keyed(step):
+  """A step of the compiled kind as the loop takes it."""
+  key = jax.random.key(7)
+  return lambda state, tokens, *rest: step(state, tokens, key, *rest)
+
+
 def train(store=None, *, fail_at=None, step=STEP, config=CONFIG, stop=lambda: False):
   """Trains in a fresh process, as it were; returns the state (or None) and writer."""
   writer, state = Writer(), None
   with contextlib.suppress(Interrupted):
     state = loop.train(
       start(),
-      step,
+      keyed(step),
       Batches(fail_at),
-      jax.random.key(7),
       config,
       store=store,
       writer=writer,
@@ -172,7 +177,7 @@ def test_metrics_are_read_one_step_late():
       events.append(('read', step))
 
   config = dataclasses.replace(CONFIG, num_steps=4)
-  loop.train(start(), step, Batches(), jax.random.key(7), config, writer=Log())
+  loop.train(start(), keyed(step), Batches(), config, writer=Log())
   assert events == [
     ('launch', 1),
     *[('launch', 2), ('read', 1)],

@@ -11,7 +11,7 @@ from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, opening, workdir
+from scmdm_jax.runs import adapting, compiling, opening, workdir
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.training.step import OptimizerConfig
 from scmdm_jax.verbs import train
@@ -26,7 +26,7 @@ KEY = jax.random.key(0)
 def quick_compilation():
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    adapting.compiled_step.cache_clear()  # Compilations are counted below.
+    compiling.compiled_step.cache_clear()  # Compilations are counted below.
     yield
 
 
@@ -138,7 +138,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   ):
     np.testing.assert_array_equal(mine, theirs)
 
-  adapting.compiled_step.cache_clear()  # Another test may have compiled the same step.
+  compiling.compiled_step.cache_clear()  # Another test may have compiled the same step.
   with jax.log_compiles(), caplog.at_level('WARNING', logger='jax'):
     figures = run(settings, tmp_path / 'run')
   # Loaded and fresh parameters together: still one compilation of the step.
@@ -235,8 +235,8 @@ def test_a_run_that_diverges_keeps_its_checkpoints(
     return train_step
 
   settings = settings_with(checkpoint=str(base), method__rate=0.0, train__skip_limit=0)
-  healthy = adapting.compiled_step
-  monkeypatch.setattr(adapting, 'compiled_step', lambda *a: spoiled(healthy(*a)))
+  healthy = compiling.compiled_step
+  monkeypatch.setattr(compiling, 'compiled_step', lambda *a: spoiled(healthy(*a)))
   with pytest.raises(DamagedData, match='training stopped at step 5: loss is nan'):
     run(settings, tmp_path / 'run')
   assert [step for step, *_ in tiny_run.curve(tmp_path / 'run')] == [1, 2, 3, 4]
@@ -244,7 +244,7 @@ def test_a_run_that_diverges_keeps_its_checkpoints(
   with training_store.TrainingStore(tmp_path / 'run' / 'checkpoints', 2) as checkpoints:
     assert checkpoints.steps() == [2, 4]
   # The same command goes on from step 4.
-  monkeypatch.setattr(adapting, 'compiled_step', healthy)
+  monkeypatch.setattr(compiling, 'compiled_step', healthy)
   run(settings, tmp_path / 'run')
   assert [step for step, *_ in tiny_run.curve(tmp_path / 'run')] == [1, 2, 3, 4, 5, 6]
   run(settings, tmp_path / 'whole')
@@ -276,7 +276,7 @@ def test_runs_of_different_length_share_one_compiled_step(base, settings_with):
   ):
     settings = settings_with(**changes)
     optimizer = adapting.optimizer_of(settings.train)
-    steps.add(adapting.compiled_step(description, settings.method, optimizer, MESH))
+    steps.add(compiling.compiled_step(description, settings.method, optimizer, MESH))
   assert len(steps) == 1
   other = dataclasses.replace(settings.method, rate=0.5)
-  assert adapting.compiled_step(description, other, optimizer, MESH) not in steps
+  assert compiling.compiled_step(description, other, optimizer, MESH) not in steps

@@ -26,6 +26,7 @@ __all__ = [
   'files_at',
   'from_files',
   'from_files_for_new_model',
+  'mask_for',
 ]
 
 
@@ -110,6 +111,27 @@ def from_files_for_new_model(
     return subword.fit(definition, content, None, count)
   mask_id = count if definition.mask_id is None else definition.mask_id
   return subword.fit(definition, content, mask_id, max(count, mask_id + 1))
+
+
+def mask_for(files: Files, vocab_size: int, where: str) -> int:
+  """The id of a mask for a model that was trained without one.
+
+  The tokenizer's own, or else the first id behind its tokens; that may be one more
+  than the model has.
+
+  Args:
+    files: as for `from_files`.
+    vocab_size: ids of the model's embedding.
+    where: as for `from_files`.
+
+  Raises:
+    BadInput: as `from_files`.
+    DamagedData: as `from_files`.
+  """
+  definition = _read(_contents(files, where), where)
+  if definition.mask_id is not None:
+    return definition.mask_id
+  return min(max(definition.vocabulary) + 1, vocab_size)
 
 
 def _contents(files: Files, where: str) -> dict[str, bytes]:

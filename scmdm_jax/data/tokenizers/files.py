@@ -17,9 +17,18 @@ MERGES = 'merges.txt'
 CONFIG = 'tokenizer_config.json'
 SPECIALS = 'special_tokens_map.json'
 ADDED = 'added_tokens.json'
+CHAT_TEMPLATE = 'chat_template.jinja'
 SENTENCEPIECE = 'tokenizer.model'
 
-_NAMES = (TOKENIZER_JSON, VOCABULARY, MERGES, CONFIG, SPECIALS, ADDED)
+_NAMES = (
+  TOKENIZER_JSON,
+  VOCABULARY,
+  MERGES,
+  CONFIG,
+  SPECIALS,
+  ADDED,
+  CHAT_TEMPLATE,
+)
 _ROLES = ('bos', 'eos', 'pad', 'mask', 'unk')
 # Where transformers 4 and 5 list special tokens beyond those with a role: a list, or an
 # object whose values they are.

@@ -282,9 +282,9 @@ def _encoder(
       )
   decoder = tokenizer.decoder
 
-  def ids(text: str) -> list[int]:
+  def encoded(text: str) -> Any:
     try:
-      return _called(tokenizer.encode, text, None, False, False).ids
+      return _called(tokenizer.encode, text, None, False, False)
     except (_LibraryError, _LibraryPanic) as e:
       raise BadInput(
         f'{source}: cannot encode the text {quoted(text)} ({e}); wanted another '
@@ -294,7 +294,12 @@ def _encoder(
   def join(pieces: list[str]) -> str:
     return ' '.join(pieces) if decoder is None else _called(decoder.decode, pieces)
 
-  return Encoder(ids, join, text.encode())
+  return Encoder(
+    lambda text: encoded(text).ids,
+    lambda text: encoded(text).offsets,
+    join,
+    text.encode(),
+  )
 
 
 def _without(

@@ -6,6 +6,7 @@ CONTROL before the library sees the model.
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import sentencepiece
@@ -42,14 +43,7 @@ def read(files: Files, where: str) -> Definition:
   name = tokenizer_files.definition_file(files, where)
   config = tokenizer_files.side_config(files, where)
   data = tokenizer_files.read_bytes(files, name, where)
-  proto = _ModelProto()
-  try:
-    proto.ParseFromString(data)
-    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
-  except Exception as e:  # protobuf's DecodeError, the library's RuntimeError.
-    raise damaged(where, name, f'not a SentencePiece model ({e})') from e
-  if not proto.pieces:
-    raise damaged(where, name, 'a SentencePiece model without pieces')
+  proto, processor = _parsed(data, where, name)
   vocabulary = {i: piece.piece for i, piece in enumerate(proto.pieces)}
   added = tokenizer_files.added_tokens({}, config, files, where)
   for i, token in added.items():
@@ -58,25 +52,14 @@ def read(files: Files, where: str) -> Definition:
         where, name, f'id {i} is {vocabulary[i]!r} and {token["content"]!r}'
       )
   ids = {token: i for i, token in vocabulary.items()}
-  roles = {
-    role: vocabulary[i]
-    for role, i in (
-      ('bos', processor.bos_id()),
-      ('eos', processor.eos_id()),
-      ('pad', processor.pad_id()),
-    )
-    if i >= 0
+  own = {
+    'bos': processor.bos_id(),
+    'eos': processor.eos_id(),
+    'pad': processor.pad_id(),
   }
-  named: dict[str, int] = {}
-  for role, token in (roles | tokenizer_files.roles(config, where)).items():
-    if token is None or role == 'unk':
-      continue
-    if token not in ids:
-      raise BadInput(
-        f'{where}/{name}: {role}_token is {quoted(token)}, which is none of its '
-        f'{len(ids)} tokens; wanted one that has an id'
-      )
-    named[role] = ids[token]
+  roles = {role: vocabulary[i] for role, i in own.items() if i >= 0}
+  roles |= tokenizer_files.roles(config, where)
+  named = _ids_of_roles(roles, ids, f'{where}/{name}')
   control = {i for i, piece in enumerate(proto.pieces) if piece.type == _CONTROL}
   reserved = {i for i, piece in enumerate(proto.pieces) if piece.type in _RESERVED}
   framing = frozenset(named.values())
@@ -104,6 +87,38 @@ def read(files: Files, where: str) -> Definition:
   )
 
 
+def _parsed(
+  data: bytes, where: str, name: str
+) -> tuple[Any, sentencepiece.SentencePieceProcessor]:
+  """The file as a message, and the library's processor of it."""
+  proto = _ModelProto()
+  try:
+    proto.ParseFromString(data)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=data)
+  except Exception as e:  # protobuf's DecodeError, the library's RuntimeError.
+    raise damaged(where, name, f'not a SentencePiece model ({e})') from e
+  if not proto.pieces:
+    raise damaged(where, name, 'a SentencePiece model without pieces')
+  return proto, processor
+
+
+def _ids_of_roles(
+  roles: Mapping[str, str | None], ids: Mapping[str, int], source: str
+) -> dict[str, int]:
+  """The ids of 'bos', 'eos', 'pad' and 'mask', of those that `roles` names."""
+  named: dict[str, int] = {}
+  for role, token in roles.items():
+    if token is None or role == 'unk':
+      continue
+    if token not in ids:
+      raise BadInput(
+        f'{source}: {role}_token is {quoted(token)}, which is none of its {len(ids)} '
+        'tokens; wanted one that has an id'
+      )
+    named[role] = ids[token]
+  return named
+
+
 def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
   """The library's processor with `forbidden` pieces out of reach of texts."""
   proto = _ModelProto()
@@ -126,6 +141,11 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
   def ids(text: str) -> list[int]:
     return processor.encode(text, out_type=int)
 
+  def spans(text: str) -> list[tuple[int, int]]:
+    kind: Any = 'immutable_proto'
+    found: Any = processor.encode(text, out_type=kind)
+    return [(piece.begin, piece.end) for piece in found.pieces]
+
   def join(pieces: list[str]) -> str:
     # The library drops control pieces; one that is left over is to be seen.
     hidden = [piece for piece in pieces if piece in shown]
@@ -135,4 +155,4 @@ def _encoder(data: bytes, source: str, forbidden: frozenset[int]) -> Encoder:
       text = text.replace(_PLACEHOLDER, piece, 1)
     return text
 
-  return Encoder(ids, join, hashlib.sha256(reduced).digest())
+  return Encoder(ids, spans, join, hashlib.sha256(reduced).digest())

@@ -26,11 +26,13 @@ class Encoder(NamedTuple):
   """A tokenizer's algorithm, reduced so that some ids cannot come out of it.
 
   ids: text -> ids.
+  spans: text -> where each of its tokens stands, (start, stop) in characters.
   join: pieces, as the vocabulary writes them -> text.
   definition: what decides the ids, as one string.
   """
 
   ids: Callable[[str], list[int]]
+  spans: Callable[[str], list[tuple[int, int]]]
   join: Callable[[list[str]], str]
   definition: bytes
 
@@ -75,6 +77,8 @@ class SubwordTokenizer:
   encoder: Encoder = dataclasses.field(repr=False, compare=False)
   framed: bool = False
   unk_id: int | None = None
+  # Special tokens by how they are written, which no text yields.
+  specials: Mapping[str, int] = dataclasses.field(default_factory=dict, compare=False)
 
   @property
   def vocab_size(self) -> int:
@@ -223,6 +227,7 @@ def fit(
     files=files,
     encoder=encoder,
     unk_id=definition.unk_id,
+    specials={named[i]: i for i in sorted(forbidden & named.keys()) if named[i]},
   )
 
 

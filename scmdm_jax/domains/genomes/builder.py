@@ -23,6 +23,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.domains.genomes import files as genome_files
 from scmdm_jax.errors import BadInput
 
@@ -81,7 +82,7 @@ def config_of(
       'FASTA file per species, or parquet files; docs/genome_data.md says how to make '
       'it of packages'
     )
-  source = pathlib.Path(source).expanduser().absolute()
+  source = paths.local_path(str(source)).absolute()
   species = SETS[set_name]
   files: list[tuple[int | None, pathlib.Path]]
   if found := genome_files.tables(source):
@@ -99,7 +100,7 @@ def config_of(
   digest = hashlib.sha256(f'{_RULES}\0{chunk_length}\0{chunk_limit}\0'.encode())
   for number, path in files:
     state = path.stat()
-    line = f'{number}\0{path}\0{state.st_size}\0{state.st_mtime_ns}\0'
+    line = f'{number}\0{paths.named(str(path))}\0{state.st_size}\0{state.st_mtime_ns}\0'
     digest.update(line.encode())
   return GenomesConfig(
     name=f'{set_name}_{digest.hexdigest()[:16]}',

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.domains.images.files import Images, read_cifar, read_idx
 from scmdm_jax.domains.images.rows import SHAPES
 from scmdm_jax.domains.images.tokenizer import CLASSES
@@ -81,14 +82,16 @@ def config_of(set_name: str, source: str | pathlib.Path | None) -> ImagesConfig:
   wanted = SETS[set_name]
   if source is None and not wanted.folder:
     raise BadInput(f'data.source: not given; for dataset {set_name} {wanted.advice}')
-  folder = pathlib.Path(source or wanted.folder).expanduser().absolute()
+  folder = paths.local_path(str(source or wanted.folder)).absolute()
   digest = hashlib.sha256()
   for name in wanted.files:
     path = folder / name
     if not path.is_file():
       raise BadInput(f'dataset {set_name}: no file {path}; {wanted.advice}')
     state = path.stat()
-    digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
+    digest.update(
+      f'{paths.named(str(path))}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode()
+    )
   name = f'{set_name}_{digest.hexdigest()[:16]}'
   return ImagesConfig(name=name, set_name=set_name, source=folder)
 

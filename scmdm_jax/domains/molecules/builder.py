@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.data import documents, splits
 from scmdm_jax.domains.molecules import smiles as smiles_files
 from scmdm_jax.errors import BadInput, DamagedData
@@ -125,11 +126,13 @@ def config_of(source: str | pathlib.Path | None) -> MoleculesConfig:
       f'data.source: not given; data.name = molecules wants a file of SMILES '
       f'({wanted}), or a folder of them'
     )
-  source = pathlib.Path(source).expanduser().absolute()
+  source = paths.local_path(str(source)).absolute()
   digest = hashlib.sha256()
   for path in documents.files_of(source, endings=smiles_files.ENDINGS)[0]:
     state = path.stat()
-    digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
+    digest.update(
+      f'{paths.named(str(path))}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode()
+    )
   return MoleculesConfig(name=digest.hexdigest()[:16], source=source)
 
 
@@ -155,7 +158,7 @@ class Molecules(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     files, others = documents.files_of(config.source, endings=smiles_files.ENDINGS)
     named, rule = splits.named(files, config.source)
     census, keys = smiles_files.Census(), []
-    for smiles in _read([path for paths in named.values() for path in paths] or files):
+    for smiles in _read([*itertools.chain(*named.values())] or files):
       census.add(smiles)
       if 'test' not in named:
         keys.append(splits.key(smiles))

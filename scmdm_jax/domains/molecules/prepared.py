@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from scmdm_jax import files
+from scmdm_jax.buckets import paths
 from scmdm_jax.data import sources, unknown
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.molecules import builder, smiles
@@ -28,7 +29,7 @@ def prepared(data: DataSettings) -> builder.Qm9 | builder.Molecules:
     return sources.prepared(builder.Molecules, config, data.folder)
   config = builder.Qm9.BUILDER_CONFIGS[0]
   if data.source:
-    config = builder.file_config(pathlib.Path(data.source))
+    config = builder.file_config(paths.local_path(data.source))
   return sources.prepared(builder.Qm9, config, data.folder)
 
 
@@ -55,7 +56,7 @@ def read_rows(data: DataSettings, tokenizer: Tokenizer, split: str) -> MoleculeR
   found = texts(data, split)
   if data.source:  # The package's molecules are those that its tokenizer is made for.
     _check_unknown(data, tokenizer)
-  source = pathlib.Path(data.source).expanduser()
+  source = paths.local_path(data.source)
 
   def find(text: str) -> str:
     return builder.find(source, text) if data.source else data.name

@@ -20,14 +20,16 @@ import hashlib
 import itertools
 import pathlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 import tqdm
 
+from scmdm_jax.buckets import paths
 from scmdm_jax.data import documents, splits
+from scmdm_jax.domains.text import conversations
 from scmdm_jax.domains.text.detokenize import detokenize
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -46,15 +48,26 @@ class TextSet:
   Attributes:
     origin: which files of it are read, for messages.
     column: where a row has its text.
+    read: (files, column[, called with empty files]) -> places and documents.
+    endings: of the names of its files.
   """
 
   origin: str
   column: str = TEXT_COLUMN
+  read: Callable[..., Iterator[tuple[str, str]]] = documents.read
+  endings: tuple[str, ...] = documents.SUFFIXES
 
 
+CHAT = 'chat'
 SETS = {
   'text': TextSet(
     'a text file (.txt, .html, .jsonl, .csv, .parquet) or a folder of them'
+  ),
+  CHAT: TextSet(
+    'conversations (.jsonl, .parquet), a file or a folder',
+    'messages',
+    conversations.read,
+    conversations.ENDINGS,
   ),
   'openwebtext': TextSet('the parquet files of Skylion007/openwebtext'),
   'lm1b': TextSet('the parquet or jsonl files of lm1b'),
@@ -90,14 +103,23 @@ def config_of(set_name: str, source: str | pathlib.Path | None) -> TextConfig:
       f'data.source: not given; dataset {set_name} wants the path of '
       f'{SETS[set_name].origin}'
     )
-  source = pathlib.Path(source).expanduser().absolute()
+  source = paths.local_path(str(source)).absolute()
   digest = hashlib.sha256(_RULES)
   info = source / _PREPARED[0]
-  for path in [info] if _is_prepared(source) else documents.files_of(source)[0]:
+  for path in [info] if _is_prepared(source) else files_of(set_name, source)[0]:
     state = path.stat()
-    digest.update(f'{path}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode())
+    digest.update(
+      f'{paths.named(str(path))}\0{state.st_size}\0{state.st_mtime_ns}\0'.encode()
+    )
   name = f'{set_name}_{digest.hexdigest()[:16]}'
   return TextConfig(name=name, set_name=set_name, source=source)
+
+
+def files_of(
+  set_name: str, source: pathlib.Path
+) -> tuple[list[pathlib.Path], list[str]]:
+  """The files of a set, and others beside them; see `documents.files_of`."""
+  return documents.files_of(source, endings=SETS[set_name].endings)
 
 
 def _is_prepared(source: pathlib.Path) -> bool:
@@ -131,7 +153,7 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       return {
         split: self._generate_examples(split, texts) for split, texts in found.items()
       }
-    files, others = documents.files_of(config.source)
+    files, others = files_of(config.set_name, config.source)
     self._keep(left_out=others[:_NAMED], left_out_count=len(others), empty=[])
     named, rule = splits.named(files, config.source)
     if 'test' in named:
@@ -176,7 +198,8 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       if path.name not in metadata['empty'] and len(metadata['empty']) < _NAMED:
         metadata['empty'].append(path.name)
 
-    for _, text in documents.read(files, SETS[config.set_name].column, empty):
+    kind = SETS[config.set_name]
+    for _, text in kind.read(files, kind.column, empty):
       yield detokenize(config.set_name, text)
 
   def _keys(self, files: list[pathlib.Path], config: TextConfig) -> np.ndarray:
@@ -204,9 +227,9 @@ def find(config: TextConfig, text: str) -> str:
   """Where a document of the source stands, for messages: file, and line or row."""
   if _is_prepared(config.source):
     return str(config.source)
-  files, _ = documents.files_of(config.source)
-  column = SETS[config.set_name].column
-  for place, written in documents.read(files, column):
+  files, _ = files_of(config.set_name, config.source)
+  kind = SETS[config.set_name]
+  for place, written in kind.read(files, kind.column):
     if detokenize(config.set_name, written) == text:
       return place
   return str(config.source)  # Part of an only document.

@@ -148,6 +148,8 @@ DOMAIN = Domain(
   check_settings=check_settings,
   made_tokenizer=learnt_tokenizer,
   of_likelihood=lambda nats: {'perplexity': judges.perplexities(nats)},
-  framing=lambda data: 'start_end' if data.frame else 'none',
+  framing=lambda data: (
+    'start_end' if data.frame and data.name != builder.CHAT else 'none'
+  ),
   fields=lambda sample, tokenizer: {'parts': sample_parts(sample, tokenizer)},
 )

@@ -3,7 +3,7 @@
 import dataclasses
 
 from scmdm_jax.domains.options import DataSettings
-from scmdm_jax.settings.rules import above, at_least, plain
+from scmdm_jax.settings.rules import above, at_least, one_of, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,6 +12,26 @@ class TextSettings(DataSettings):
 
   frame: bool = plain(
     True, "Packed text: rows begin with bos and end with eos, as MDLM's."
+  )
+  chat_template: str = plain(
+    '', "Conversations: a file with a chat template in Jinja; '': the tokenizer's own."
+  )
+  too_long: str = one_of(
+    'cut',
+    ('cut', 'leave_out'),
+    'What becomes of conversations of more than data.length tokens; those whose '
+    'answers lie behind it are left out anyway. Counted and reported.',
+  )
+  buckets: int = at_least(
+    1,
+    1,
+    'Conversations: how many lengths there are, evenly spaced up to data.length; each '
+    'example is padded to the next one, and batches are of one length.',
+  )
+  pad_target: bool = plain(
+    False,
+    'Conversations: padding is end tokens that are learnt with the answer, as LLaDA '
+    'trains; otherwise nobody attends to it, and it is not learnt.',
   )
 
 

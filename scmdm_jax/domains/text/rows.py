@@ -5,10 +5,11 @@ import pathlib
 
 from scmdm_jax import files
 from scmdm_jax.data import packing, sources
+from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.sources import Documents
 from scmdm_jax.data.tokenizers import Tokenizer, training
 from scmdm_jax.domains.options import DataSettings
-from scmdm_jax.domains.text import builder
+from scmdm_jax.domains.text import builder, chat, conversations
 from scmdm_jax.domains.text.options import TextSettings
 
 # As data.tokenizer, with a number of pieces behind it: learnt from the training texts.
@@ -43,10 +44,10 @@ def documents(data: DataSettings, split: str) -> Documents:
   )
 
 
-def read_rows(
-  data: TextSettings, tokenizer: Tokenizer, split: str
-) -> packing.PackedRows:
-  """Documents one after the other, cut into rows int32 `[L]`."""
+def read_rows(data: TextSettings, tokenizer: Tokenizer, split: str) -> Rows:
+  """Documents one after the other, cut into rows int32 `[L]`; or conversations."""
+  if data.name == builder.CHAT:
+    return chat.read_rows(data, documents(data, split), tokenizer)
   return packing.packed_rows(
     documents(data, split),
     tokenizer,
@@ -71,5 +72,8 @@ def learnt_tokenizer(data: TextSettings) -> pathlib.Path | None:
   if not path.exists():
     with sources.locked(folder):
       if not path.exists():
-        files.write_bytes(path, training.train_sentencepiece(found.texts(), size))
+        texts = found.texts()
+        if data.name == builder.CHAT:
+          texts = map(conversations.plain, texts)
+        files.write_bytes(path, training.train_sentencepiece(texts, size))
   return path

@@ -1,4 +1,4 @@
-"""A decoder of the Llama family: Llama, Qwen2 and, seeing both ways, LLaDA and Dream.
+"""A Llama-family decoder: Llama, Qwen2, Qwen3 and, both ways, LLaDA, Dream and SDAR.
 
 Parameter names follow the Hugging Face layout of Llama. Compute follows the dtype of
 the embeddings; norms, rotations and softmax are float32 inside, and so are the logits.
@@ -25,12 +25,12 @@ from scmdm_jax.models.family import (
   check_heads,
   check_sizes,
 )
-from scmdm_jax.models.rotary import rotary_buffer, rotate
+from scmdm_jax.models.rotary import check_scaling, rotary_buffer, rotate
 
 
 @dataclasses.dataclass(frozen=True)
 class DecoderConfig:
-  """Sizes of a Llama-family decoder: Llama, Qwen2, LLaDA, Dream."""
+  """Sizes of a Llama-family decoder."""
 
   vocab_size: int
   length: int
@@ -45,10 +45,24 @@ class DecoderConfig:
   qkv_bias: bool = False  # Qwen2 and Dream.
   tied: bool = False  # The embedding table is the vocabulary product, too.
   shifted: bool = False  # Dream: position i is read off the hidden state of i - 1.
+  head_dim: int = 0  # Of a head; 0: hidden_dim / num_heads.
+  qk_norm: bool = False  # Qwen3: an RMS norm of each query and key, shared by heads.
+  rope_scaling: tuple = ()  # See `rotary.Scaling`.
 
   def __post_init__(self):
-    check_sizes(self)
-    check_heads(self.hidden_dim, self.num_heads, self.num_kv_heads)
+    check_sizes(self, from_zero=('head_dim',))
+    if self.head_dim * self.num_heads == self.hidden_dim:
+      object.__setattr__(self, 'head_dim', 0)  # One way to say it.
+    width = self.head_dim * self.num_heads or self.hidden_dim
+    check_heads(width, self.num_heads, self.num_kv_heads)
+    pairs = tuple(sorted((str(n), value) for n, value in self.rope_scaling))
+    object.__setattr__(self, 'rope_scaling', pairs)
+    check_scaling(pairs)
+
+  @property
+  def head_size(self) -> int:
+    """K."""
+    return self.head_dim or self.hidden_dim // self.num_heads
 
 
 class RMSNorm(nn.Module):
@@ -72,23 +86,27 @@ class Attention(nn.Module):
 
   def setup(self):
     cfg = self.config
-    size = cfg.hidden_dim // cfg.num_heads
+    size = cfg.head_size
     self.q_proj = nn.Dense(cfg.num_heads * size, use_bias=cfg.qkv_bias)
     self.k_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
     self.v_proj = nn.Dense(cfg.num_kv_heads * size, use_bias=cfg.qkv_bias)
     self.o_proj = nn.Dense(cfg.hidden_dim, use_bias=False)
+    if cfg.qk_norm:
+      self.q_norm, self.k_norm = RMSNorm(cfg.norm_eps), RMSNorm(cfg.norm_eps)
 
   def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     cfg = self.config
-    batch, length, dim = x.shape
-    size, per_token = dim // cfg.num_heads, self.execution.per_token
+    batch, length = x.shape[:2]
+    size, per_token = cfg.head_size, self.execution.per_token
     q = per_token(self.q_proj, x).reshape(batch, length, cfg.num_heads, size)
     k = per_token(self.k_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
     v = per_token(self.v_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
-    q, k = rotate(q, cfg.rope_theta), rotate(k, cfg.rope_theta)
+    if cfg.qk_norm:
+      q, k = self.q_norm(q), self.k_norm(k)
+    q, k = (rotate(x, cfg.rope_theta, cfg.rope_scaling) for x in (q, k))
     mask = dataclasses.replace(mask, causal=cfg.causal)
     mixed = self.execution.attend(q, k, v, mask)
-    return per_token(self.o_proj, mixed.reshape(batch, length, dim))
+    return per_token(self.o_proj, mixed.reshape(batch, length, -1))
 
 
 class GatedMLP(nn.Module):
@@ -219,8 +237,7 @@ def _hugging_face(ours: str) -> str:
 
 def _buffers(sizes: DecoderConfig) -> dict[str, Buffer]:
   """Those of old files."""
-  size = sizes.hidden_dim // sizes.num_heads
-  inv_freq = rotary_buffer(size, sizes.rope_theta)
+  inv_freq = rotary_buffer(sizes.head_size, sizes.rope_theta)
   layers = [f'layers.{i}.self_attn.' for i in range(sizes.num_blocks)]
   return {f'model.{layer}rotary_emb.inv_freq': inv_freq for layer in ['', *layers]}
 
@@ -232,34 +249,37 @@ def _plain_llada(config: dict, model_type: str) -> dict:
   return config
 
 
+_FIELDS = (
+  Field('vocab_size', 'vocab_size', int),
+  Field('max_position_embeddings', 'length', int),
+  Field('hidden_size', 'hidden_dim', int),
+  Field('num_hidden_layers', 'num_blocks', int),
+  Field('num_attention_heads', 'num_heads', int),
+  Field('intermediate_size', 'mlp_dim', int),
+  Field('num_key_value_heads', 'num_kv_heads', int, Same('num_attention_heads')),
+  # Absent from the oldest files: the defaults of Hugging Face's class.
+  Field('rms_norm_eps', 'norm_eps', float, 1e-6),
+  Field('rope_theta', 'rope_theta', float, 10000.0),
+  Field('rope_scaling', 'rope_scaling', dict, {}, quiet=True),
+  Field('tie_word_embeddings', 'tied', bool, False),
+  Field('head_dim', 'head_dim', int, 0, quiet=True),
+)
 LLAMA = Family(
   name='llama',
   module=Decoder,
   sizes=DecoderConfig,
   layers=_layers({ours: _hugging_face(ours) for ours in _SPLITS}),
   model_types=(ModelType('llama', 'LlamaForCausalLM'),),
+  # The last two are ours: of a base that was made of a causal model.
   fields=(
-    Field('vocab_size', 'vocab_size', int),
-    Field('max_position_embeddings', 'length', int),
-    Field('hidden_size', 'hidden_dim', int),
-    Field('num_hidden_layers', 'num_blocks', int),
-    Field('num_attention_heads', 'num_heads', int),
-    Field('intermediate_size', 'mlp_dim', int),
-    Field('num_key_value_heads', 'num_kv_heads', int, Same('num_attention_heads')),
-    # Absent from the oldest files: the defaults of Hugging Face's class.
-    Field('rms_norm_eps', 'norm_eps', float, 1e-6),
-    Field('rope_theta', 'rope_theta', float, 10000.0),
-    Field('tie_word_embeddings', 'tied', bool, False),
+    *_FIELDS,
     Field('causal', 'causal', bool, True),
+    Field('shifted', 'shifted', bool, False, quiet=True),
   ),
-  fixed={
-    'hidden_act': 'silu',
-    'attention_bias': False,
-    'mlp_bias': False,
-    'rope_scaling': None,
-  },
+  fixed={'hidden_act': 'silu', 'attention_bias': False, 'mlp_bias': False},
   table='embed_tokens',
   head='lm_head',
+  masked_form='llama',
   objectives=('causal',),
   new=lambda offered: {
     'num_kv_heads': offered['num_heads'],
@@ -272,22 +292,53 @@ QWEN2 = dataclasses.replace(
   LLAMA,
   name='qwen2',
   model_types=(ModelType('qwen2', 'Qwen2ForCausalLM'),),
-  fixed={'hidden_act': 'silu', 'use_sliding_window': False, 'rope_scaling': None},
+  fixed={'hidden_act': 'silu', 'use_sliding_window': False},
   always={'qkv_bias': True},
+  masked_form='dream',
   objectives=(),
+)
+QWEN3 = dataclasses.replace(
+  QWEN2,
+  name='qwen3',
+  layers={
+    **LLAMA.layers,
+    **{
+      f'layers_*/self_attn/{name}': Row(f'model.layers.*.self_attn.{name}')
+      for name in ('q_norm', 'k_norm')
+    },
+  },
+  model_types=(ModelType('qwen3', 'Qwen3ForCausalLM'),),
+  fields=tuple(
+    f._replace(default=128) if f.ours == 'head_dim' else f for f in LLAMA.fields
+  ),
+  extra=lambda sizes: {'head_dim': sizes.head_size},
+  fixed={**QWEN2.fixed, 'attention_bias': False},
+  always={'qk_norm': True},
+  masked_form='qwen3',
+)
+# It was trained within blocks (arXiv 2510.06303), here a position sees all.
+SDAR = dataclasses.replace(
+  QWEN3,
+  name='sdar',
+  model_types=(ModelType('sdar', 'SDARForCausalLM', mask='named'),),
+  fields=QWEN3.fields[:-2],
+  always={'qk_norm': True, 'causal': False},
+  masked_form='',
 )
 DREAM = dataclasses.replace(
   QWEN2,
   name='dream',
   model_types=(ModelType('Dream', 'DreamModel', mask='named'),),
-  fields=LLAMA.fields[:-1],
+  fields=_FIELDS,
   fixed={**QWEN2.fixed, 'use_mrope': False},
   always={'qkv_bias': True, 'causal': False, 'shifted': True},
+  masked_form='',
   objectives=('masked',),
 )
 LLADA = dataclasses.replace(
   LLAMA,
   name='llada',
+  masked_form='',
   layers=_layers(dict(zip(_SPLITS, _LLADA_NAMES, strict=True))),
   model_types=(ModelType('llada', 'LLaDAModelLM', mask='named'),),
   fields=(

@@ -1,0 +1,224 @@
+"""Prompts of different lengths and their answers, drawn in batches of equal shapes.
+
+A prompt is followed by what is to be written and, up to one of few lengths, by padding
+that nobody attends to. That length follows from the prompt alone, and so does its
+answer, given its number: neither its neighbours nor the batch size change it.
+"""
+
+import bisect
+import hashlib
+import pathlib
+from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scmdm_jax.data import prompts
+from scmdm_jax.data.prompts import Asked
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.sampling import Sampler
+from scmdm_jax.diffusion.strategies import FirstHitting
+from scmdm_jax.errors import BadInput
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs import drawing
+from scmdm_jax.runs.opening import Model
+from scmdm_jax.settings.options import SampleSettings
+
+
+class Prompt(NamedTuple):
+  """A prompt as tokens.
+
+  Attributes:
+    place: where it stands, for messages.
+    id: what its answer is called.
+    ids: int32 [N], masked where a token is wanted.
+    start: where its answer, and the first block of it, begins; 0 of a text with masked
+      positions, whose answer is all of it.
+  """
+
+  place: str
+  id: str | int
+  ids: np.ndarray
+  start: int
+
+  @property
+  def digest(self) -> str:
+    """What tells whether an answer is one to this prompt."""
+    return hashlib.sha256(self.ids.tobytes()).hexdigest()[:16]
+
+
+class Answer(NamedTuple):
+  """What was written.
+
+  Attributes:
+    number: of the prompt.
+    tokens: int32 [N], the prompt's and the answer's.
+    evaluations: of the denoiser, after which all of it stood.
+  """
+
+  number: int
+  tokens: np.ndarray
+  evaluations: int
+
+
+def read(
+  path: pathlib.Path, tokenizer: Tokenizer, new_tokens: int, length: int
+) -> list[Prompt]:
+  """Returns the prompts of a file.
+
+  Args:
+    path: see `data/prompts`.
+    tokenizer: of the model.
+    new_tokens: most tokens of an answer; 0: up to `length`.
+    length: of the longest sequence.
+
+  Raises:
+    BadInput: with file and line: no prompt, one that the tokenizer cannot read, one
+      that leaves nothing to write, or one that is too long with its answer.
+  """
+  return [
+    _encoded(asked, tokenizer, new_tokens, length) for asked in prompts.read(path)
+  ]
+
+
+def _encoded(
+  asked: Asked, tokenizer: Tokenizer, new_tokens: int, length: int
+) -> Prompt:
+  try:
+    if asked.kind == 'text':
+      ids, start = _template(asked.value, tokenizer, new_tokens, length), 0
+    else:
+      head = tokenizer.encode_prompt('', 1)  # The start token, where rows have one.
+      given = tokenizer.encode_text(asked.value)
+      ids = np.concatenate([head[head != tokenizer.mask_id], given])
+      start = len(ids)
+      ids = _continued(ids, new_tokens or length - len(ids), tokenizer)
+  except BadInput as e:
+    raise BadInput(f'{asked.place}: {e}') from e
+  return prompt_of(asked, ids, start, tokenizer, length)
+
+
+def prompt_of(
+  asked: Asked, ids: np.ndarray, start: int, tokenizer: Tokenizer, length: int
+) -> Prompt:
+  """Returns the prompt of such tokens; errors as `read`."""
+  if len(ids) > length or start == length:
+    raise BadInput(
+      f'{asked.place}: {start or len(ids)} tokens of the prompt, {len(ids)} with its '
+      f'answer; wanted at most {length}, the longest sequence of the model; shorten it '
+      'or lower sample.max_new_tokens'
+    )
+  if not (ids == tokenizer.mask_id).any():
+    raise BadInput(
+      f'{asked.place}: leaves nothing to write; put a masked position where a token is '
+      'wanted, or drop the mark at its end'
+    )
+  return Prompt(asked.place, asked.id, ids, start)
+
+
+def _template(
+  text: str, tokenizer: Tokenizer, new_tokens: int, length: int
+) -> np.ndarray:
+  """The tokens of a template, int32 [N], and masks behind it unless it is closed."""
+  row = tokenizer.encode_prompt(text, length)
+  if not new_tokens:
+    return row
+
+  def fits(count: int) -> bool:
+    try:
+      return len(tokenizer.encode_prompt(text, count)) == count
+    except BadInput:
+      return False
+
+  shortest = 1 + bisect.bisect_left(range(1, length + 1), True, key=fits)
+  ids = row[:shortest]
+  open_end = tokenizer.encode_prompt(text, shortest + 1)[-1] == tokenizer.mask_id
+  return _continued(ids, new_tokens, tokenizer) if open_end else ids
+
+
+def _continued(ids: np.ndarray, count: int, tokenizer: Tokenizer) -> np.ndarray:
+  """The tokens with `count` masks behind them, int32."""
+  masks = np.full(max(count, 0), tokenizer.mask_id, np.int32)
+  return np.concatenate([ids, masks]).astype(np.int32)
+
+
+def check_steps(
+  prompts: Sequence[Prompt], sampler: Sampler, tokenizer: Tokenizer
+) -> None:
+  """Refuses prompts that leave more to write than the sampler has steps for.
+
+  Raises:
+    BadInput: more blocks than steps, or, where a step writes one token, more tokens.
+  """
+  for prompt in prompts:
+    wanted = np.flatnonzero(prompt.ids == tokenizer.mask_id)
+    size = sampler.block_length or len(prompt.ids)
+    steps = len(np.unique(np.maximum(wanted - prompt.start, 0) // size))
+    if isinstance(sampler.strategy, FirstHitting):
+      steps = len(wanted)
+    if steps > sampler.num_steps:
+      raise BadInput(
+        f'sample.num_steps: found {sampler.num_steps}; {prompt.place} wants at least '
+        f'{steps}, one for each block, or for each token with first_hitting'
+      )
+
+
+def padded_length(count: int, longest: int) -> int:
+  """Returns the length at which a prompt of `count` tokens is drawn.
+
+  It is a power of two or one and a half times one, from 32: at most two shapes, and so
+  two compilations, for every doubling of the length, and a third of padding at most.
+  """
+  power = 1 << max(count - 1, 31).bit_length()
+  less = 3 * power // 4
+  return min(less if count <= less and less > 32 else power, longest)
+
+
+def answer(
+  model: Model,
+  sampler: Sampler,
+  options: SampleSettings,
+  key: jax.Array,
+  prompts: Sequence[Prompt],
+  mesh: Mesh,
+  done: Collection[int] = (),
+) -> Iterator[list[Answer]]:
+  """Yields the answers, a batch of prompts of one length at a time, shortest first.
+
+  The answer to prompt i depends on it and `fold_in(key, i)` only.
+
+  Args:
+    model: a masked diffusion model.
+    sampler: see `sampling.Sampler`; its blocks begin where prompts end.
+    options: batch size, temperature and dtype.
+    key: consumed.
+    prompts: see `Prompt`.
+    mesh: of the run.
+    done: numbers of those that are left out.
+  """
+  longest, pad = model.description.architecture.length, model.tokenizer.pad_id
+  lengths = [padded_length(len(prompt.ids), longest) for prompt in prompts]
+  shards = meshes.batch_shards(mesh)
+  batch = -(-min(options.batch_size, len(prompts)) // shards) * shards
+  draw = drawing.batches_of(model, sampler, options, key, mesh)
+  for length in sorted({*lengths}):
+    meshes.check_length(length, mesh)
+    numbers = [i for i, n in enumerate(lengths) if n == length and i not in done]
+    for first in range(0, len(numbers), batch):
+      here = numbers[first : first + batch]
+      filled = np.array([*here, *[here[-1]] * (batch - len(here))], np.int32)
+      rows = np.full((batch, length), pad, np.int32)
+      for row, i in zip(rows, filled, strict=True):
+        row[: len(prompts[i].ids)] = prompts[i].ids
+      spans = drawing.Spans(
+        np.array([prompts[i].start for i in filled], np.int32),
+        np.array([len(prompts[i].ids) for i in filled], np.int32),
+      )
+      found = multihost.gathered(draw(filled, rows, spans))
+      yield [
+        Answer(i, tokens[: len(prompts[i].ids)], int(written))
+        for i, tokens, written in zip(here, found.tokens, found.written, strict=False)
+      ]

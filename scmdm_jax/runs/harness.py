@@ -1,0 +1,268 @@
+"""Tasks of `lm-eval`, answered and scored by a masked diffusion model.
+
+https://github.com/EleutherAI/lm-evaluation-harness, an optional package. Answers are
+drawn by the sampler of the run. The likelihood of a continuation is bounded, as in
+LLaDA (arXiv 2502.09992): by the mean of so many draws of times and masks of the
+continuation alone, or by the bound of the chain that the sampler runs. All
+continuations of one question see the same draws, so that their differences vary less.
+"""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from lm_eval import evaluator
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
+from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.attention import AttentionMask
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
+from scmdm_jax.parallel import mesh as meshes
+from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.processes import multihost
+from scmdm_jax.runs import answering, answers
+from scmdm_jax.runs.answering import Prompt
+from scmdm_jax.runs.opening import Model, place
+from scmdm_jax.settings.building import sampler_of
+from scmdm_jax.settings.options import Settings
+
+_NEW_TOKENS = 256  # Of an answer, where neither the run nor the task says how many.
+
+
+@functools.cache
+def _compiled_bound(
+  description: ModelDescription, schedule: Schedule, bound: str, steps: int, mesh: Mesh
+):
+  """Compiles `(params, key, x_0 [B, L], target [B, L], lengths [B]) -> nats [B]`."""
+  assert description.mask_id is not None
+  mask_id = description.mask_id
+
+  def compute(params, key, x_0, target, lengths):
+    network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
+    real = AttentionMask(lengths=lengths)
+
+    def encode(x_t, signal, sigma):
+      return network.encode(x_t, signal, sigma, real)
+
+    bounded = network._replace(encode=encode)
+    how: dict[str, Any] = {'schedule': schedule, 'mask_id': mask_id, 'target': target}
+    if bound == 'carried':
+      conditioned = description.injection != 'none'
+      return carried_nelbo(
+        key, bounded, x_0, num_steps=steps, self_conditioning=conditioned, **how
+      )
+    return nelbo(key, bounded, x_0, passes=1 + (bound == 'two_pass'), **how)
+
+  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
+
+
+def _arguments(request: Instance) -> tuple[str, Any]:
+  arguments: Any = request.args
+  return arguments
+
+
+class DiffusionLM(LM):
+  """A masked diffusion model as `lm-eval` knows models.
+
+  `is_greedy` of a likelihood is always False: it is not worked out.
+  """
+
+  def __init__(self, settings: Settings, model: Model, schedule: Schedule, mesh: Mesh):
+    super().__init__()
+    self._settings, self._model = settings, model
+    self._schedule, self._mesh = schedule, mesh
+    self._length = model.description.architecture.length
+    self._params = place(model.params, mesh, settings.sample.dtype)
+    self._key = jax.random.key(settings.seed)
+
+  @property
+  def _tokenizer(self) -> Tokenizer:
+    return self._model.tokenizer
+
+  def _encoded(self, text: str) -> np.ndarray:
+    """The start token, where rows have one, and a text, int32 [N]."""
+    start = self._tokenizer.encode_prompt('', 1)
+    start = start[start != self._tokenizer.mask_id]
+    return np.concatenate([start, self._tokenizer.encode_text(text)])
+
+  def generate_until(
+    self, requests: list[Instance], disable_tqdm: bool = False
+  ) -> list[str]:
+    """Returns answers, each cut at the first of its texts to stop at.
+
+    Steps, strategy and temperature are the run's, whatever the task says; a context
+    that is too long loses its beginning.
+    """
+    del disable_tqdm
+    options, prompts = self._settings.sample, []
+    for i, request in enumerate(requests):
+      context, how = _arguments(request)
+      asked = how.get('max_gen_toks') or how.get('max_new_tokens') or _NEW_TOKENS
+      new = min(options.max_new_tokens or asked, self._length - 1)
+      given = self._encoded(context)[-(self._length - new) :]
+      masks = np.full(new, self._tokenizer.mask_id, np.int32)
+      ids = np.concatenate([given, masks]).astype(np.int32)
+      prompts.append(Prompt(f'request {i}', i, ids, len(given)))
+    sampler = sampler_of(options, self._schedule)
+    answering.check_steps(prompts, sampler, self._tokenizer)
+    found = [''] * len(prompts)
+    model = dataclasses.replace(self._model, params=self._params)
+    for batch in answering.answer(
+      model, sampler, options, self._key, prompts, self._mesh
+    ):
+      for answer in batch:
+        number = answer.number
+        record = answers.record_of(prompts[number], answer, self._tokenizer)
+        stops = _arguments(requests[number])[1].get('until') or []
+        stops = [stops] if isinstance(stops, str) else stops
+        text = record['text']
+        for stop in filter(None, stops):
+          text = text.split(stop)[0]
+        found[number] = text
+        self.cache_hook.add_partial('generate_until', requests[number].args, text)
+    return found
+
+  def loglikelihood(
+    self, requests: list[Instance], disable_tqdm: bool = False
+  ) -> list[tuple[float, bool]]:
+    """Returns lower bounds of log p(continuation | context), in nats."""
+    del disable_tqdm
+    found = []
+    for request in requests:
+      context, continuation = _arguments(request)
+      # A space between them belongs to the word behind it.
+      kept = context.rstrip()
+      whole = self._encoded(context + continuation)
+      start = min(len(self._encoded(kept)), len(whole) - 1)
+      found.append((self._bound(whole, start, request.doc_id or 0), False))
+    return found
+
+  def loglikelihood_rolling(
+    self, requests: list[Instance], disable_tqdm: bool = False
+  ) -> list[float]:
+    """Returns lower bounds of log p(text), in nats; long ones stretch by stretch."""
+    del disable_tqdm
+    found = []
+    for request in requests:
+      ids, total = self._encoded(request.args[0]), 0.0
+      for first in range(0, len(ids), self._length):
+        piece = ids[first : first + self._length]
+        total += self._bound(piece, 0, request.doc_id or 0)
+      found.append(total)
+    return found
+
+  def _bound(self, ids: np.ndarray, start: int, number: int) -> float:
+    """The bound of what stands from `start` on, given the rest; mean over all draws."""
+    cut = max(len(ids) - self._length, 0)
+    if start < cut:
+      raise BadInput(
+        f'evaluate.lm_eval: a continuation has {len(ids) - start} tokens; wanted at '
+        f'most {self._length}, the longest sequence of the model'
+      )
+    ids, start = ids[cut:], start - cut
+    options, mesh = self._settings.evaluate, self._mesh
+    length = answering.padded_length(len(ids), self._length)
+    meshes.check_length(length, mesh)
+    shards = meshes.batch_shards(mesh)
+    rows = -(-min(options.repeats, options.batch_size) // shards) * shards
+    row = np.full(length, self._tokenizer.pad_id, np.int32)
+    row[: len(ids)] = ids
+    target = (np.arange(length) >= start) & (np.arange(length) < len(ids))
+    placed = meshes.place_rows(mesh, np.tile(row, (rows, 1)))
+    targets = meshes.place_rows(mesh, np.tile(target, (rows, 1)))
+    lengths = meshes.place_rows(mesh, np.full(rows, len(ids), np.int32))
+    compute = _compiled_bound(
+      self._model.description,
+      self._schedule,
+      options.lm_eval_bound,
+      self._settings.sample.num_steps,
+      mesh,
+    )
+    values, key = [], jax.random.fold_in(self._key, number)
+    for i in range(-(-options.repeats // rows)):
+      multihost.leave_if_asked('evaluation')
+      key_i = jax.random.fold_in(key, i)
+      nats = compute(self._params, key_i, placed, targets, lengths)
+      values.append(np.asarray(multihost.gathered(nats), np.float64))
+    return -float(np.concatenate(values)[: options.repeats].mean())
+
+
+def _tasks(settings: Settings) -> tuple[list[str], TaskManager]:
+  """Names or files of the tasks, and who finds them.
+
+  Raises:
+    BadInput: there is no such task.
+  """
+  asked = [name.strip() for name in settings.evaluate.lm_eval.split(',')]
+  paths = [name for name in asked if name.endswith(('.yaml', '.yml'))]
+  names = [name for name in asked if name not in paths]
+  if missing := [name for name in paths if not pathlib.Path(name).is_file()]:
+    raise BadInput(f'evaluate.lm_eval: no file {missing[0]}; wanted that of a task')
+  manager = TaskManager(include_defaults=bool(names))
+  if unknown := sorted({*names} - {*manager.all_tasks}):
+    raise BadInput(
+      f'evaluate.lm_eval: found {unknown[0]!r}, which lm-eval has no task of; wanted '
+      'names of tasks, or their .yaml files, with commas between them'
+    )
+  return asked, manager
+
+
+def evaluate(
+  settings: Settings, model: Model, schedule: Schedule, mesh: Mesh
+) -> dict[str, Any]:
+  """Returns the results of the tasks, and all that is wanted to repeat them.
+
+  Raises:
+    BadInput: no such task, or one that the model is too short for.
+  """
+  options, sample = settings.evaluate, settings.sample
+  names, manager = _tasks(settings)
+  tasks: Any = names
+  found: Any = evaluator.simple_evaluate(
+    model=DiffusionLM(settings, model, schedule, mesh),
+    tasks=tasks,
+    task_manager=manager,
+    num_fewshot=None if options.lm_eval_fewshot < 0 else options.lm_eval_fewshot,
+    limit=options.lm_eval_limit or None,
+    bootstrap_iters=0,
+    log_samples=False,
+    random_seed=settings.seed,
+    numpy_random_seed=settings.seed,
+    torch_random_seed=settings.seed,
+    fewshot_random_seed=settings.seed,
+  )
+  return {
+    'tasks': names,
+    'results': found['results'],
+    'versions': found['versions'],
+    'fewshot': found['n-shot'],
+    'limit': options.lm_eval_limit,
+    'template': '',
+    'steps': sample.num_steps,
+    'block_length': sample.block_length,
+    'max_new_tokens': sample.max_new_tokens,
+    'strategy': sample.strategy,
+    'temperature': sample.temperature,
+    'top_p': sample.top_p,
+    'noise': sample.noise,
+    'guidance': sample.guidance,
+    'self_conditioning': sample.self_conditioning
+    and model.description.injection != 'none',
+    'bound': options.lm_eval_bound,
+    'draws': options.repeats,
+    'greedy': 'not worked out',
+    'seed': settings.seed,
+    'lm_eval': importlib.metadata.version('lm_eval'),
+  }

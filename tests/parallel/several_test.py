@@ -1,0 +1,96 @@
+"""Comparisons and judges as two processes: the figures of one process."""
+
+import json
+import re
+
+import pytest
+
+from scmdm_jax import ASSETS
+from tests.processes import processes
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+# The quick start, reduced to seconds.
+REDUCED = [
+  *('--config.train.num_steps=3', '--config.train.warmup_steps=1'),
+  *('--config.train.batch_size=8', '--config.train.log_every=1'),
+  *('--config.train.save_every=2', '--config.sample.num_samples=8'),
+  *('--config.sample.batch_size=4', '--config.sample.num_steps=4'),
+  *('--config.evaluate.num_examples=12', '--config.evaluate.batch_size=4'),
+  *('--config.evaluate.repeats=1', '--config.evaluate.carried_steps=(4,)'),
+  *('--config.compare.rates=(1.0,)', '--config.compare.equal_steps=False'),
+  *('--config.compare.step_counts=(4,)', '--config.compare.temperatures=(1.0,)'),
+  '--config.compare.benchmark_pairs=0',
+]
+
+
+def run(count, devices, *arguments, code=0):
+  """The line of JSON of a run of `count` processes with so many devices each."""
+  found, out, err = processes.run(
+    count,
+    *('-m', 'scmdm_jax.main', *map(str, arguments)),
+    XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
+  )
+  assert found == code, err
+  lines = [line for line in out.splitlines() if '{"mode"' in line]
+  (line,) = lines  # The first process alone speaks.
+  return json.loads(re.sub(r'^\[0\] ', '', line)), err
+
+
+def results(workdir):
+  """What every arm left, but for times."""
+  found = {}
+  for path in sorted(workdir.glob('arms/*/seed_*/result.json')):
+    figures = json.loads(path.read_text())
+    del figures['seconds']
+    found[path.parent.parent.name] = figures
+  return found
+
+
+def test_the_quick_start_compares_alike_as_two_processes(tmp_path):
+  config = '--config=configs/quickstart.py'
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  run(1, 2, config, f'--workdir={one}', *REDUCED)
+  figures, err = run(2, 1, config, f'--workdir={two}', *REDUCED)
+  assert results(two).keys() == {'base_(not_adapted)', 'rate_0-equal_FLOPs', 'rate_1'}
+  assert (two / 'report/index.html').is_file()
+  assert '[1] rate 1' not in err
+  # Of the same two devices the sums are the same, too.
+  assert results(two) == results(one)
+
+  # It resumes: what is there is not worked out again.
+  before = {p: p.stat().st_mtime_ns for p in two.glob('arms/*/seed_*/result.json')}
+  (again := two / 'arms/rate_1/seed_0/result.json').unlink()
+  del before[again]
+  assert run(2, 1, config, f'--workdir={two}', *REDUCED)[0]['arms'] == figures['arms']
+  assert before == {p: p.stat().st_mtime_ns for p in before}
+  assert results(two) == results(one)
+
+
+def test_judges_read_their_parts(tmp_path):
+  texts = tmp_path / 'texts.jsonl'
+  smiles = ['CCO', 'c1ccccc1', 'CC(=O)N', 'C#N', 'OCC1CC1', 'CN', 'O=CO']
+  texts.write_text(''.join(json.dumps({'text': text}) + '\n' for text in smiles))
+  config = ['--config=configs/quickstart.py', f'--config.judge={ASSETS / "qm9_judge"}']
+  config += [f'--config.checkpoint={ASSETS / "qm9_base"}', *REDUCED]
+  config += ['--config.evaluate.batch_size=2']
+  for mode, extra in (('judge', [f'--source={texts}']), ('evaluate', [])):
+    one, _ = run(
+      1, 2, *config, f'--mode={mode}', f'--workdir={tmp_path}/{mode}1', *extra
+    )
+    two, _ = run(
+      2, 1, *config, f'--mode={mode}', f'--workdir={tmp_path}/{mode}2', *extra
+    )
+    assert one == two
+
+
+def test_benchmark_measures_the_device_of_the_first(tmp_path):
+  sizes = ['--config.benchmark.vocab_size=16', '--config.data.length=8']
+  sizes += ['--config.benchmark.rounds=1', '--config.sample.num_steps=2']
+  figures, _ = run(
+    2,
+    1,
+    *('--config=configs/benchmark_small.py', '--mode=benchmark', *sizes),
+    f'--workdir={tmp_path}/run',
+  )
+  assert figures['ratios']

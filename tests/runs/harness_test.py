@@ -1,0 +1,224 @@
+"""Tasks of lm-eval from local files: answers and likelihoods are the model's."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from scmdm_jax.checkpoints import store
+from scmdm_jax.diffusion.sampling import Sampler
+from scmdm_jax.diffusion.strategies import Confidence
+from scmdm_jax.models import denoiser
+from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import answering, drawing
+from scmdm_jax.runs.opening import Model
+from tests.compiling import quick_jit
+from tests.runs import answering_test
+from tests.runs.answering_test import DESCRIPTION, MASK, PARAMS, TOKENIZER
+from tests.tiny_run import Program
+
+pytest.importorskip('lm_eval', reason='the extra lm_eval is not installed')
+# Of the libraries that lm-eval brings.
+# Importing it takes seconds.
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.slow]
+
+QUESTIONS = ('low new', 'wide', 'newest lower')
+CHOICES = ('low', 'new', 'w', 'er')
+NEW = 6
+GENERATED = """\
+task: sums
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+  cache_dir: {cache}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "{{{{answer}}}}"
+generation_kwargs: {{until: ["w"], max_gen_toks: {new}}}
+metric_list:
+  - {{metric: exact_match, aggregation: mean, higher_is_better: true}}
+metadata: {{version: 1.0}}
+"""
+CHOSEN = """\
+task: facts
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+  cache_dir: {cache}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{question}}}}"
+doc_to_choice: "{{{{choices}}}}"
+doc_to_target: "{{{{gold}}}}"
+target_delimiter: ""
+metric_list:
+  - {{metric: acc, aggregation: mean, higher_is_better: true}}
+metadata: {{version: 1.0}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(monkeypatch):
+  monkeypatch.setattr(jax, 'jit', quick_jit)
+  drawing.compiled_sampler.cache_clear()
+  yield
+  drawing.compiled_sampler.cache_clear()
+
+
+def answers():
+  """What the sampler answers, up to the first `w`."""
+  prompts = []
+  for text in QUESTIONS:
+    ids = TOKENIZER.encode_text(text)
+    row = np.concatenate([ids, np.full(NEW, MASK)]).astype(np.int32)
+    prompts.append(answering.Prompt('', text, row, len(ids)))
+  found = answering_test.answer(prompts, Sampler(num_steps=3, strategy=Confidence()))
+  texts = []
+  for i, prompt in enumerate(prompts):
+    tokens = found[i].tokens[prompt.start :].tolist()
+    end = tokens.index(TOKENIZER.eos_id) if TOKENIZER.eos_id in tokens else NEW
+    texts.append(TOKENIZER.decode(tokens[:end]).split('w')[0])
+  return texts
+
+
+def best_choices():
+  """The choice whose tokens, all masked at once, are the most probable, in NumPy."""
+
+  @quick_jit
+  def log_probs(ids):
+    model = denoiser.bind(PARAMS, DESCRIPTION)
+    hidden = model.encode(ids, np.zeros((*ids.shape, 16)), np.zeros(1, np.float32))
+    return model.logits(hidden)[0]
+
+  best = []
+  for question in QUESTIONS:
+    sums = []
+    for choice in CHOICES:
+      whole = TOKENIZER.encode_text(question + choice)
+      start = len(TOKENIZER.encode_text(question))
+      ids = np.where(np.arange(len(whole)) < start, whole, MASK).astype(np.int32)
+      logits = np.asarray(log_probs(ids[None]), np.float64)
+      logits[:, MASK] = -np.inf
+      logits -= np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1))[
+        :, None
+      ] + logits.max(-1, keepdims=True)
+      sums.append(sum(logits[i, whole[i]] for i in range(start, len(whole))))
+    best.append(int(np.argmax(sums)))
+  return best
+
+
+def lines(path, records):
+  path.write_text(''.join(json.dumps(record) + '\n' for record in records))
+  return path
+
+
+def test_tasks_of_both_kinds(tmp_path, capsys):
+  told, chosen = answers(), best_choices()
+  assert all(told) and len(set(told)) > 1
+  golds = [told[0], 'something else', told[2]]
+  sums = lines(
+    tmp_path / 'sums.jsonl',
+    [{'question': q, 'answer': a} for q, a in zip(QUESTIONS, golds, strict=True)],
+  )
+  wanted = [chosen[0], chosen[1], (chosen[2] + 1) % 4]
+  facts = lines(
+    tmp_path / 'facts.jsonl',
+    [
+      {'question': q, 'choices': CHOICES, 'gold': g}
+      for q, g in zip(QUESTIONS, wanted, strict=True)
+    ],
+  )
+  for name, text, data in (('sums', GENERATED, sums), ('facts', CHOSEN, facts)):
+    filled = text.format(data=data, cache=tmp_path / 'cache', new=NEW)
+    (tmp_path / f'{name}.yaml').write_text(filled)
+  checkpoint = tmp_path / 'model'
+  store.save_model(checkpoint, DESCRIPTION, PARAMS, {}, TOKENIZER.files)
+  config = tmp_path / 'config.py'
+  config.write_text(
+    'from scmdm_jax.settings import default_config\n\n\n'
+    'def get_config():\n'
+    '  config = default_config()\n'
+    "  config.data.name = 'text'\n"
+    "  config.data.tokenizer = 'checkpoint'\n"
+    '  config.data.length = 60\n'
+    "  config.compilation_cache = 'off'\n"
+    f'  config.checkpoint = {str(checkpoint)!r}\n'
+    f"  config.evaluate.lm_eval = '{tmp_path}/sums.yaml,{tmp_path}/facts.yaml'\n"
+    "  config.evaluate.lm_eval_bound = 'carried'\n"
+    '  config.evaluate.repeats = 2\n'
+    '  config.sample.batch_size = 2\n'
+    '  config.sample.num_steps = 3\n'
+    '  config.sample.temperature = 0.0\n'
+    "  config.sample.strategy = 'confidence'\n"
+    '  return config\n'
+  )
+  program = Program(capsys)
+  command = (f'--config={config}', f'--workdir={tmp_path}/run', '--mode=evaluate')
+  figures = program.figures(*command)
+  assert figures['results']['sums']['exact_match,none'] == pytest.approx(2 / 3)
+  stated = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
+  assert stated == figures
+  for name, value in {
+    'steps': 3,
+    'draws': 2,
+    'bound': 'carried',
+    'strategy': 'confidence',
+    'temperature': 0.0,
+    'noise': 'high',
+    'block_length': 0,
+    'template': '',
+    'limit': 0,
+    'seed': 0,
+  }.items():
+    assert stated[name] == value
+  # In one step the carried bound is what the prediction of all at once says, exactly.
+  one = program.figures(
+    f'--config={config}',
+    f'--workdir={tmp_path}/one',
+    '--mode=evaluate',
+    f'--config.evaluate.lm_eval={tmp_path}/facts.yaml',
+    '--config.sample.num_steps=1',
+  )
+  assert one['results']['facts']['acc,none'] == pytest.approx(2 / 3)
+  found = program.refusal(*command[::2], f'--workdir={tmp_path}/x',
+                          '--config.evaluate.lm_eval=/nowhere.yaml')  # fmt: skip
+  assert 'evaluate.lm_eval: no file /nowhere.yaml' in found
+
+
+def test_bounds_lie_below_and_continuations_share_their_draws():
+  from lm_eval.api.instance import Instance
+
+  from scmdm_jax.diffusion.schedules import LogLinear
+  from scmdm_jax.runs.harness import DiffusionLM
+  from scmdm_jax.settings.options import Settings
+
+  settings = Settings()
+  settings = dataclasses.replace(
+    settings,
+    evaluate=dataclasses.replace(
+      settings.evaluate, repeats=4096, batch_size=512, lm_eval_bound='null'
+    ),
+  )
+  model = Model(DESCRIPTION, PARAMS, TOKENIZER)
+  judged = DiffusionLM(settings, model, LogLinear(), one_device())
+
+  def asked(context, continuation, number=0):
+    args = (context, continuation)
+    return Instance('loglikelihood', {}, args, 0, ('x', number, 1))
+
+  numbers = (0, 0, 1)
+  found = judged.loglikelihood([asked('low', 'w', number) for number in numbers])
+  assert found[0] == found[1] != found[2] and found[0][1] is False
+  # A single token is masked or not: the mean over times is its own -log p. Of one draw
+  # the weight times whether it is masked has the variance log(1 / T_MIN) = 6.9.
+  whole = TOKENIZER.encode_text('loww')
+  ids = np.where(np.arange(len(whole)) < len(whole) - 1, whole, MASK).astype(np.int32)
+  network = denoiser.bind(PARAMS, DESCRIPTION)
+  hidden = network.encode(ids[None], np.zeros((1, len(ids), 16)), np.zeros(1))
+  logits = np.asarray(network.logits(hidden)[0, -1], np.float64)
+  logits[MASK] = -np.inf
+  exact = logits[whole[-1]] - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+  assert found[0][0] == pytest.approx(exact, rel=4 * (6.9 / 4096) ** 0.5)

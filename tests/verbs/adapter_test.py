@@ -1,0 +1,201 @@
+"""Training beside a frozen base, from the run to what is read of it again."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import scmdm_jax as sc
+from scmdm_jax import command_line
+from scmdm_jax.checkpoints import store
+from scmdm_jax.errors import BadInput
+from scmdm_jax.models import denoiser, lora
+from scmdm_jax.parallel.mesh import one_device
+from scmdm_jax.runs import compiling, opening, scoring, workdir
+from scmdm_jax.settings.building import schedule_of
+from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.verbs import train
+from scmdm_jax.verbs.export import export_model
+from tests import tiny_run
+from tests.compiling import quick_jit
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, 'jit', quick_jit)
+    compiling.compiled_step.cache_clear()
+    yield
+
+
+@pytest.fixture(scope='module')
+def made(tmp_path_factory):
+  """A base, and the settings and workdir of an adapter trained beside it."""
+  folder = tmp_path_factory.mktemp('adapter')
+  config = command_line.load_config(str(tiny_run.write_config(folder)))
+  config.train.num_steps = 3
+  config.method.rate = 0.0
+  run(resolve(config), folder / 'base')
+  config.update_from_flattened_dict(
+    {
+      'checkpoint': str(folder / 'base'),
+      'method.rate': 1.0,
+      'method.first_pass': 'base',
+      'train.num_steps': 4,
+      'train.lora_rank': 2,
+      'train.lora_alpha': 6.0,
+      'train.evaluate_every': 2,
+      'train.log_every': 3,
+      'evaluate.num_examples': 6,
+      'evaluate.batch_size': 4,
+      'evaluate.repeats': 2,
+    }
+  )
+  settings = resolve(config)
+  figures = run(settings, folder / 'run')
+  return folder, settings, figures
+
+
+def run(settings, path):
+  with workdir.opened(str(path), settings) as directory:
+    return train.run(settings, directory)
+
+
+def leaves(tree):
+  return jax.tree_util.tree_leaves_with_path(tree)
+
+
+def test_only_the_adapter_is_trained_and_kept(made):
+  folder, _, _ = made
+  base, found = store.load_model(folder / 'base')[1], sc.load(folder / 'run')
+  assert found.description.adapter == lora.Adapter(2, 6.0)
+  frozen, trained = lora.divided(found.params)
+  for path, leaf in leaves(frozen):
+    node = base
+    for key in path:
+      node = node[key.key]
+    np.testing.assert_array_equal(leaf, node)
+  # B began at zero, as did the projection of the signal.
+  names = {path[-1].key for path, leaf in leaves(trained) if np.any(leaf != 0)}
+  assert names == {'lora_a', 'lora_b', 'kernel'}
+  # Neither the model nor the steps hold the base: three trees of what is trained.
+  held = store.ocp.metadata(str(folder / 'run' / 'model' / 'params')).metadata
+  state = store.ocp.checkpointables_metadata(str(folder / 'run' / 'checkpoints' / '4'))
+  count = sum(leaf.size for leaf in jax.tree.leaves(trained))
+  sizes = [
+    sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+    for tree in (held, state.metadata['state'])
+  ]
+  assert sizes[0] == count
+  assert sizes[1] == 4 * count + 2  # Also two moments, and two counts of steps.
+
+
+def test_the_held_out_losses_are_those_of_the_model(made):
+  folder, settings, _ = made
+  lines = {
+    line['step']: line
+    for line in map(json.loads, (folder / 'run/metrics.jsonl').read_text().splitlines())
+  }
+  assert [s for s in lines if 'heldout_nelbo' in lines[s]] == [2, 4]
+  assert sorted(lines) == [2, 3, 4]
+  assert all(line['tokens_per_second'] > 0 for line in lines.values())
+  # Scored again as --mode=evaluate does it, from the files.
+  opened = opening.open_run(settings, folder / 'run')
+  rows = train.registry.of(settings.data).read_rows(
+    settings.data, opened.tokenizer, 'test'
+  )
+  model = sc.load(folder / 'run')
+  key = jax.random.fold_in(jax.random.key(settings.seed), 4)
+  for name, passes in (('heldout_nelbo', 1), ('heldout_nelbo_two_pass', 2)):
+    found = scoring.mean_nelbo(
+      *(model, schedule_of(settings.method), rows, settings.evaluate, key),
+      *(one_device(), passes),
+    )
+    assert lines[4][name] == pytest.approx(found, rel=1e-6)
+    assert lines[2][name] != lines[4][name]
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(made):
+  folder, settings, figures = made
+  again = folder / 'again'
+  shutil.copytree(folder / 'run', again)
+  shutil.rmtree(again / 'model')
+  for path in (again / 'checkpoints').glob('4*'):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  assert run(settings, again)['parameters'] == figures['parameters']
+  assert tiny_run.model_bytes(again) == tiny_run.model_bytes(folder / 'run')
+  assert tiny_run.curve(again) == tiny_run.curve(folder / 'run')
+
+
+def test_the_merged_export_is_the_model(made, tmp_path):
+  folder, _, _ = made
+  export_model(str(folder / 'run'), str(tmp_path / 'merged'))
+  merged, model = sc.load(tmp_path / 'merged'), sc.load(folder / 'run')
+  assert merged.description.adapter is None
+  tokens = np.random.default_rng(0).integers(0, 5, (2, 32)).astype(np.int32)
+
+  def scores(model):
+    bound = denoiser.bind(model.params, model.description)
+    signal = np.zeros((*tokens.shape, bound.signal_dim), np.float32)
+    return bound.logits(bound.encode(tokens, signal, np.zeros(2, np.float32)))
+
+  # Sums of float32, of products and of their factors.
+  np.testing.assert_allclose(scores(merged), scores(model), atol=1e-4)
+
+
+def test_another_base_in_the_same_place_is_refused(made, tmp_path):
+  folder, settings, _ = made
+  moved = folder / 'base' / 'moved'
+  (folder / 'base' / 'model').rename(moved)
+  try:
+    with pytest.raises(BadInput, match='an adapter, whose base is not at'):
+      sc.load(folder / 'run')
+    shutil.copytree(moved, folder / 'base' / 'model')
+    description, params = store.load_model(moved)
+    params['backbone']['blocks_0']['mlp_0']['bias'] += 1
+    store.save_model(folder / 'base' / 'model', description, params, {})
+    with pytest.raises(BadInput, match=r'base with weights \w{12}, found \w{12} at'):
+      sc.load(folder / 'run')
+    # Nor does the training go on beside it.
+    again = tmp_path / 'again'
+    shutil.copytree(folder / 'run', again)
+    with pytest.raises(BadInput, match='base was'):
+      run(settings, again)
+  finally:
+    shutil.rmtree(folder / 'base' / 'model')
+    moved.rename(folder / 'base' / 'model')
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'checkpoint': ''}, 'train.lora_rank: found 2 without a checkpoint'),
+    ({'train.lora_targets': 'nothing'}, "train.lora_targets is 'nothing', which match"),
+    ({'train.lora_targets': '('}, r"train.lora_targets is '\(': no regular expression"),
+    ({'mode': 'compare'}, 'train.lora_rank: found 2 with --mode=compare'),
+    (
+      {'train.lora_rank': 0},
+      "first_pass: found 'base' with train.lora_rank = 0",
+    ),
+    (
+      {'method.estimate': 'unrolled'},
+      "method.first_pass: found 'base' with .* 'unrolled'",
+    ),
+  ],
+)
+def test_what_has_no_adapter_is_refused(made, tmp_path, changes, message):
+  folder, _, _ = made
+  config = command_line.load_config(str(folder / 'tiny.py'))
+  config.update_from_flattened_dict(
+    {
+      'checkpoint': str(folder / 'base'),
+      'train.lora_rank': 2,
+      'method.first_pass': 'base',
+      **changes,
+    }
+  )
+  with pytest.raises(BadInput, match=message) as refused:
+    run(resolve(config), tmp_path / 'refused')
+  assert '\n' not in str(refused.value)
