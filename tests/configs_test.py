@@ -10,6 +10,7 @@ from scmdm_jax.settings.resolve import resolve
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {
   'benchmark_small.py': 'benchmark',
+  'chat_small.py': 'train',
   'cifar10_paper.py': 'compare',
   'cifar10_paper.py:classifier': 'train',
   'cifar10_paper.py:pretrain': 'train',

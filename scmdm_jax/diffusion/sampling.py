@@ -60,6 +60,9 @@ def sample(
 ) -> Samples:
   """Draws samples by any strategy (SCMDM, arXiv 2604.26985, with its carried signal).
 
+  It has nine parameters, because arrays, which are traced, are no part of `sampler`,
+  which is static.
+
   Args:
     keys: [B] typed keys, one per example; consumed. An example depends on its own key
       only, never on its neighbours in the batch.

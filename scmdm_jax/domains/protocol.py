@@ -69,6 +69,19 @@ class Readers:
   num_samples: int
 
 
+class Conversing(NamedTuple):
+  """How a run speaks.
+
+  Attributes:
+    encode: messages -> ids up to where the assistant's next turn begins, int32 [N];
+      raises BadInput where the template refuses them.
+    ends: ids that end a turn of the assistant.
+  """
+
+  encode: Callable[[list[dict[str, Any]]], np.ndarray]
+  ends: tuple[int, ...]
+
+
 def _no_rule(data: DataSettings, evaluation: Any, judge: str) -> None:
   del data, evaluation, judge
 
@@ -127,6 +140,7 @@ class Domain(Generic[Data]):
       each: a text, or {'caption': text, 'image': data URI or None}.
     film: where trajectories are shown as pictures: how masked positions look.
     write: (workdir, samples, tokenizer): files of the domain beside `samples.jsonl`.
+    converse: (data, tokenizer) -> `Conversing`; None: the data have no conversations.
   """
 
   name: str
@@ -151,3 +165,4 @@ class Domain(Generic[Data]):
   show: Callable[[Data, np.ndarray, Tokenizer], list[Any]] = _decoded
   film: str = ''
   write: Callable[[pathlib.Path, np.ndarray, Tokenizer], None] = _nothing_written
+  converse: Callable[[Data, Tokenizer], Conversing] | None = None

@@ -8,7 +8,7 @@ answer, given its number: neither its neighbours nor the batch size change it.
 import bisect
 import hashlib
 import pathlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from scmdm_jax.data.prompts import Asked
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.strategies import FirstHitting
+from scmdm_jax.domains.protocol import Conversing
 from scmdm_jax.errors import BadInput
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.processes import multihost
@@ -37,12 +38,14 @@ class Prompt(NamedTuple):
     ids: int32 [N], masked where a token is wanted.
     start: where its answer, and the first block of it, begins; 0 of a text with masked
       positions, whose answer is all of it.
+    ends: ids that end the answer beside the tokenizer's end token.
   """
 
   place: str
   id: str | int
   ids: np.ndarray
   start: int
+  ends: tuple[int, ...] = ()
 
   @property
   def digest(self) -> str:
@@ -65,7 +68,11 @@ class Answer(NamedTuple):
 
 
 def read(
-  path: pathlib.Path, tokenizer: Tokenizer, new_tokens: int, length: int
+  path: pathlib.Path,
+  tokenizer: Tokenizer,
+  new_tokens: int,
+  length: int,
+  converse: Callable[[], Conversing] | None = None,
 ) -> list[Prompt]:
   """Returns the prompts of a file.
 
@@ -74,49 +81,65 @@ def read(
     tokenizer: of the model.
     new_tokens: most tokens of an answer; 0: up to `length`.
     length: of the longest sequence.
+    converse: how conversations become tokens, asked where there is one; None: the data
+      have none.
 
   Raises:
     BadInput: with file and line: no prompt, one that the tokenizer cannot read, one
       that leaves nothing to write, or one that is too long with its answer.
   """
-  return [
-    _encoded(asked, tokenizer, new_tokens, length) for asked in prompts.read(path)
-  ]
+  asked = prompts.read(path)
+  speech = None
+  if converse and any(a.kind == 'messages' for a in asked):
+    speech = converse()
+  return [_encoded(a, tokenizer, new_tokens, length, speech) for a in asked]
 
 
 def _encoded(
-  asked: Asked, tokenizer: Tokenizer, new_tokens: int, length: int
+  asked: Asked,
+  tokenizer: Tokenizer,
+  new_tokens: int,
+  length: int,
+  speech: Conversing | None,
 ) -> Prompt:
+  if asked.kind == 'messages' and speech is None:
+    raise BadInput(
+      f'{asked.place}: found messages; wanted a prompt or a text with these data'
+    )
+  ends: tuple[int, ...] = ()
   try:
     if asked.kind == 'text':
       ids, start = _template(asked.value, tokenizer, new_tokens, length), 0
     else:
-      head = tokenizer.encode_prompt('', 1)  # The start token, where rows have one.
-      given = tokenizer.encode_text(asked.value)
-      ids = np.concatenate([head[head != tokenizer.mask_id], given])
+      if speech is not None and asked.kind == 'messages':
+        ids, ends = speech.encode(asked.value), speech.ends
+      else:
+        head = tokenizer.encode_prompt('', 1)  # The start token, where rows have one.
+        given = tokenizer.encode_text(asked.value)
+        ids = np.concatenate([head[head != tokenizer.mask_id], given])
       start = len(ids)
-      ids = _continued(ids, new_tokens or length - len(ids), tokenizer)
+      ids = _continued(ids, new_tokens or length - start, tokenizer)
   except BadInput as e:
     raise BadInput(f'{asked.place}: {e}') from e
-  return prompt_of(asked, ids, start, tokenizer, length)
+  _check(asked.place, ids, start, tokenizer, length)
+  return Prompt(asked.place, asked.id, ids, start, ends)
 
 
-def prompt_of(
-  asked: Asked, ids: np.ndarray, start: int, tokenizer: Tokenizer, length: int
-) -> Prompt:
-  """Returns the prompt of such tokens; errors as `read`."""
+def _check(
+  place: str, ids: np.ndarray, start: int, tokenizer: Tokenizer, length: int
+) -> None:
+  """Refuses tokens that are too many, or leave nothing to write."""
   if len(ids) > length or start == length:
     raise BadInput(
-      f'{asked.place}: {start or len(ids)} tokens of the prompt, {len(ids)} with its '
+      f'{place}: {start or len(ids)} tokens of the prompt, {len(ids)} with its '
       f'answer; wanted at most {length}, the longest sequence of the model; shorten it '
       'or lower sample.max_new_tokens'
     )
   if not (ids == tokenizer.mask_id).any():
     raise BadInput(
-      f'{asked.place}: leaves nothing to write; put a masked position where a token is '
+      f'{place}: leaves nothing to write; put a masked position where a token is '
       'wanted, or drop the mark at its end'
     )
-  return Prompt(asked.place, asked.id, ids, start)
 
 
 def _template(

@@ -13,7 +13,6 @@ import tqdm
 
 from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.answering import Answer, Prompt
@@ -35,14 +34,15 @@ def record_of(prompt: Prompt, answer: Answer, tokenizer: Tokenizer) -> dict[str,
   prompt: a digest of the prompt's tokens, by which a run that goes on knows it.
   """
   masked = prompt.ids == tokenizer.mask_id
-  cut = up_to_end(answer.tokens[None], prompt.ids[None], tokenizer)[0]
-  ends = masked & (cut == (-1 if tokenizer.eos_id is None else tokenizer.eos_id))
-  behind = np.flatnonzero(~masked)[-1:].tolist() or [-1]
-  ends[: behind[0] + 1] = False
-  stop = int(np.argmax(ends)) if ends.any() else len(cut)
+  given = np.flatnonzero(~masked)
+  # An end inside of what was to be filled in is none: text follows.
+  behind = np.arange(len(masked)) > (given[-1] if len(given) else -1)
+  eos = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+  ends = behind & np.isin(answer.tokens, [*eos, *prompt.ends])
+  stop = int(np.argmax(ends)) if ends.any() else len(masked)
   generated = int(masked[:stop].sum())
   ended = 'end' if ends.any() else 'length' if masked[-1] else 'filled'
-  tokens = cut[prompt.start : stop]
+  tokens = answer.tokens[prompt.start : stop]
   return {
     'id': prompt.id,
     'text': tokenizer.decode(tokens),

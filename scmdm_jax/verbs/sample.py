@@ -3,6 +3,7 @@
 checkpoint -> compiled sampler -> tokens -> tokenizer -> workdir/samples.jsonl
 """
 
+import functools
 import os
 import pathlib
 import time
@@ -65,7 +66,7 @@ def _answer(
   options, tokenizer, started = settings.sample, opened.tokenizer, time.time()
   check_mask(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
-  length = settings.data.length
+  length, speak = settings.data.length, registry.of(settings.data).converse
   if options.max_new_tokens and opened.stored is not None:
     length = opened.stored.description.architecture.length
   prompts = answering.read(
@@ -73,6 +74,7 @@ def _answer(
     tokenizer,
     options.max_new_tokens,
     length,
+    functools.partial(speak, settings.data, tokenizer) if speak else None,
   )
   sampler = sampler_of(options, schedule)
   answering.check_steps(prompts, sampler, tokenizer)

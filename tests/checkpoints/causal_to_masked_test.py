@@ -91,7 +91,7 @@ def test_what_is_not_causal_is_refused(tmp_path, capsys):
   found = program.refusal(*command, '--as=masked')
   assert "objective 'masked'; --as=masked wants a causal one" in found
   assert "--as: found 'magic'" in program.refusal(*command, '--as=magic')
-  assert '--as: given with --mode=export' in program.refusal(
+  assert "--as: found 'masked'; wanted 'peft'" in program.refusal(
     '--mode=export', *command[1:], '--as=masked'
   )
   assert not (tmp_path / 'x').exists()

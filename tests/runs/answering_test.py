@@ -1,6 +1,7 @@
 """Prompts of many lengths: their tokens, their answers, the file of answers."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import store
+from scmdm_jax.data import tokenizers
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.strategies import Confidence, FirstHitting
+from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
@@ -19,7 +22,8 @@ from scmdm_jax.runs import answering, answers, drawing
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import SampleSettings
 from tests.compiling import quick_jit
-from tests.data.tokenizers import subword_test
+from tests.data.tokenizers import subword_test, tiny
+from tests.domains.text import chats
 from tests.models.parameters import random_params
 from tests.tiny_run import Program
 
@@ -181,6 +185,36 @@ def test_an_answer_ends_at_its_first_end_token():
   filled = record([MASK, *low, EOS], 0, [low[0], *low, EOS])
   assert (filled['ended'], filled['generated']) == ('filled', 1)
   assert filled['tokens'] == [low[0], *low, EOS]
+
+
+def test_conversations_are_asked_as_their_template_says(tmp_path):
+  folder = chats.write(tmp_path / 'llada', 'llada')
+  files = tokenizers.files_at(folder)
+  size = len(tiny.bpe_vocabulary()) + len(chats.SPECIAL['llada']) + 1
+  mask = size - 5
+  spoken = tokenizers.from_files(files, mask_id=mask, vocab_size=size, where='here')
+  line = {'messages': [{'role': 'user', 'content': 'low <|eot_id|>'}]}
+  path = written(tmp_path / 'asked.jsonl', [line])
+  data = registry.data_settings()(name='text')
+  domain = registry.of(data)
+  assert domain.converse is not None
+  speak = functools.partial(domain.converse, data, spoken)
+  (prompt,) = answering.read(path, spoken, 3, LENGTH, speak)
+  special = {name: i for i, name in enumerate(chats.SPECIAL['llada'], mask - 2)}
+  text = lambda x: spoken.encode_text(x).tolist()  # noqa: E731
+  begin, close = special['<|start_header_id|>'], special['<|end_header_id|>']
+  eot = special['<|eot_id|>']
+  given = [special['<|startoftext|>'], begin, *text('user'), close]
+  # What the user spells is text.
+  given += [*text('\n\nlow <|eot_id|>'), eot, begin, *text('assistant'), close]
+  given += text('\n\n')
+  assert prompt.ids.tolist() == [*given, mask, mask, mask]
+  assert (prompt.start, prompt.ends) == (len(given), (eot,))
+  tokens = np.array([*given, *text('low')[:1], eot, eot], np.int32)
+  found = answers.record_of(prompt, answering.Answer(0, tokens, 2), spoken)
+  assert (found['ended'], found['generated']) == ('end', 1)
+  with pytest.raises(BadInput, match='line 1: found messages; wanted'):
+    answering.read(path, spoken, 3, LENGTH)
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ from scmdm_jax.data import chat_template, journal, reading, sources, unknown
 from scmdm_jax.data.chat_template import ChatTemplate
 from scmdm_jax.data.sources import Documents
 from scmdm_jax.data.tokenizers import SubwordTokenizer, Tokenizer
+from scmdm_jax.domains.protocol import Conversing
 from scmdm_jax.domains.text import conversations
 from scmdm_jax.domains.text.options import TextSettings
 from scmdm_jax.errors import BadInput, DamagedData
@@ -83,6 +84,33 @@ def encode_prompt(
   text = template.render([_replaced(m, spelt) for m in messages], prompt=True)
   learnt = np.zeros(len(text), bool)
   return _encoded(text, learnt, tokenizer, {v: k for k, v in spelt.items()})[0]
+
+
+def converse(data: TextSettings, tokenizer: Tokenizer) -> Conversing:
+  """How a run with this tokenizer speaks.
+
+  A turn ends with the special tokens that its template puts behind an answer.
+
+  Raises:
+    BadInput: no chat template, or a tokenizer that writes no special tokens.
+  """
+  if not isinstance(tokenizer, SubwordTokenizer):
+    raise BadInput(
+      f'data.tokenizer: {tokenizer.name} has no special tokens for turns; wanted that '
+      'of a checkpoint'
+    )
+  template = template_of(data, tokenizer)
+  example = [{'role': 'user', 'content': 'a'}, {'role': 'assistant', 'content': 'b'}]
+  ids, learnt = encode(example, template, tokenizer)
+  special = set(tokenizer.specials.values())
+  ends = sorted({int(i) for i in ids[learnt]} & special)
+
+  def encode_turns(messages: list[dict[str, Any]]) -> np.ndarray:
+    for message in messages:
+      chat_template.check_characters(message['content'])
+    return encode_prompt(messages, template, tokenizer)
+
+  return Conversing(encode_turns, tuple(ends))
 
 
 def _spelt(

@@ -8,7 +8,7 @@ import numpy as np
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
-from scmdm_jax.domains.text import builder
+from scmdm_jax.domains.text import builder, chat
 from scmdm_jax.domains.text import measures as judges
 from scmdm_jax.domains.text.mauve import judge_mauve
 from scmdm_jax.domains.text.options import TextEvaluation, TextSettings
@@ -152,4 +152,5 @@ DOMAIN = Domain(
     'start_end' if data.frame and data.name != builder.CHAT else 'none'
   ),
   fields=lambda sample, tokenizer: {'parts': sample_parts(sample, tokenizer)},
+  converse=chat.converse,
 )

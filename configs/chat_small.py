@@ -1,0 +1,46 @@
+r"""Questions answered, on two cores: a small model of prose learns what nouns mean.
+
+  run() { launch/local.sh python -m scmdm_jax.main "$@"; }
+  run --config=configs/chat_small.py --workdir=runs/chat_small
+  run --mode=evaluate --config=configs/chat_small.py --workdir=runs/chat_measured \
+      --config.checkpoint=runs/chat_small
+
+adapts scmdm_jax/assets/text_base. The questions are made of WordNet's definitions;
+docs/text_data.md says how to make the file, and what a chat template is.
+"""
+
+import importlib.resources
+import pathlib
+
+from scmdm_jax.settings import default_config
+
+
+def get_config():
+  config = default_config()
+  config.mode = 'train'
+  config.checkpoint = str(
+    importlib.resources.files('scmdm_jax') / 'assets' / 'text_base'
+  )
+  config.data.name = 'chat'
+  config.data.source = 'runs/prose/questions.jsonl'
+  config.data.chat_template = str(pathlib.Path(__file__).parent / 'chat_small.jinja')
+  config.data.tokenizer = 'checkpoint'
+  config.data.length = 64
+  config.data.buckets = 2
+  config.method.rate = 1.0
+  config.train.batch_size = 32
+  config.train.learning_rate = 1e-3
+  config.train.injection_rate_factor = 10.0
+  config.train.num_steps = 600
+  config.train.warmup_steps = 40
+  config.train.ema_decay = 0.99
+  config.train.save_every = 200
+  config.train.log_every = 50
+  config.evaluate.num_examples = 512
+  config.evaluate.batch_size = 64
+  config.evaluate.repeats = 2
+  config.evaluate.carried_steps = (8,)
+  config.sample.num_samples = 64
+  config.sample.batch_size = 64
+  config.sample.num_steps = 16
+  return config
