@@ -36,6 +36,8 @@ def attend_on(
   splash kernel rounds scaled queries once more. Float32 inputs are left to the einsum.
   """
   kernel = KERNELS.get(placement.platform, '')
+  if mask.span is not None or mask.beside:
+    kernel = ''
   if kernel == 'cudnn' and _suits_cudnn(placement, q, mask):
     return jax.nn.dot_product_attention(
       q,
