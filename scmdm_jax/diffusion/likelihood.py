@@ -88,6 +88,8 @@ def carried_nelbo(
   KL terms, with c_t the prediction carried along it. Times and alphas are the sampler's
   own (`reverse_alphas`), so there is no prior or reconstruction term left.
 
+  It has nine parameters, because arrays are no part of what is static.
+
   Args:
     key: consumed. Equal keys give equal trajectories, whatever the network.
     network: see `network.Network`.
