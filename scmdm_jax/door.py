@@ -60,7 +60,7 @@ def load(
     DamagedData: its files are truncated or altered.
   """
   with tempfile.TemporaryDirectory() as folder:
-    text = urls.accepted('path', os.fspath(path))
+    text = urls.accepted('checkpoint', os.fspath(path))
     stored = opening.open_path(text, pathlib.Path(folder), 'model')
     tokenizer = opening.own_tokenizer(stored)
     if tokenizer is None:

@@ -118,7 +118,6 @@ def _doctor(options: Options) -> dict[str, Any] | None:
   from scmdm_jax.runs import workdir
   from scmdm_jax.settings import resolve
   from scmdm_jax.settings.options import Settings
-  from scmdm_jax.verbs import doctor
 
   _taken('doctor', VERBS['doctor'], options)
   settings = Settings() if options.config is None else resolve.resolve(options.config)
@@ -126,7 +125,8 @@ def _doctor(options: Options) -> dict[str, Any] | None:
   with stopping.unwinding(), multihost.joined():
     multihost.same_everywhere(workdir.identity(path, settings))
     _refuse_several(settings.mode)
-    figures = {'mode': 'doctor', **doctor.run(settings, path)}
+    run = importlib.import_module('scmdm_jax.verbs.doctor').run
+    figures = {'mode': 'doctor', **run(settings, path)}
     return figures if multihost.index() == 0 else None
 
 

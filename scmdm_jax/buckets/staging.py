@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 from scmdm_jax import files
@@ -56,6 +57,7 @@ def _begin(url: str, locked: bool, stack: contextlib.ExitStack) -> Mirror:
     stack.callback(owner.release)
   root = paths.place('workdir', url)
   root.mkdir(parents=True)
+  stack.callback(shutil.rmtree, root, ignore_errors=True)
   mirror = Mirror(objects, root, owner.check if owner else lambda: None)
   mirror.pull()
   files.listeners.append(mirror.written)

@@ -6,7 +6,7 @@ import urllib.parse
 from scmdm_jax.errors import BadInput
 
 SCHEMES = ('gs', 's3')
-# What may name a repository of the Hugging Face hub, see `checkpoints.hub`.
+# What may name a repository of the Hugging Face hub.
 _SOURCES = ('checkpoint', 'judge', '--source')
 _URL = re.compile(r'([A-Za-z][A-Za-z0-9+.-]*)://(.*)', re.DOTALL)
 
@@ -29,7 +29,7 @@ def accepted(name: str, value: str, *, bucket: bool = True) -> str:
     BadInput: a URL that is none of these.
   """
   found = _URL.match(value)
-  if found is None:
+  if found is None or (name in _SOURCES and found[1] == 'hf'):
     return value
   scheme, rest = found[1], found[2]
   if scheme == 'file' and rest.startswith(('/', 'localhost/')):

@@ -19,6 +19,7 @@ from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.processes import multihost
@@ -88,8 +89,8 @@ def _step_arguments(settings: Settings, model: Model, method: MethodSettings):
   step = compiling.compiled_step(start.description, method, optimizer, mesh)
   state = adapting.fresh_state(start.params, optimizer, mesh)
   shape = (settings.train.batch_size, settings.data.length)
-  tokens = jnp.zeros(shape, jnp.int32)
-  return step, (state, tokens, jax.random.key(0), np.float32(0))
+  batch = batch_of(jnp.zeros(shape, jnp.int32))
+  return step, (state, batch, jax.random.key(0), np.float32(0))
 
 
 def step_flops(settings: Settings, model: Model, method: MethodSettings) -> float:

@@ -117,22 +117,22 @@ def _finite(parameter: jax.Array) -> jax.Array:
 
 
 def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
-  source = pathlib.Path(path) if hub.is_address(path) else paths.local_path(path)
-  if not converting.is_foreign(path if hub.is_address(path) else source):
-    return source
-  origin = path if hub.is_address(path) else paths.named(str(source))
+  place = None if hub.is_address(path) else paths.local_path(path)
+  if place is not None and not converting.is_foreign(place):
+    return place
+  source = path if place is None else paths.named(str(place))
   imported = workdir / 'imported' / name
 
   def clear() -> None:
     if imported.exists():
       extra = disk.read_json(imported / store.MODEL_JSON).get('extra', {})
       # A run that was refused had named another.
-      if extra.get('imported_from') != origin:
+      if extra.get('imported_from') != source:
         shutil.rmtree(imported)
 
   multihost.first_does(f'importing {path}', clear)
   if not imported.exists():
-    converting.import_model(origin, str(imported))
+    converting.import_model(source, str(imported))
   return imported
 
 

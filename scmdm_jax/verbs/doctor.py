@@ -21,34 +21,35 @@ import numpy as np
 from scmdm_jax.buckets import lock, paths
 from scmdm_jax.buckets.objects import Objects
 from scmdm_jax.buckets.urls import is_bucket
-from scmdm_jax.checkpoints import steps, store
+from scmdm_jax.checkpoints import hub, steps, store
 from scmdm_jax.errors import BadInput, printable
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import compilation_cache, converting, opening, workdir
+from scmdm_jax.runs import compilation_cache, converting, opening
+from scmdm_jax.runs import workdir as workdirs
 from scmdm_jax.settings.building import new_model
 from scmdm_jax.settings.options import Settings
 
 _GIB = 1 << 30
 
 
-def run(settings: Settings, path: str) -> dict[str, Any]:
+def run(settings: Settings, workdir: str) -> dict[str, Any]:
   """Prints a table on standard error; returns its lines, and whether all is well.
 
   Args:
     settings: of the run that would start.
-    path: its workdir; '': none is looked at.
+    workdir: of that run.
   """
   checks: dict[str, Callable[[], str]] = {
     'versions': _versions,
-    'devices': workdir.hardware,
+    'devices': workdirs.hardware,
     'mesh': lambda: _mesh(settings),
     'compilation cache': lambda: _cache(settings),
-    'workdir': lambda: _workdir(path),
+    'workdir': lambda: _workdir(workdir),
     **{name: functools.partial(_there, p) for name, p in _inputs(settings).items()},
     'memory': lambda: _memory(settings),
-    'disk': lambda: _disk(settings, path),
+    'disk': lambda: _disk(settings, workdir),
   }
   found = {}
   for name, check in checks.items():
@@ -67,7 +68,7 @@ def run(settings: Settings, path: str) -> dict[str, Any]:
 
 
 def _versions() -> str:
-  return ', '.join(f'{name} {found}' for name, found in workdir.versions().items())
+  return ', '.join(f'{name} {found}' for name, found in workdirs.versions().items())
 
 
 def _mesh(settings: Settings) -> str:
@@ -128,6 +129,8 @@ def _inputs(settings: Settings) -> dict[str, str]:
 
 
 def _there(path: str) -> str:
+  if hub.is_address(path):
+    return f'{path}, not looked at'
   if is_bucket(path):
     contents = Objects(path).list()
     size = sum(content.size for content in contents.values())
@@ -140,9 +143,9 @@ def _there(path: str) -> str:
 
 
 def _state_bytes(settings: Settings) -> int | None:
-  """Bytes of the state of the whole run; None of a model that is in a bucket."""
+  """Bytes of the state of the whole run; None of a model that is elsewhere."""
   path = settings.checkpoint
-  if is_bucket(path):
+  if is_bucket(path) or hub.is_address(path):
     return None
   source = paths.local_path(path)
   if path and converting.is_foreign(source):

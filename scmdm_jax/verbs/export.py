@@ -33,10 +33,9 @@ def run(settings: Settings, workdir: str, source: str, as_: str = '') -> dict[st
     raise BadInput('--workdir: not given; --mode=export wants --source and --workdir')
   if as_ not in ('', 'peft'):
     raise BadInput(f"--as: found {as_!r}; wanted 'peft', or no such flag")
+  below = settings.verify_below
   with staging.staged(workdir) as directory:
-    return export_model(
-      source, str(directory), settings.verify_below, as_peft=as_ == 'peft'
-    )
+    return export_model(source, str(directory), below, as_peft=as_ == 'peft')
 
 
 def export_model(
