@@ -125,6 +125,7 @@ class ReMDM(Strategy):
   t_on: float = 0.55
   t_off: float = 0.05
   alpha_on: float = 0.9
+  remasks = True
 
   def __post_init__(self):
     check(self.rule in RULES, 'rule', self.rule, f'one of {", ".join(RULES)}')
@@ -203,6 +204,7 @@ class P2(Strategy):
   eta: float = 1.0
   measure = 'log_prob'
   reads_visible = True
+  remasks = True
 
   def __post_init__(self):
     check_from_zero('eta', self.eta)

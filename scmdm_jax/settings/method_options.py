@@ -216,7 +216,24 @@ class SampleSettings:
     0,
     (
       'Above 0: blocks of so many positions, finished from left to right; '
-      'steps are dealt by what the prompt leaves to write in each.'
+      'steps are dealt by what the prompt leaves to write in each. A model with '
+      'blocks has its own, and 0 stands for it.'
+    ),
+  )
+  cache: str = plain(
+    'auto',
+    (
+      "Which keys and values are kept while a block is written: 'none'; 'exact', of "
+      'models with blocks, which changes no token; of other models, approximately, '
+      "those left of the block ('prefix') or on both sides ('dual'), as in Fast-dLLM; "
+      "'auto': 'exact' where the model has blocks, else 'none'."
+    ),
+  )
+  refresh: int = plain(
+    0,
+    (
+      "Above 0: 'prefix' and 'dual' make what is kept anew after so many steps, and "
+      'not only where a block begins.'
     ),
   )
   guidance: float = within(

@@ -33,6 +33,9 @@ class Toy(NamedTuple):
   signal: Callable[[Any], Any]
   signal_dim: int
   placement: Any = Shards()
+  block_length: int = 0
+  beside: Any = None
+  cached: Any = None
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):
