@@ -106,6 +106,8 @@ def carried_nelbo(
   own (`reverse_alphas`), so there is no prior or reconstruction term left. It has nine
   parameters, because each is a choice of its own that a caller makes.
 
+  It has nine parameters, because arrays are no part of what is static.
+
   Args:
     key: consumed. Equal keys give equal trajectories, whatever the network.
     network: see `network.Network`.

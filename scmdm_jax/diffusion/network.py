@@ -42,6 +42,15 @@ class Placement(Protocol):
     """Keeps the S times P groups along the first axis of `x` on their devices."""
     ...
 
+  def apart(
+    self, function: Callable[..., Any], shared: Any, split: Any, whole: Any
+  ) -> Any:
+    """Returns `function(placement, shared, split, whole)`, each group for itself.
+
+    `split` are [B, L, ...]. Gradients of `shared` are summed over the groups once.
+    """
+    ...
+
 
 class Cached(Protocol):
   """How a network is evaluated on a run of positions, keys of all others being kept.
@@ -66,7 +75,11 @@ class Cached(Protocol):
 
 
 class Network(Protocol):
-  """A denoiser with its parameters bound, and where its arrays live."""
+  """A denoiser with its parameters bound, and where its arrays live.
+
+  `logits` and `signal` are pytrees (`jax.tree_util.Partial`) whose leaves are the
+  parameters they read, if gradients are to reach those.
+  """
 
   @property
   def signal_dim(self) -> int:

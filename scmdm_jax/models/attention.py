@@ -74,6 +74,14 @@ class AttentionMask:
     places = jnp.arange(count)
     return places if self.span is None else self.span.start + places
 
+  def orders(self, q: Any, k: Any) -> Any:
+    """Returns what the numbers allow, of integer positions that broadcast."""
+    if self.causal:
+      return k <= q
+    if self.window:
+      return (abs(q - k) <= self.window) | (k == 0) | (q == 0)
+    return self._block_causal(q, k)
+
   def allows(self, q: jax.Array, k: jax.Array) -> jax.Array | None:
     """Returns whether queries see keys, bool [B or 1, M or 1, L]; None: all do.
 
@@ -83,12 +91,8 @@ class AttentionMask:
     """
     q, k = q[None, :, None], k[None, None, :]
     found = []
-    if self.causal:
-      found.append(k <= q)
-    if self.window:
-      found.append((abs(q - k) <= self.window) | (k == 0) | (q == 0))
-    if self.block_length:
-      found.append(self._block_causal(q, k))
+    if not self.sees_all:
+      found.append(self.orders(q, k))
     if self.beside:
       q, k = q % self.beside, k % self.beside
     if self.lengths is not None:

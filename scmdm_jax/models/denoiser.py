@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from scmdm_jax.models import lora
 from scmdm_jax.models.attention import EVERYBODY, AttentionMask, Span
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.injection import make_injection
+from scmdm_jax.models.injection import INJECTIONS, make_injection
 from scmdm_jax.models.keeping import CACHE
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
@@ -59,7 +60,7 @@ class Denoiser(NamedTuple):
     The signal is read at masked positions only; a zero vector is the null signal. The
     `AttentionMask` gives lengths or segments; the architecture adds its own numbers.
   logits: hidden [..., D] -> raw scores float32 [..., V], the mask column among them;
-    -1e30 for ids that no token has.
+    -1e30 for ids that no token has. Like `signal` a pytree of what it reads.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
   placement: keeps examples, positions and scores on their devices; see `Placement`.
@@ -97,6 +98,22 @@ def _table(weights: Params, description: ModelDescription) -> jax.Array:
   for part in description.record.table.split('/'):
     node = node[part]
   return node['embedding'] if isinstance(node, dict) else node
+
+
+def _of_head(weights: Params, description: ModelDescription) -> Params:
+  """The parameters of the backbone that scores are made of."""
+  record = description.record
+
+  def below(node: Params, parts: list[str]) -> Params | None:
+    if not parts:
+      return node
+    found = below(node[parts[0]], parts[1:]) if parts[0] in node else None
+    return None if found is None else {parts[0]: found}
+
+  head = below(weights, record.head.split('/')) if record.head else None
+  found = head or below(weights, record.table.split('/'))
+  assert found is not None, record.name
+  return found
 
 
 def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
@@ -204,10 +221,10 @@ def bind(
   table = jax.lax.stop_gradient(_table(weights, description))
   embedded = _embedded(backbone, module, injection, description, placement)
 
-  def signal(probs: jax.Array) -> jax.Array:
+  def signal(own: Params, table: jax.Array, probs: jax.Array) -> jax.Array:
     if module is None:
       return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
-    return _apply(module, injection, probs, table, description.mask_id, method='signal')
+    return _apply(module, own, probs, table, description.mask_id, method='signal')
 
   def encode(
     x_t: jax.Array,
@@ -218,11 +235,19 @@ def bind(
     x = embedded(x_t, signal)
     return backbone(x, sigma, mask, *conditioning, method='encode')
 
-  def logits(hidden: jax.Array) -> jax.Array:
-    scores = backbone(hidden, method='logits')
+  def logits(own: Params, hidden: jax.Array) -> jax.Array:
+    scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
     return _without_undefined(scores, description)
 
-  bound = Denoiser(encode, logits, signal, arch.hidden_dim, placement)
+  record = INJECTIONS[description.injection]
+  per_token = {n: injection[n] for n in record.per_token} if record else {}
+  bound = Denoiser(
+    encode,
+    Partial(logits, _of_head(weights, description)),
+    Partial(signal, per_token, table),
+    arch.hidden_dim,
+    placement,
+  )
   cached = _cached(bound, embedded, backbone, conditioning)
   return _with_blocks(bound, description, cached)
 

@@ -240,8 +240,7 @@ class DiT(nn.Module):
         classes = jnp.full(sigma.shape, cfg.num_classes, jnp.int32)
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
-    for block in self.blocks:
-      x = self.execution.placement.constrain(block(x, cond, mask))
+    x = self.execution.through(self.blocks, x, cond, mask)
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

@@ -182,8 +182,7 @@ class Decoder(nn.Module):
     that `logits` stays a function of one position; position 0 is read off itself.
     """
     del sigma
-    for layer in self.layers:
-      x = self.execution.placement.constrain(layer(x, mask))
+    x = self.execution.through(self.layers, x, mask)
     x = self.norm(x)
     return shifted(self, x, mask) if self.config.shifted else x
 
