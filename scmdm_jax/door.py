@@ -261,6 +261,20 @@ def adapt(
   return dataclasses.replace(start, params=lora.joined(frozen, state.ema))
 
 
+def _scoring(
+  model: Model,
+  schedule: Schedule | None,
+  rows: Rows,
+  options: EvaluateSettings | None,
+  key: jax.Array,
+  mesh: Mesh | None,
+) -> tuple[Model, Schedule, Rows, EvaluateSettings, jax.Array, Mesh]:
+  """What both bounds of `scoring` take first, with the defaults for None."""
+  _check_masked(model)
+  schedule, options = schedule or LogLinear(), options or EvaluateSettings()
+  return model, schedule, rows, options, key, mesh or meshes.one_device()
+
+
 def nelbo(
   key: jax.Array,
   model: Model,
@@ -282,16 +296,8 @@ def nelbo(
     options: most rows, batch size, draws per row; None: their defaults.
     mesh: of `make_mesh`; None: one device.
   """
-  _check_masked(model)
-  return scoring.mean_nelbo(
-    model,
-    schedule or LogLinear(),
-    rows,
-    options or EvaluateSettings(),
-    key,
-    mesh or meshes.one_device(),
-    passes,
-  )
+  what = _scoring(model, schedule, rows, options, key, mesh)
+  return scoring.mean_nelbo(*what, passes)
 
 
 def carried_nelbo(
@@ -315,16 +321,8 @@ def carried_nelbo(
     options: most rows and batch size; None: their defaults.
     mesh: of `make_mesh`; None: one device.
   """
-  _check_masked(model)
-  return scoring.mean_carried_nelbo(
-    model,
-    schedule or LogLinear(),
-    rows,
-    options or EvaluateSettings(),
-    key,
-    mesh or meshes.one_device(),
-    num_steps,
-  )
+  what = _scoring(model, schedule, rows, options, key, mesh)
+  return scoring.mean_carried_nelbo(*what, num_steps)
 
 
 def make_mesh(

@@ -53,7 +53,7 @@ class Bench(NamedTuple):
     return jax.random.split(jax.random.key(self.settings.seed), self.batch)
 
 
-def _random_params(description: ModelDescription, seed: int) -> Any:
+def random_params(description: ModelDescription, seed: int) -> Any:
   """Every weight random: a fresh model's zero layers would predict nothing."""
   leaves, tree = jax.tree.flatten(denoiser.abstract_params(description))
   rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def bench_of(settings: Settings, model: Model | None, **sizes: int) -> Bench:
     description = new_model(
       dataclasses.replace(settings, data=sized), vocab_size, vocab_size - 1
     )
-    params = _random_params(description, settings.seed)
+    params = random_params(description, settings.seed)
   if description.injection == 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has no self-conditioning to measure; wanted '
@@ -150,7 +150,7 @@ def pytorch(bench: Bench) -> dict[str, Callable[[], Any]]:
   arch = bench.description.architecture
   if not isinstance(arch, DiTConfig) or arch.time_conditioning or arch.num_classes:
     return {}
-  if arch.grid or arch.window:
+  if arch.grid or arch.window or arch.block_length:
     return {}
   if not bench.settings.benchmark.torch:
     return {}

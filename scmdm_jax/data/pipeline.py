@@ -4,7 +4,7 @@ Shapes: `N` records, `B` global batch size, `P` processes, `L` sequence length.
 """
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import grain
@@ -103,7 +103,7 @@ def training_batches(
   `set_state()` on an iterator made with the same arguments continues exactly there.
 
   Args:
-    rows: the `N` examples: `Encoded` texts, or `packing.PackedRows`; the batches of
+    rows: the `N` examples: `packing.PackedRows`, say; the batches of
       `Answers` are each of one size.
     batch_size: `B`, of all processes together; a multiple of `process_count`.
     seed: determines every epoch's order.
@@ -245,26 +245,6 @@ def _examples(
   facts: dict[str, Any] = {'lengths': lengths}
   mask = None if rows.padding_is_target else AttentionMask(**facts)
   return tokens[:, :size], target, mask, size - lengths
-
-
-class Encoded:
-  """One example per text: its ids, int32 `[L]`, checked as they are made."""
-
-  def __init__(self, source: Sequence[str], tokenizer: Tokenizer, length: int):
-    self._source = source
-    self._tokenizer = tokenizer
-    self._length = length
-
-  def __len__(self) -> int:
-    return len(self._source)
-
-  def __getitem__(self, index: int) -> np.ndarray:
-    try:
-      ids = self._tokenizer.encode(self._source[index], self._length)
-    except BadInput as error:
-      raise BadInput(f'record {index}: {error}') from error
-    check_vocabulary(ids, self._tokenizer, f'record {index}')
-    return ids
 
 
 def check_vocabulary(ids: np.ndarray, tokenizer: Tokenizer, where: str) -> None:

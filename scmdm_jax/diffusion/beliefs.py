@@ -35,12 +35,15 @@ def replay(
     mask_id: the mask token.
 
   Raises:
-    ValueError: a sampler with guidance, blocks, or `keep_signal=False`.
+    ValueError: a sampler with guidance, blocks, or `keep_signal=False`, or a network of
+      blocks.
   """
   chex.assert_shape(states, (sampler.num_steps + 1, len(keys), None))
   wanted = 'the default: only such samplers are replayed'
   check(sampler.guidance is None, 'guidance', sampler.guidance, wanted)
   check(not sampler.block_length, 'block_length', sampler.block_length, wanted)
+  blocks = network.block_length
+  check(not blocks, 'block_length', blocks, 'a network that sees both ways')
   check(sampler.keep_signal, 'keep_signal', sampler.keep_signal, wanted)
   starts = jax.vmap(jax.random.fold_in, (0, None))(keys, sampler.num_steps)
   plan = sampler.strategy.start(

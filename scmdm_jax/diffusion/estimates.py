@@ -128,11 +128,11 @@ def most_taking(rate: float, passes: int, i: int, examples: int) -> int:
 def earlier_times(
   keys: jax.Array, t: jax.Array, taken: jax.Array, estimate: Estimate
 ) -> list[jax.Array]:
-  """Returns the times of passes 0, 1, ..., float32 [B]: t + (n - i) gap, at most 1.
+  """Returns the times of passes 0, 1, ..., as t: t + (n - i) gap, at most 1.
 
   Args:
     keys: [B], consumed.
-    t: float32 [B], the times of the examples.
+    t: float32 [B], the times of the examples, or [B, K] of their blocks.
     taken: int32 [B], n of each; what becomes of passes beyond is of no meaning.
     estimate: see `Estimate`.
   """
@@ -140,6 +140,8 @@ def earlier_times(
   gap = jnp.exp(
     jax.vmap(lambda k: jax.random.uniform(k, minval=low, maxval=high))(keys)
   )
+  own = (-1, *[1] * (t.ndim - 1))  # Blocks of an example share its gap.
+  taken, gap = taken.reshape(own), gap.reshape(own)
   return [jnp.minimum(t + (taken - i) * gap, 1) for i in range(estimate.passes)]
 
 

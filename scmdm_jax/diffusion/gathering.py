@@ -4,7 +4,6 @@ Legend: `B` batch, `L` length, `G` groups of positions, one to a device (the S s
 a batch times the P of a sequence), `N` positions of a group, `C` chunks of a group.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,22 +25,29 @@ def over_wanted(
   placement: Placement,
   chunk: int,
   first: jax.Array | None = None,
+  shared: tuple[Any, ...] = (),
 ) -> Any:
   """Applies `read` at wanted positions, `chunk` of them at a time; zeros elsewhere.
 
   Wanted positions are gathered to the front; a chunk without any is skipped, so the
   work is proportional to their number, and the result does not depend on `chunk`.
-  Differentiable: chunks are recomputed backward. If all fit one chunk, all are read.
-  A position never leaves its device; a chunk is skipped where no device wants it.
+  If all fit one chunk, all are read. A position never leaves its device; a chunk is
+  skipped where no device wants it.
+
+  Differentiable in `inputs` and `shared`: chunks are recomputed backward, but for those
+  that were skipped, and gradients of `shared` are added up in float32, on each device
+  for itself, and then over the devices, once.
 
   Args:
-    read: maps a tree of [R, ...] to a tree of [R, ...], row by row.
+    read: maps `shared` and a tree of [R, ...] to a tree of [R, ...], row by row. What
+      it closes over is constant.
     wanted: bool [B, L].
     inputs: tree of [B, L, ...].
     placement: see `network.Placement`.
     chunk: positions of a device at a time; R is G times that.
     first: bool [B, L]; wanted positions that are read before the others, so that
       `read` may find chunks of one kind. None: in their own order.
+    shared: trees of float arrays, such as weights, that `read` needs at every position.
 
   Returns:
     What `read` returns, as a tree of [B, L, ...].
@@ -50,12 +56,25 @@ def over_wanted(
   if chunk >= groups.size:
     rows = jax.tree.map(lambda x: _merged(groups.split(x)), inputs)
     results = jax.tree.map(
-      lambda x: x.reshape(groups.number, groups.size, *x.shape[1:]), read(rows)
+      lambda x: x.reshape(groups.number, groups.size, *x.shape[1:]),
+      read(*shared, rows),
     )
-  else:
+    return jax.tree.map(lambda x: keep(wanted, groups.join(x)), results)
+  most = groups.split(wanted).sum(-1).max()
+
+  def in_chunks(placement: Placement, shared: Any, split: Any, most: jax.Array) -> Any:
+    wanted, inputs, first = split
+    groups = _Groups(placement, *wanted.shape)
     order = _wanted_first(groups, wanted, first)
-    results = _read_in_chunks(read, groups, groups.split(wanted), order, inputs, chunk)
-  return jax.tree.map(lambda x: keep(wanted, groups.join(x)), results)
+    results = _read_in_chunks(read, shared, groups, most, order, inputs, chunk)
+    return jax.tree.map(groups.join, results)
+
+  split = (wanted, inputs, first)
+  if shared and groups.number > 1:
+    results = placement.apart(in_chunks, shared, split, most)
+  else:
+    results = in_chunks(placement, shared, split, most)
+  return jax.tree.map(lambda x: keep(wanted, x), results)
 
 
 class _Groups(NamedTuple):
@@ -119,51 +138,118 @@ def _wanted_first(
 
 def _read_in_chunks(
   read: Callable[..., Any],
+  shared: tuple[Any, ...],
   groups: _Groups,
-  wanted: jax.Array,
+  most: jax.Array,
   order: jax.Array,
   inputs: Any,
   chunk: int,
 ) -> Any:
-  """Applies `read` to `inputs` in `order` [G, N], skipping chunks without any wanted.
+  """Applies `read` to `inputs` in `order` [G, N], skipping chunks beyond `most`.
 
   Returns what `read` returns, as a tree of [G, N, ...] in the order of the positions.
   """
-  most = wanted.sum(-1).max()
   padded = jnp.pad(order, ((0, 0), (0, -groups.size % chunk)))
-  starts = jnp.arange(0, groups.size, chunk)
+  count = padded.shape[1] // chunk
   constrain = groups.placement.constrain_groups
 
   def gather(x: jax.Array) -> jax.Array:
     """Returns `x` [B, L, ...] in chunks, [C, G chunk, ...]."""
     rows = jax.vmap(lambda x, i: x[i])(groups.split(x), padded)
-    rows = rows.reshape(groups.number, len(starts), chunk, *rows.shape[2:])
+    rows = rows.reshape(groups.number, count, chunk, *rows.shape[2:])
     if groups.number > 1:  # To `jax_debug_key_reuse` this is a use of keys.
       rows = jnp.swapaxes(rows, 0, 1)
-    return rows.reshape(len(starts), groups.number * chunk, *rows.shape[3:])
+    return rows.reshape(count, groups.number * chunk, *rows.shape[3:])
 
   def scatter(values: jax.Array) -> jax.Array:
     """Returns `values` [C, G chunk, ...] in their places, [G, N, ...]."""
-    values = values.reshape(len(starts), groups.number, chunk, *values.shape[2:])
+    values = values.reshape(count, groups.number, chunk, *values.shape[2:])
     values = jnp.swapaxes(values, 0, 1)
     values = constrain(_rows_of_groups(values))[:, : groups.size]
     return jax.vmap(lambda v, i: jnp.zeros_like(v).at[i].set(v))(values, order)
 
+  def read_constrained(*arguments: Any) -> Any:
+    *shared, rows = arguments
+    return read(*shared, jax.tree.map(constrain, rows))
+
+  filled = (most + chunk - 1) // chunk
   rows = jax.tree.map(gather, inputs)
-  read = jax.checkpoint(read, prevent_cse=False)
+  return jax.tree.map(scatter, _chunk_by_chunk(read_constrained, shared, rows, filled))
+
+
+def _chunk_by_chunk(
+  read: Callable[..., Any], shared: tuple[Any, ...], rows: Any, filled: jax.Array
+) -> Any:
+  """Applies `read` to `shared` and each of the first `filled` of `rows` [C, R, ...].
+
+  Returns a tree of [C, R, ...], zeros in the other chunks. Backward, a chunk is read
+  again, and those that were skipped cost nothing. A scan's own transpose keeps what
+  `shared` is rounded to, and adds its zeros for a skipped chunk.
+  """
+  count = len(jax.tree.leaves(rows)[0])
   one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), rows)
-  empty = zeros_like_result(read, one)
+  empty = zeros_like_result(read, *shared, one)
 
-  # Around the branch, too: else backward keeps what `read` closes over, such as the
-  # kernel of the head, once per chunk.
-  @functools.partial(jax.checkpoint, prevent_cse=False)
-  def step(_, chunk_rows):
-    start, rows = chunk_rows
-    rows = jax.tree.map(constrain, rows)
-    return None, jax.lax.cond(start < most, read, lambda _: empty, rows)
+  def forward(shared: Any, rows: Any, filled: jax.Array) -> Any:
+    def step(_, numbered: Any) -> Any:
+      number, rows = numbered
+      is_filled = number < filled
+      return None, jax.lax.cond(
+        is_filled, lambda rows: read(*shared, rows), lambda _: empty, rows
+      )
 
-  _, results = jax.lax.scan(step, None, (starts, rows))
-  return jax.tree.map(scatter, results)
+    return jax.lax.scan(step, None, (jnp.arange(count), rows))[1]
+
+  if not shared:
+    return forward(shared, rows, filled)
+
+  def backward(kept: Any, cotangents: Any) -> Any:
+    shared, rows, filled = kept
+    moving, still = _parted(rows)
+
+    def add(i: jax.Array, total: Any) -> Any:
+      number = filled - 1 - i
+      own, constant, given = jax.tree.map(
+        lambda x: x[number], (moving, still, cotangents)
+      )
+
+      def again(shared: Any, own: Any) -> Any:
+        return read(*shared, _together(own, constant))
+
+      of_shared, of_own = jax.vjp(again, shared, own)[1](given)
+      sums, slopes = total
+      sums = jax.tree.map(lambda s, g: s + g.astype(s.dtype), sums, of_shared)
+      return sums, jax.tree.map(lambda s, g: s.at[number].set(g), slopes, of_own)
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shared)
+    start = (zeros, jax.tree.map(jnp.zeros_like, moving))
+    sums, slopes = jax.lax.fori_loop(0, filled, add, start)
+    sums = jax.tree.map(lambda s, x: s.astype(x.dtype), sums, shared)
+    return sums, slopes, None
+
+  differentiable = jax.custom_vjp(forward)
+  differentiable.defvjp(
+    lambda shared, rows, filled: (
+      forward(shared, rows, filled),
+      (shared, rows, filled),
+    ),
+    backward,
+  )
+  return differentiable(shared, rows, filled)
+
+
+def _parted(tree: Any) -> tuple[Any, Any]:
+  """Returns the float arrays of a tree, and the others, each with None for the rest."""
+  is_float = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jnp.floating), tree)
+  floats = jax.tree.map(lambda x, f: x if f else None, tree, is_float)
+  return floats, jax.tree.map(lambda x, f: None if f else x, tree, is_float)
+
+
+def _together(floats: Any, others: Any) -> Any:
+  """Returns the tree whose `_parted` these are."""
+  return jax.tree.map(
+    lambda x, y: y if x is None else x, floats, others, is_leaf=lambda x: x is None
+  )
 
 
 def _rows_of_groups(x: jax.Array) -> jax.Array:

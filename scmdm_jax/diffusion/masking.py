@@ -20,14 +20,21 @@ def mask_tokens(
     threshold: float32 [B, L], uniform in [0, 1): a token is visible where alpha is
       above it, so that what is masked at a time is masked at all later ones, too.
     x_0: int32 [B, L].
-    alpha: float32 [B].
+    alpha: float32 [B], or [B, K] where each of K equal blocks has its own.
     mask_id: the mask token.
     target: bool [B, L]; other positions are always visible. None: there are none.
   """
-  masked = threshold >= alpha[:, None]
+  masked = threshold >= per_position(alpha, x_0.shape[1])
   if target is not None:
     masked &= target
   return jnp.where(masked, mask_id, x_0)
+
+
+def per_position(values: jax.Array, length: int) -> jax.Array:
+  """Returns `values` [B] or [B, K], of examples or their K blocks, as [B, 1 or L]."""
+  if values.ndim == 1:
+    return values[:, None]
+  return jnp.repeat(values, length // values.shape[1], axis=1)
 
 
 def reveal_probability(alpha_t: jax.Array, alpha_s: jax.Array) -> jax.Array:

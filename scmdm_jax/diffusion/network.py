@@ -1,10 +1,12 @@
 """What the method asks of a network. Nothing here knows how it is made."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+
+from scmdm_jax.diffusion.checks import check
 
 
 class Placement(Protocol):
@@ -40,9 +42,44 @@ class Placement(Protocol):
     """Keeps the S times P groups along the first axis of `x` on their devices."""
     ...
 
+  def apart(
+    self, function: Callable[..., Any], shared: Any, split: Any, whole: Any
+  ) -> Any:
+    """Returns `function(placement, shared, split, whole)`, each group for itself.
+
+    `split` are [B, L, ...]. Gradients of `shared` are summed over the groups once.
+    """
+    ...
+
+
+class Cached(Protocol):
+  """How a network is evaluated on a run of positions, keys of all others being kept.
+
+  A cache is a tree of arrays; nobody here looks into it.
+  """
+
+  @property
+  def start(self) -> Callable[..., Any]:
+    """(B, L) -> a cache that keeps nothing yet."""
+    ...
+
+  @property
+  def encode(self) -> Callable[..., tuple[jax.Array, Any]]:
+    """(x int32 [B, N], signal [B, N, D], sigma [B], cache, start, fresh) -> two.
+
+    Hidden [B, N, D] of the N positions from `start` on, int32 [], and the cache, which
+    from `fresh` on, int32 [], has their keys and values in it. Queries see all that is
+    kept, as far as the network lets them.
+    """
+    ...
+
 
 class Network(Protocol):
-  """A denoiser with its parameters bound, and where its arrays live."""
+  """A denoiser with its parameters bound, and where its arrays live.
+
+  `logits` and `signal` are pytrees (`jax.tree_util.Partial`) whose leaves are the
+  parameters they read, if gradients are to reach those.
+  """
 
   @property
   def signal_dim(self) -> int:
@@ -75,6 +112,64 @@ class Network(Protocol):
   def placement(self) -> Placement:
     """Keeps arrays on their devices; see `Placement`."""
     ...
+
+  @property
+  def block_length(self) -> int:
+    """N: a position sees its own block of N and all earlier ones; 0: every position."""
+    ...
+
+  @property
+  def beside(self) -> Callable[..., jax.Array] | None:
+    """`encode` of rows [B, 2 L]: a clean example and behind it a noised copy.
+
+    Clean blocks see themselves and earlier clean ones, noised blocks themselves and
+    earlier clean ones (BD3LM, arXiv 2503.09573). None without blocks.
+    """
+    ...
+
+  @property
+  def cached(self) -> Cached | None:
+    """See `Cached`; None: it cannot be given a cache."""
+    ...
+
+
+class Pairs(NamedTuple):
+  """A network of blocks on rows [B, 2 L]: clean examples and noised copies behind them.
+
+  Its `encode` is the `beside` of the network it is made of.
+  """
+
+  encode: Callable[..., jax.Array]
+  logits: Callable[..., jax.Array]
+  signal: Callable[..., jax.Array]
+  signal_dim: int
+  placement: Placement
+  block_length: int = 0
+  beside: None = None
+  cached: None = None
+
+
+def pairs_of(network: Network) -> Pairs:
+  """Returns the network as it is trained; it has blocks."""
+  assert network.beside is not None
+  return Pairs(
+    network.beside,
+    network.logits,
+    network.signal,
+    network.signal_dim,
+    network.placement,
+  )
+
+
+def number_of_blocks(network: Network, length: int) -> int:
+  """Returns K of examples of `length` tokens; 1: everybody sees everybody.
+
+  Raises:
+    ValueError: blocks that do not divide the length.
+  """
+  block = network.block_length or length
+  check(not length % block, 'length', length, f'a multiple of the blocks of {block}')
+  return length // block
 
 
 def null_signal(network: Network, x_t: jax.Array) -> jax.Array:

@@ -72,10 +72,17 @@ def epoch_bits(key: jax.Array, batch: Batch) -> jax.Array:
   return draw(batch.epoch)
 
 
-def times(key: jax.Array, batch: Batch, t_min: float) -> jax.Array:
-  """Draws a time in [t_min, 1] for each example, float32 [B]; see the module."""
+def times(key: jax.Array, batch: Batch, t_min: float, blocks: int = 1) -> jax.Array:
+  """Draws a time in [t_min, 1] for each example, float32 [B]; see the module.
+
+  Of K > 1 `blocks` one for each, [B, K]: the K of an example have neighbouring places.
+  """
   place = batch.place.astype(jnp.uint32)
-  phase = place * jnp.uint32(_GOLDEN) + epoch_bits(key, batch)
+  start = epoch_bits(key, batch)
+  if blocks > 1:
+    within = jnp.arange(blocks, dtype=jnp.uint32)[None]
+    place, start = place[:, None] * jnp.uint32(blocks) + within, start[:, None]
+  phase = place * jnp.uint32(_GOLDEN) + start
   # 24 bits are what a float32 below 1 can hold.
   t = ((phase >> 8).astype(jnp.float32) + 0.5) * 2.0**-24
   return t_min + (1 - t_min) * t

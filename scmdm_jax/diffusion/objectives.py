@@ -3,6 +3,11 @@
 SCMDM (arXiv 2604.26985): draw t and x_t; a first pass with the null signal predicts
 x_0 and is held constant; a second pass at the same x_t takes that prediction as its
 signal and carries the loss. `estimates` has other ways to make that prediction.
+
+A network of blocks is trained in one pass, too (BD3LM, arXiv 2503.09573): a clean
+example and its noised copy stand side by side, every block has a time of its own, and
+noised blocks see themselves and the clean ones before them. The sum over blocks of
+their NELBOs bounds the likelihood of what is written block by block.
 """
 
 from typing import Any
@@ -19,8 +24,15 @@ from scmdm_jax.diffusion.estimates import (
   mixed_signal,
   passes_taken,
 )
-from scmdm_jax.diffusion.masking import mask_tokens
-from scmdm_jax.diffusion.network import Network, encode, null_signal
+from scmdm_jax.diffusion.masking import mask_tokens, per_position
+from scmdm_jax.diffusion.network import (
+  Network,
+  Pairs,
+  encode,
+  null_signal,
+  number_of_blocks,
+  pairs_of,
+)
 from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.schedules import (
   Schedule,
@@ -45,14 +57,16 @@ def masked_nll(
 
   Args:
     network: see `network.Network`.
-    x_t: int32 [B, L] partly masked tokens; `x_0` int32 [B, L] the clean ones.
-    x_0: see `x_t`.
-    signal: [B, L, D].
+    x_t: int32 [B, L] partly masked tokens, with `Pairs` int32 [B, 2 L].
+    x_0: int32 [B, L], the clean ones.
+    signal: [B, L, D], or [B, 2 L, D].
     sigma: float32 [B] noise levels.
     mask_id: the mask token.
     mask: see `noise.Batch`.
   """
   hidden = encode(network, x_t, signal, sigma, mask)
+  if isinstance(network, Pairs):
+    hidden, x_t = (x[:, x_0.shape[1] :] for x in (hidden, x_t))
   return readout.read_nll(network, hidden, x_0, x_t == mask_id, mask_id)
 
 
@@ -77,8 +91,8 @@ def diffusion_loss(
   log-linear schedule w(t) = 1/t, and with the answers as targets this is LLaDA's loss
   of supervised fine-tuning (arXiv 2502.09992, its GUIDELINES.md): a masked token's loss
   over its probability of being masked and over the length of its answer, summed, over
-  B. An example without a target adds zero. It has nine parameters, because each is a
-  choice of its own that a caller makes.
+  B. An example without a target adds zero. With blocks each has its own t and w(t). It
+  has nine parameters, because each is a choice of its own that a caller makes.
 
   Args:
     key: the root key: the noise of an example follows from it, the epoch and which
@@ -99,7 +113,8 @@ def diffusion_loss(
   x_0 = batch.tokens
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
-  t = noise.times(key_t, batch, T_MIN)
+  blocks = number_of_blocks(network, x_0.shape[1])
+  t = noise.times(key_t, batch, T_MIN, blocks)
   threshold = noise.thresholds(key_mask, batch)
   if shown:
     keys = noise.example_keys(key_shown, batch)
@@ -109,8 +124,12 @@ def diffusion_loss(
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""
     x = mask_tokens(threshold, x_0, schedule(t), mask_id, batch.target)
-    return x, noise_level(schedule, t)
+    if blocks == 1:
+      return x, noise_level(schedule, t)
+    return beside_clean(x_0, x), jnp.zeros(len(x))
 
+  if blocks > 1:
+    network, frozen = pairs_of(network), pairs_of(frozen)
   x_t, sigma = noised(t)
   signal = null_signal(network, x_t)
   if rate:
@@ -123,6 +142,18 @@ def diffusion_loss(
   nll = masked_nll(network, x_t, x_0, signal, sigma, mask_id, batch.mask)
   weight = nelbo_weight(schedule, t)
   if batch.target is None:
-    return jnp.mean(weight[:, None] * nll)
+    return jnp.mean(per_position(weight, x_0.shape[1]) * nll)
   targets = jnp.maximum(batch.target.sum(-1), 1)
-  return jnp.mean(weight * nll.sum(-1) / targets)
+  return jnp.mean(over_blocks(weight, nll) / targets)
+
+
+def over_blocks(weight: jax.Array, nll: jax.Array) -> jax.Array:
+  """Returns the sum of `nll` [B, L], [B]; `weight` is [B], or [B, K] of its blocks."""
+  if weight.ndim == 1:
+    return weight * nll.sum(-1)
+  return (weight * nll.reshape(*weight.shape, -1).sum(-1)).sum(-1)
+
+
+def beside_clean(x_0: jax.Array, x_t: jax.Array) -> jax.Array:
+  """Returns clean and noised examples [B, L] side by side, as `Pairs` has them."""
+  return jnp.concatenate([x_0, x_t], axis=1)

@@ -146,7 +146,11 @@ class Strategy:
   reads_visible = False  # Whether the measure is wanted at visible positions, too.
   remembers = False  # Whether it looks at `View.certainty`.
   early_exit = False  # Whether all may be revealed long before the last step.
+  remasks = False  # Whether it may mask what is revealed.
   final = False  # Whether it chooses unseen, and what it reveals stays as it is.
+
+  def check_steps(self, num_steps: int, length: int) -> None:
+    """Raises ValueError where an example of `length` wants more steps."""
 
   def start(
     self,

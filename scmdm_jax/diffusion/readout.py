@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from scmdm_jax.diffusion import draws
 from scmdm_jax.diffusion.checks import check
@@ -48,12 +49,17 @@ def _over_network(
   inputs: Any,
   chunk: int | None,
   first: jax.Array | None = None,
+  shared: tuple[Callable[..., jax.Array], ...] = (),
 ) -> Any:
-  """Applies `read` by `over_wanted` on the placement of `network`; None: any chunk."""
+  """Applies `read` by `over_wanted` on the placement of `network`; None: any chunk.
+
+  What is `shared` are functions of a network, with their parameters.
+  """
   placement = network.placement
   devices = placement.batch_shards * placement.sequence_shards
   size = chunk or chunk_size(network, wanted.size // devices)
-  return over_wanted(read, wanted, inputs, placement, size, first)
+  trees = tuple(f if isinstance(f, Partial) else Partial(f) for f in shared)
+  return over_wanted(read, wanted, inputs, placement, size, first, trees)
 
 
 class Decoding(NamedTuple):
@@ -93,6 +99,11 @@ def read_logits(network: Network, hidden: jax.Array, mask_id: int) -> jax.Array:
 
 
 def read_signal(network: Network, logits: jax.Array) -> jax.Array:
+  """Returns `signal_of` the `network`."""
+  return signal_of(network.signal, logits)
+
+
+def signal_of(signal: Callable[[jax.Array], jax.Array], logits: jax.Array) -> jax.Array:
   """Returns the signal [..., D] of a prediction given by clean `logits` [..., V].
 
   Always the model's own distribution, before carry-over, temperature or top-p: that is
@@ -101,7 +112,7 @@ def read_signal(network: Network, logits: jax.Array) -> jax.Array:
   # Signals are linear in the probabilities, so D numbers are normalised, not V.
   logits = jax.lax.stop_gradient(logits)
   weights = jnp.exp(logits - logits.max(-1, keepdims=True))
-  return network.signal(weights) / weights.sum(-1, keepdims=True)
+  return signal(weights) / weights.sum(-1, keepdims=True)
 
 
 def measure_of(
@@ -227,11 +238,12 @@ def read_nll(
 ) -> jax.Array:
   """Returns -log p(x_0) at `wanted` positions, 0 elsewhere, float32 [B, L]; nats."""
 
-  def rows(inputs) -> jax.Array:
+  def rows(logits: Callable[..., jax.Array], inputs) -> jax.Array:
     hidden, x_0 = inputs
-    return _nll(read_logits(network, hidden, mask_id), x_0)
+    return _nll(clean_logits(logits(hidden), mask_id), x_0)
 
-  return _over_network(network, rows, wanted, (hidden, x_0), chunk)
+  shared = (network.logits,)
+  return _over_network(network, rows, wanted, (hidden, x_0), chunk, shared=shared)
 
 
 def read_prediction(
@@ -248,10 +260,13 @@ def read_prediction(
   signal. Zero elsewhere, where no signal is ever looked at.
   """
 
-  def rows(hidden: jax.Array) -> jax.Array:
-    return read_signal(network, read_logits(source, hidden, mask_id))
+  def rows(
+    logits: Callable[..., jax.Array], signal: Callable[..., jax.Array], hidden
+  ) -> jax.Array:
+    return signal_of(signal, clean_logits(logits(hidden), mask_id))
 
-  return _over_network(source, rows, wanted, hidden, chunk)
+  shared = (source.logits, network.signal)
+  return _over_network(source, rows, wanted, hidden, chunk, shared=shared)
 
 
 def read_nll_and_signal(
@@ -264,12 +279,15 @@ def read_nll_and_signal(
 ) -> tuple[jax.Array, jax.Array]:
   """Returns `read_nll` and `read_prediction` for one product with the vocabulary."""
 
-  def rows(inputs) -> tuple[jax.Array, jax.Array]:
+  def rows(
+    logits: Callable[..., jax.Array], signal: Callable[..., jax.Array], inputs
+  ) -> tuple[jax.Array, jax.Array]:
     hidden, x_0 = inputs
-    logits = read_logits(network, hidden, mask_id)
-    return _nll(logits, x_0), read_signal(network, logits)
+    scores = clean_logits(logits(hidden), mask_id)
+    return _nll(scores, x_0), signal_of(signal, scores)
 
-  return _over_network(network, rows, wanted, (hidden, x_0), chunk)
+  shared = (network.logits, network.signal)
+  return _over_network(network, rows, wanted, (hidden, x_0), chunk, shared=shared)
 
 
 def _nll(logits: jax.Array, x_0: jax.Array) -> jax.Array:

@@ -15,7 +15,8 @@ read there. With guidance each of the two evaluations has its own; see
 
 With blocks every example goes its own way: how many steps it spends on a block depends
 on what its prompt left to write there, see `blocks.deal_steps`, and its blocks may
-begin where its prompt ends.
+begin where its prompt ends. With a cache all write the same block at a time, see
+`caching`.
 """
 
 from typing import NamedTuple
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion.blocks import Blocks
+from scmdm_jax.diffusion.caching import write_blocks
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.network import Network
 from scmdm_jax.diffusion.stepping import (
@@ -44,6 +46,7 @@ class Samples(NamedTuple):
   evaluations: jax.Array  # int32 []; per batch, as counted by the loop.
   written: jax.Array  # int32 [B]; after so many an example stood as it is.
   trajectory: jax.Array | None  # int32 [T, B, L]: tokens after every step.
+  positions: jax.Array  # int32 []; positions of an example that were evaluated.
 
 
 def sample(
@@ -77,7 +80,8 @@ def sample(
     keep_trajectory: also return the tokens after every step.
 
   Raises:
-    ValueError: steps and blocks that do not fit L, see `Sampler.blocks`; guidance
+    ValueError: steps and blocks that do not fit L, see `Sampler.blocks`; blocks or a
+      cache that the network cannot have, see `Sampler.of_model`; guidance
       without an unconditional network, or one without guidance.
   """
   chex.assert_rank([keys, x_init], [1, 2])
@@ -86,18 +90,28 @@ def sample(
   if (sampler.guidance is None) != (unconditional is None):
     raise ValueError('guidance and an unconditional network go together')
   networks = (network,) if unconditional is None else (network, unconditional)
+  sampler = sampler.of_model(network.block_length, network.cached is not None)
   chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
   length = x_init.shape[1]
+  if network.block_length:
+    starts = None  # Its blocks lie where its attention has them.
   size = sampler.block_length or length
   blocks = sampler.blocks(length) if starts is None else -(-length // size)
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
+  if blocks > 1 and sampler.cache != 'none':
+    work = write_blocks(keys, x_init, chain, blocks, keep_trajectory)
+    done = work.state
+    return Samples(
+      done.x_t, done.evaluations, done.written, work.trajectory, work.positions
+    )
   if blocks == 1:
     state, states = _write(keys, state, chain, writable, keep_trajectory)
   else:
     dealt = Blocks.of(writable, size, sampler.num_steps, starts)
     state, states = _write_blocks(keys, state, chain, dealt, keep_trajectory)
-  return Samples(state.x_t, state.evaluations, state.written, states)
+  positions = state.evaluations * length
+  return Samples(state.x_t, state.evaluations, state.written, states, positions)
 
 
 def _write(

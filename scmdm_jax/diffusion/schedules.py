@@ -114,3 +114,9 @@ def antithetic_times(key: jax.Array, batch: int, t_min: float) -> jax.Array:
   slices = jax.random.permutation(key_order, batch)
   t = (offset + slices) / batch
   return t_min + (1 - t_min) * t
+
+
+def block_times(key: jax.Array, batch: int, blocks: int, t_min: float) -> jax.Array:
+  """Draws `antithetic_times` of all blocks, float32 [B, K]; [B] where K is 1."""
+  t = antithetic_times(key, batch * blocks, t_min)
+  return t if blocks == 1 else t.reshape(batch, blocks)

@@ -15,10 +15,11 @@ from scmdm_jax.diffusion.draws import NOISES
 from scmdm_jax.diffusion.guidance import Guidance, Predictor
 from scmdm_jax.diffusion.masking import reveal_probability
 from scmdm_jax.diffusion.planning import Plan, Strategy, View, column
-from scmdm_jax.diffusion.readout import Decoding, Reading
+from scmdm_jax.diffusion.readout import Decoding
 from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.diffusion.strategies import Ancestral, Joint
 
+CACHES = ('auto', 'none', 'exact', 'prefix', 'dual')
 _ANCESTRAL, _LOG_LINEAR = Ancestral(), LogLinear()
 
 
@@ -37,6 +38,10 @@ class Sampler:
     semi-autoregressive sampling). Without a prompt each has num_steps / (number of
     blocks) steps; with one, steps go to what is left to write.
   keep_signal: whether a position that is masked again keeps its last prediction.
+  cache: one of CACHES: which keys and values of blocks are kept, see `caching`. 'auto'
+    is 'exact' with a model of blocks and 'none' with any other.
+  refresh: above 0: 'prefix' and 'dual' keep all of them anew after so many steps in a
+    block, and not only where a block begins.
   chunk: positions read at a time; None chooses. Does not change the result.
   """
 
@@ -49,6 +54,8 @@ class Sampler:
   guidance: Guidance | None = None
   block_length: int = 0
   keep_signal: bool = True
+  cache: str = 'auto'
+  refresh: int = 0
   chunk: int | None = None
 
   def __post_init__(self):
@@ -60,7 +67,41 @@ class Sampler:
     wanted = "'low' with the Joint strategy, and with no other"
     joint = isinstance(self.strategy, Joint)
     check((self.noise == 'low') == joint, 'noise', self.noise, wanted)
+    check(self.cache in CACHES, 'cache', self.cache, f'one of {", ".join(CACHES)}')
+    wanted = 'a number of at least 0; above 0 with cache = prefix or dual only'
+    approximate = self.cache in ('prefix', 'dual')
+    fits = self.refresh >= 0 and (approximate or not self.refresh)
+    check(fits, 'refresh', self.refresh, wanted)
+    wanted = 'prefix and dual with a block_length above 0 only'
+    check(length > 0 or not approximate, 'cache', self.cache, wanted)
     check(self.chunk is None or self.chunk > 0, 'chunk', self.chunk, 'a number above 0')
+
+  def of_model(self, block_length: int, keeps: bool) -> 'Sampler':
+    """Returns the sampler with the blocks of a model, and its cache by name.
+
+    Args:
+      block_length: of the model; 0: it sees both ways.
+      keeps: whether the model can be given a cache.
+
+    Raises:
+      ValueError: blocks or a cache that such a model cannot have.
+    """
+    found, kind = self.block_length, f'a model with blocks of {block_length}'
+    if block_length:
+      wanted = (
+        f'0 or {block_length} with {kind}, whose finished blocks stay as they are'
+      )
+      check(found in (0, block_length), 'block_length', found, wanted)
+    else:
+      kind = 'a model that sees both ways'
+    fitting = ['auto', 'none']
+    if keeps:
+      fitting += ['exact'] if block_length else ['prefix', 'dual']
+    wanted = f'one of {", ".join(fitting)} with {kind if keeps else "this model"}'
+    check(self.cache in fitting, 'cache', self.cache, wanted)
+    auto = 'exact' if block_length and keeps else 'none'
+    cache = auto if self.cache == 'auto' else self.cache
+    return dataclasses.replace(self, block_length=found or block_length, cache=cache)
 
   def blocks(self, length: int) -> int:
     """Returns the number of blocks of an example of `length` tokens.
@@ -87,7 +128,7 @@ class SamplerState(NamedTuple):
   """What a step hands to the next; nothing of size V."""
 
   x_t: jax.Array  # int32 [B, L]; mask_id where still hidden.
-  signal: jax.Array  # float32 [B, L, M D]; see the module and `guidance.Predictor`.
+  signal: jax.Array  # float32 [B, L, M D], of `guidance.Predictor`; of `Seen` [B, N,].
   certainty: jax.Array  # float32 [B, L]; log-probability when revealed, else 0.
   evaluations: jax.Array  # int32 []; denoiser evaluations made so far.
   written: jax.Array  # int32 [B]; `evaluations` when its tokens changed last, or 0.
@@ -114,13 +155,35 @@ def fold(keys: jax.Array, data: jax.Array | int) -> jax.Array:
   return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
 
 
-def _position_keys(keys: jax.Array, length: int) -> jax.Array:
-  """Returns a key per position, [B, L], so that it does not matter which are read."""
+class Seen(NamedTuple):
+  """A run of N positions that was evaluated alone, or all of them."""
 
-  def of_example(key: jax.Array) -> jax.Array:
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(length))
+  hidden: jax.Array  # [B, N, M D], of `guidance.Predictor`.
+  start: jax.Array | None = None  # int32 [], its first position; None: N is L.
 
-  return jax.vmap(of_example)(keys)
+  def cut(self, x: jax.Array) -> jax.Array:
+    """Returns the run of `x` [B, L, ...], [B, N, ...]."""
+    if self.start is None:
+      return x
+    return jax.lax.dynamic_slice_in_dim(x, self.start, self.hidden.shape[1], axis=1)
+
+  def put(self, x: jax.Array, length: int) -> jax.Array:
+    """Returns `x` [B, N, ...] in its place, zeros elsewhere, [B, L, ...]."""
+    if self.start is None:
+      return x
+    zeros = jnp.zeros((len(x), length, *x.shape[2:]), x.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(zeros, x, self.start, axis=1)
+
+  def position_keys(self, keys: jax.Array) -> jax.Array:
+    """Returns a key per position, [B, N]: it does not matter which are read."""
+    places = jnp.arange(self.hidden.shape[1]) + (
+      0 if self.start is None else self.start
+    )
+
+    def of_example(key: jax.Array) -> jax.Array:
+      return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+
+    return jax.vmap(of_example)(keys)
 
 
 def reverse_step(
@@ -131,6 +194,7 @@ def reverse_step(
   step: jax.Array,
   active: jax.Array,
   last: jax.Array | bool,
+  seen: Seen | None = None,
 ) -> SamplerState:
   """Takes one step of a strategy: evaluate, read what is masked, reveal, mask again.
 
@@ -145,6 +209,8 @@ def reverse_step(
     step: int32 [], from 0, within the plan; [B] where examples have steps of their own.
     active: bool [B, L]: what may be written at all; the prompt is not.
     last: whether to reveal everything that is left, bool [] or [B].
+    seen: the evaluation, of a run that holds all that is `active`; None: it is made
+      here, of all positions.
   """
   sampler, strategy = chain.sampler, chain.sampler.strategy
   split = jax.vmap(jax.random.split)(keys)
@@ -160,21 +226,26 @@ def reverse_step(
     certainty=state.certainty,
   )
   ahead = None if strategy.measure else _choose(strategy, view, last)
-  hidden = chain.predictor.encode(state.x_t, state.signal, plan.at('sigmas', step))
+  if seen is None:
+    sigma = plan.at('sigmas', step)
+    seen = Seen(chain.predictor.encode(state.x_t, state.signal, sigma))
   wanted, carried = _asked(strategy, view, None if ahead is None else ahead[0])
   reading = readout.read(
-    _position_keys(split[:, 1], masked.shape[1]),
+    seen.position_keys(split[:, 1]),
     chain.predictor,
-    hidden,
-    state.x_t,
+    seen.hidden,
+    seen.cut(state.x_t),
     _decoding(chain, view, last),
-    wanted,
-    carried if sampler.self_conditioning else None,
+    seen.cut(wanted),
+    seen.cut(carried) if sampler.self_conditioning else None,
     sampler.chunk,
   )
+  length = masked.shape[1]
+  tokens, measure = (seen.put(x, length) for x in (reading.tokens, reading.measure))
   if ahead is None:
-    ahead = _choose(strategy, view._replace(measure=reading.measure), last)
-  return _advanced(state, chain, masked, reading, *ahead)
+    ahead = _choose(strategy, view._replace(measure=measure), last)
+  signal = _carried(state.signal, chain, seen, masked, reading.signal, ahead[1])
+  return _advanced(state, tokens, measure, *ahead, chain)._replace(signal=signal)
 
 
 def _choose(
@@ -216,24 +287,36 @@ def _decoding(chain: Chain, view: View, last: jax.Array | bool) -> Decoding:
   )
 
 
+def _carried(
+  signal: jax.Array,
+  chain: Chain,
+  seen: Seen,
+  masked: jax.Array,
+  read: jax.Array,
+  remask: jax.Array,
+) -> jax.Array:
+  """Returns the signal of the next step, that `read` where it was `masked`."""
+  if not chain.sampler.self_conditioning:
+    return signal
+  signal = jnp.where(seen.cut(masked)[..., None], read, signal)
+  if chain.sampler.keep_signal:
+    return signal
+  return jnp.where(seen.cut(remask)[..., None], 0.0, signal)
+
+
 def _advanced(
   state: SamplerState,
-  chain: Chain,
-  masked: jax.Array,
-  reading: Reading,
+  tokens: jax.Array,
+  measure: jax.Array,
   reveal: jax.Array,
   remask: jax.Array,
+  chain: Chain,
 ) -> SamplerState:
-  """Returns the state after a step that read, reveals and masks so, bool [B, L]."""
-  x_s = jnp.where(reveal, reading.tokens, state.x_t)
+  """Returns the state after a step that reveals and masks so, bool [B, L]."""
+  x_s = jnp.where(reveal, tokens, state.x_t)
   x_s = jnp.where(remask, chain.mask_id, x_s)
-  signal = state.signal
-  if chain.sampler.self_conditioning:
-    signal = jnp.where(masked[..., None], reading.signal, signal)
-    if not chain.sampler.keep_signal:
-      signal = jnp.where(remask[..., None], 0.0, signal)
-  certainty = jnp.where(reveal, reading.measure, state.certainty)
+  certainty = jnp.where(reveal, measure, state.certainty)
   evaluations = state.evaluations + len(chain.predictor.networks)
   changed = (x_s != state.x_t).any(-1)
   written = jnp.where(changed, evaluations, state.written)
-  return SamplerState(x_s, signal, certainty, evaluations, written)
+  return SamplerState(x_s, state.signal, certainty, evaluations, written)

@@ -73,6 +73,11 @@ class FirstHitting(Strategy):
   early_exit = True
   final = True
 
+  def check_steps(self, num_steps, length):
+    """Refuses fewer steps than tokens; see `Strategy.check_steps`."""
+    wanted = f'at least {length}: first_hitting writes one token per step'
+    check(num_steps >= length, 'num_steps', num_steps, wanted)
+
   def start(self, keys, masked, schedule, num_steps):
     """Draws the order of revealing and the times of all events; only alpha matters."""
     both = jax.vmap(jax.random.split)(keys)
@@ -125,6 +130,7 @@ class ReMDM(Strategy):
   t_on: float = 0.55
   t_off: float = 0.05
   alpha_on: float = 0.9
+  remasks = True
 
   def __post_init__(self):
     check(self.rule in RULES, 'rule', self.rule, f'one of {", ".join(RULES)}')
@@ -203,6 +209,7 @@ class P2(Strategy):
   eta: float = 1.0
   measure = 'log_prob'
   reads_visible = True
+  remasks = True
 
   def __post_init__(self):
     check_from_zero('eta', self.eta)

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax.tree_util import Partial
 
 from scmdm_jax.models import lora
-from scmdm_jax.models.attention import EVERYBODY, AttentionMask
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask, Span
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.injection import make_injection
+from scmdm_jax.models.injection import INJECTIONS, make_injection
+from scmdm_jax.models.keeping import CACHE
 from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 
@@ -36,6 +38,19 @@ class Encode(Protocol):
   ) -> jax.Array: ...
 
 
+class Cached(NamedTuple):
+  """A network that keeps keys and values, as a tree of arrays [B, L, ...].
+
+  start: (B, L) -> a cache that keeps nothing yet.
+  encode: (x_t int32 [B, M], signal [B, M, D], sigma [B], cache, start, fresh) -> hidden
+    [B, M, D] of the M positions from `start` on, int32 [], and the cache, where from
+    `fresh` on, int32 [], their keys and values now are.
+  """
+
+  start: Callable[..., Any]
+  encode: Callable[..., tuple[jax.Array, Any]]
+
+
 class Denoiser(NamedTuple):
   """A network with its parameters bound.
 
@@ -45,10 +60,14 @@ class Denoiser(NamedTuple):
     The signal is read at masked positions only; a zero vector is the null signal. The
     `AttentionMask` gives lengths or segments; the architecture adds its own numbers.
   logits: hidden [..., D] -> raw scores float32 [..., V], the mask column among them;
-    -1e30 for ids that no token has.
+    -1e30 for ids that no token has. Like `signal` a pytree of what it reads.
   signal: probabilities [..., V] -> float32 [..., D], what the next evaluation sees.
   signal_dim: D.
   placement: keeps examples, positions and scores on their devices; see `Placement`.
+  block_length: of its architecture; 0: a position sees all others.
+  beside: `encode` of rows [B, 2 L], a clean example and a noised copy; None without
+    blocks.
+  cached: see `Cached`; None: it cannot be given a cache.
   """
 
   encode: Encode
@@ -56,6 +75,9 @@ class Denoiser(NamedTuple):
   signal: Callable[[jax.Array], jax.Array]
   signal_dim: int
   placement: Placement
+  block_length: int = 0
+  beside: Callable[..., jax.Array] | None = None
+  cached: Cached | None = None
 
 
 def _backbone(
@@ -78,6 +100,22 @@ def _table(weights: Params, description: ModelDescription) -> jax.Array:
   return node['embedding'] if isinstance(node, dict) else node
 
 
+def _of_head(weights: Params, description: ModelDescription) -> Params:
+  """The parameters of the backbone that scores are made of."""
+  record = description.record
+
+  def below(node: Params, parts: list[str]) -> Params | None:
+    if not parts:
+      return node
+    found = below(node[parts[0]], parts[1:]) if parts[0] in node else None
+    return None if found is None else {parts[0]: found}
+
+  head = below(weights, record.head.split('/')) if record.head else None
+  found = head or below(weights, record.table.split('/'))
+  assert found is not None, record.name
+  return found
+
+
 def _init(module: nn.Module, key: jax.Array, *args: jax.Array) -> Params:
   variables: Any = module.init(key, *args)
   return variables['params']
@@ -89,10 +127,15 @@ def _apply(
   *args: jax.Array | AttentionMask | int | None,
   method: str = '__call__',
   adapter: lora.Adapter | None = None,
-) -> jax.Array:
+  cache: Any = None,
+) -> Any:
+  """Returns what a method of `module` does; with a cache, the cache as it is then."""
   with lora.applied(adapter):
-    result: Any = module.apply({'params': weights}, *args, method=method)
-  return result
+    if cache is None:
+      return module.apply({'params': weights}, *args, method=method)
+    variables = {'params': weights, CACHE: cache}
+    found: Any = module.apply(variables, *args, method=method, mutable=[CACHE])
+  return found[0], found[1][CACHE]
 
 
 def init_params(key: jax.Array, description: ModelDescription) -> Params:
@@ -176,11 +219,12 @@ def bind(
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
+  embedded = _embedded(backbone, module, injection, description, placement)
 
-  def signal(probs: jax.Array) -> jax.Array:
+  def signal(own: Params, table: jax.Array, probs: jax.Array) -> jax.Array:
     if module is None:
       return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
-    return _apply(module, injection, probs, table, description.mask_id, method='signal')
+    return _apply(module, own, probs, table, description.mask_id, method='signal')
 
   def encode(
     x_t: jax.Array,
@@ -188,15 +232,100 @@ def bind(
     sigma: jax.Array,
     mask: AttentionMask = EVERYBODY,
   ) -> jax.Array:
+    x = embedded(x_t, signal)
+    return backbone(x, sigma, mask, *conditioning, method='encode')
+
+  def logits(own: Params, hidden: jax.Array) -> jax.Array:
+    scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
+    return _without_undefined(scores, description)
+
+  record = INJECTIONS[description.injection]
+  per_token = {n: injection[n] for n in record.per_token} if record else {}
+  bound = Denoiser(
+    encode,
+    Partial(logits, _of_head(weights, description)),
+    Partial(signal, per_token, table),
+    arch.hidden_dim,
+    placement,
+  )
+  cached = _cached(bound, embedded, backbone, conditioning)
+  return _with_blocks(bound, description, cached)
+
+
+def _with_blocks(
+  bound: Denoiser, description: ModelDescription, cached: Cached
+) -> Denoiser:
+  """Returns a network with what its attention allows: blocks and a cache."""
+  keeps = description.keeps_keys and bound.placement.sequence_shards == 1
+  return bound._replace(
+    block_length=description.block_length,
+    beside=_beside(bound.encode) if description.block_length else None,
+    cached=cached if keeps else None,
+  )
+
+
+def _embedded(
+  backbone: Callable[..., Any],
+  module: nn.Module | None,
+  injection: Params,
+  description: ModelDescription,
+  placement: Placement,
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+  """Returns what makes embeddings of tokens and their signals."""
+
+  def embedded(x_t: jax.Array, signal: jax.Array) -> jax.Array:
     x = placement.constrain(backbone(x_t, method='embed'))
     if module is not None:
       masked = (x_t == description.mask_id)[..., None]
       addend = _apply(module, injection, signal).astype(x.dtype)
       x = jnp.where(masked, x + addend, x)
-    return backbone(x, sigma, mask, *conditioning, method='encode')
+    return x
 
-  def logits(hidden: jax.Array) -> jax.Array:
-    scores = backbone(hidden, method='logits')
-    return _without_undefined(scores, description)
+  return embedded
 
-  return Denoiser(encode, logits, signal, arch.hidden_dim, placement)
+
+def _beside(encode: Encode) -> Encode:
+  """Returns `encode` of clean examples and noised copies behind them."""
+
+  def encode_both(
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    mask: AttentionMask = EVERYBODY,
+  ) -> jax.Array:
+    mask = dataclasses.replace(mask, beside=x_t.shape[1] // 2)
+    return encode(x_t, signal, sigma, mask)
+
+  return encode_both
+
+
+def _cached(
+  bound: Denoiser,
+  embedded: Callable[[jax.Array, jax.Array], jax.Array],
+  backbone: Callable[..., Any],
+  conditioning: tuple[jax.Array, ...],
+) -> Cached:
+  """Returns how `backbone` is evaluated on a part of the positions; see `Cached`."""
+
+  def encode(
+    x_t: jax.Array,
+    signal: jax.Array,
+    sigma: jax.Array,
+    cache: Any,
+    start: jax.Array,
+    fresh: jax.Array,
+  ) -> tuple[jax.Array, Any]:
+    length = jax.tree.leaves(cache)[0].shape[1] if cache else x_t.shape[1]
+    mask = AttentionMask(span=Span(start, fresh, length))
+    inputs = (embedded(x_t, signal), sigma, mask, *conditioning)
+    return backbone(*inputs, method='encode', cache=cache)
+
+  def start(batch: int, length: int) -> Any:
+    tokens, nowhere = jnp.zeros((batch, length), jnp.int32), jnp.int32(0)
+    signal = jnp.zeros((batch, length, bound.signal_dim))
+    sigma = jnp.zeros((batch,))
+    _, cache = jax.eval_shape(encode, tokens, signal, sigma, {}, nowhere, nowhere)
+    empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), cache)
+    return jax.tree.map(bound.placement.constrain_batch, empty)
+
+  return Cached(start, encode)

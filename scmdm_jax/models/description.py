@@ -76,6 +76,33 @@ class ModelDescription:
       return 'classify'
     return 'causal' if self.mask_id is None else 'masked'
 
+  @property
+  def block_length(self) -> int:
+    """Of its attention: every position sees its own block and earlier ones; 0: all."""
+    return getattr(self.architecture, 'block_length', 0)
+
+  @property
+  def keeps_keys(self) -> bool:
+    """Whether its keys and values can be kept from one evaluation to the next."""
+    return hasattr(self.architecture, 'block_length') and not self.architecture.causal
+
+  def in_blocks(self, block_length: int) -> 'ModelDescription':
+    """Returns the same with blocks of `block_length`; 0: with those that it has.
+
+    Raises:
+      ValueError: it has other blocks, or cannot have these.
+    """
+    if block_length in (0, self.block_length):
+      return self
+    if self.block_length or not self.keeps_keys:
+      raise ValueError(
+        f'block_length: found {block_length} with a {self.family} model whose own is '
+        f'{self.block_length}; wanted 0'
+      )
+    architecture: Any = self.architecture
+    blocks = dataclasses.replace(architecture, block_length=block_length)
+    return dataclasses.replace(self, architecture=blocks)
+
   def to_dict(self) -> dict[str, Any]:
     """Plain JSON data; inverse of `from_dict`."""
     data = dataclasses.asdict(self)

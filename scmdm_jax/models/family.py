@@ -247,6 +247,41 @@ def check_heads(dim: int, heads: int, kv_heads: int = 1, rotary: bool = True) ->
     raise ValueError(f'rotary positions want an even head size; {dim} / {heads} is odd')
 
 
+def check_blocks(sizes: Any, not_with: tuple[str, ...]) -> None:
+  """Refuses blocks that do not divide the length, or beside what they contradict.
+
+  Args:
+    sizes: a dataclass with `block_length`.
+    not_with: fields that are 0 or False where there are blocks.
+
+  Raises:
+    ValueError: what does not fit.
+  """
+  block = sizes.block_length
+  if not block:
+    return
+  if sizes.length % block:
+    raise ValueError(
+      f'block_length is {block}; wanted 0, or a divisor of the length, {sizes.length}'
+    )
+  for name in not_with:
+    if getattr(sizes, name):
+      raise ValueError(
+        f'block_length is {block} with {name} = {getattr(sizes, name)!r}; wanted 0 '
+        'with it'
+      )
+
+
+def block_notes(sizes: Any) -> tuple[str, ...]:
+  """Returns what a model card says of blocks, if there are any."""
+  if not sizes.block_length:
+    return ()
+  return (
+    f'Attention: a position sees its own block of {sizes.block_length} and earlier '
+    'ones; code that does not know `block_length` lets it see all',
+  )
+
+
 def check_grid(grid: tuple[int, ...], length: int) -> None:
   """Refuses a grid other than three sizes that fill the length behind one token.
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax.models.attention import EVERYBODY, AttentionMask
 from scmdm_jax.models.family import Buffer
 
 # What says how turns are scaled: pairs of names and values in the order of names.
@@ -32,13 +33,15 @@ _SCALINGS = {
 _GRID_BASE = 100.0
 
 
-def rotate(x: jax.Array, base: float, scaling: Scaling = ()) -> jax.Array:
-  """Rotates queries or keys `x` [B, L, H, K] by their position.
+def rotate(
+  x: jax.Array, base: float, scaling: Scaling = (), mask: AttentionMask = EVERYBODY
+) -> jax.Array:
+  """Rotates queries or keys `x` [B, L, H, K] by their position, as `mask` has it.
 
   The two halves of K form the pairs (`rotate_half`, not interleaved), as in MDLM and
   in the Llama family. Computed in float32 and returned in the dtype of `x`.
   """
-  return _turn(x, _line_turns(x.shape[1], x.shape[-1], base, scaling))
+  return _turn(x, _line_turns(_rows(x, mask), x.shape[-1], base, scaling), mask)
 
 
 def check_scaling(scaling: Scaling) -> None:
@@ -69,7 +72,9 @@ def check_scaling(scaling: Scaling) -> None:
     )
 
 
-def rotate_in_grid(x: jax.Array, grid: tuple[int, ...]) -> jax.Array:
+def rotate_in_grid(
+  x: jax.Array, grid: tuple[int, ...], mask: AttentionMask = EVERYBODY
+) -> jax.Array:
   """Rotates `x` [B, L, H, K], the first L positions of a token and the image behind it.
 
   The token stands at (row, column, channel) = (0, 0, 0), a value at (row + 1, column +
@@ -80,8 +85,14 @@ def rotate_in_grid(x: jax.Array, grid: tuple[int, ...]) -> jax.Array:
   Args:
     x: as in `rotate`.
     grid: `C`, `H` and `W`; values are ordered channel, row, column.
+    mask: says which positions `x` has.
   """
-  return _turn(x, _grid_turns(grid, x.shape[1], x.shape[-1]))
+  return _turn(x, _grid_turns(grid, _rows(x, mask), x.shape[-1]), mask)
+
+
+def _rows(x: jax.Array, mask: AttentionMask) -> int:
+  """Returns how many positions an example has of which `x` has some, or copies."""
+  return mask.beside or (mask.span.length if mask.span else x.shape[1])
 
 
 def rotary_buffer(size: int, base: float) -> Buffer:
@@ -196,10 +207,19 @@ def _turns(angles: np.ndarray) -> _Turns:
   return _Turns(np.cos(angles)[None, :, None], np.sin(angles)[None, :, None])
 
 
-def _turn(x: jax.Array, turns: _Turns) -> jax.Array:
+def _turn(x: jax.Array, turns: _Turns, mask: AttentionMask) -> jax.Array:
+  cos, sin = (_of_queries(table, x.shape[1], mask) for table in turns)
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  turned = [
-    first * turns.cos - second * turns.sin,
-    second * turns.cos + first * turns.sin,
-  ]
+  turned = [first * cos - second * sin, second * cos + first * sin]
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+def _of_queries(
+  table: np.ndarray, count: int, mask: AttentionMask
+) -> np.ndarray | jax.Array:
+  """Returns those of `table` [1, L, 1, K / 2] that `count` rows turn by."""
+  if mask.beside:
+    return np.tile(table, (1, 2, 1, 1))
+  if mask.span is None:
+    return table
+  return jax.lax.dynamic_slice_in_dim(table, mask.span.start, count, axis=1)

@@ -36,6 +36,20 @@ GPUS = {
   'b200': Chip('B200', 180e9, 2250e12, 7672e9),
 }
 
+# Of a training step, by platform, set where it is compiled. TPUs: weights that `fsdp`
+# splits are gathered and then multiplied, instead of piece by piece with a rounding sum
+# (two to three times the cycles by the compiler's model), and while others are.
+STEP_OPTIONS = {
+  'tpu': {
+    'xla_jf_spmd_threshold_for_windowed_einsum_mib': '1000000',
+    'xla_enable_async_all_gather': 'true',
+    'xla_tpu_enable_async_collective_fusion': 'true',
+    'xla_tpu_enable_async_collective_fusion_fuse_all_gather': 'true',
+    'xla_tpu_enable_async_collective_fusion_multiple_steps': 'true',
+    'xla_tpu_overlap_compute_collective_tc': 'true',
+  }
+}
+
 # What XLA asks of a GPU, as a GpuTargetConfigProto; figures of openxla/xla,
 # xla/backends/gpu/target_config/specs. cuDNN is the oldest with the attention we use.
 _TARGET = """\

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from scmdm_jax.parallel import hlo
+from scmdm_jax.parallel import hlo, roofline
 
 # Two ways in which XLA:TPU says how much of its memory it would have needed.
 _NO_ROOM = re.compile(
@@ -27,6 +27,7 @@ class Facts(NamedTuple):
   collectives: dict[str, dict[str, int]] | None
   largest_gather: int | None  # See `hlo.largest_gather`.
   steady: bool | None  # See `steady`.
+  traffic: dict[str, int] | None  # Of a whole run of the program; see `roofline`.
 
 
 def compile_and_measure(
@@ -58,9 +59,10 @@ def compile_and_measure(
     + memory.temp_size_in_bytes
   )
   try:
-    spoken = hlo.collectives(compiled.as_text())
+    text = compiled.as_text()
   except jax.errors.JaxRuntimeError:  # Some TPU programs have no text.
-    spoken = None
+    text = None
+  spoken = None if text is None else hlo.collectives(text)
   facts = Facts(
     round(time.time() - started, 1),
     memory.argument_size_in_bytes,
@@ -70,6 +72,7 @@ def compile_and_measure(
     None if spoken is None else hlo.totals(spoken),
     None if spoken is None else hlo.largest_gather(spoken),
     steady(compiled),
+    None if text is None else roofline.traffic(text),
   )
   return facts, peak
 

@@ -31,8 +31,8 @@ class Collective(NamedTuple):
   runs: int  # How often, at most: loops run to their bound, both branches are taken.
 
 
-def _computations(text: str) -> dict[str, list[str]]:
-  """Instructions by the name of their computation; the last is the whole program."""
+def parsed(text: str) -> dict[str, list[str]]:
+  """Returns lines by the name of their computation; the last is the whole program."""
   found: dict[str, list[str]] = {}
   lines: list[str] = []
   entry = ''
@@ -66,7 +66,7 @@ def _calls(
   return found
 
 
-def _runs(computations: dict[str, list[str]]) -> dict[str, int]:
+def executions(computations: dict[str, list[str]]) -> dict[str, int]:
   """Counts how often each computation runs when the program does."""
   calls = {
     name: [(callee, n) for callee, n in _calls(computations, lines) if callee != name]
@@ -88,13 +88,18 @@ def _runs(computations: dict[str, list[str]]) -> dict[str, int]:
   return {name: count(name) for name in computations}
 
 
+def fused(text: str) -> set[str]:
+  """Returns the names of computations that are fused into one instruction."""
+  return set(_FUSED.findall(text))
+
+
 def collectives(text: str) -> list[Collective]:
   """Returns all collectives of a compiled program, in computations that run."""
-  computations = _computations(text)
+  computations = parsed(text)
   if not computations:
     return []
-  runs, seen, found = _runs(computations), set(), []
-  fused = set(_FUSED.findall(text))
+  runs, seen, found = executions(computations), set(), []
+  inside = fused(text)
   for name, lines in computations.items():
     for line in lines:
       match = _COLLECTIVE.search(line)
@@ -102,7 +107,7 @@ def collectives(text: str) -> list[Collective]:
         continue
       result, kind, start = match.groups()
       channel = _CHANNEL.search(line)
-      if name in fused and channel is not None:
+      if name in inside and channel is not None:
         # TPU: beginning, middle and end of one that is on its way meanwhile.
         if channel[1] in seen:
           continue

@@ -5,9 +5,11 @@ sharding of an array, so that a compiled program moves nothing that it need not.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -26,6 +28,11 @@ class Placement:
   @property
   def _is_trivial(self) -> bool:
     return self.mesh is None or self.mesh.size == 1
+
+  @property
+  def platform(self) -> str:
+    """What the devices are: 'cpu', 'tpu', 'gpu'; 'cuda' of GPUs that are not there."""
+    return 'cpu' if self.mesh is None else self.mesh.devices.flat[0].platform
 
   @property
   def batch_shards(self) -> int:
@@ -58,6 +65,41 @@ class Placement:
   def constrain_groups(self, x: jax.Array) -> jax.Array:
     """Keeps the S times P groups along the first axis of `x` on their devices."""
     return self._constrain(x, (*BATCH_AXES, 'sequence'))
+
+  def apart(
+    self, function: Callable[..., Any], shared: Any, split: Any, whole: Any
+  ) -> Any:
+    """Returns `function(placement, shared, split, whole)`, each group for itself.
+
+    Backward the gradients of `shared` are summed over the groups in float32, and once;
+    left to the compiler, that is done in every round of a loop inside. What `tensor`
+    splits stays split.
+
+    Args:
+      function: is told where it is: a placement on the devices of one group.
+      shared: a tree of float arrays that all groups need.
+      split: a tree of [B, L, ...], of which a group has its own part; so of the result.
+      whole: a tree of arrays that are the same for all.
+    """
+    if self.mesh is None:
+      return function(self, shared, split, whole)
+    dtypes = jax.tree.map(lambda x: x.dtype, shared)
+
+    def own(shared: Any, split: Any, whole: Any) -> Any:
+      narrow = jax.tree.map(lambda x, dtype: x.astype(dtype), shared, dtypes)
+      return function(Placement(), narrow, split, whole)
+
+    part = P(BATCH_AXES, 'sequence')
+    mapped = jax.shard_map(
+      own,
+      mesh=self.mesh,
+      in_specs=(P(), part, P()),
+      out_specs=part,
+      axis_names={*BATCH_AXES, 'sequence'},
+      check_vma=False,
+    )
+    wide = jax.tree.map(lambda x: x.astype(jnp.float32), shared)
+    return mapped(wide, split, whole)
 
   def gather_keys(
     self, q: jax.Array, k: jax.Array, v: jax.Array

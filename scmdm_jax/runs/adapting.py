@@ -32,6 +32,7 @@ from scmdm_jax.settings.building import (
   loop_of,
   new_model,
   optimizer_of,
+  reported,
 )
 from scmdm_jax.settings.options import (
   DataSettings,
@@ -76,7 +77,8 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
-  description = as_trained(description, settings.data)
+  trained, blocks = as_trained(description, settings.data), settings.model.block_length
+  description = reported('model', lambda: trained.in_blocks(blocks))
   adapter = adapter_of(settings.train)
   origin = stored.extra
   if adapter is not None and stored.base is None:

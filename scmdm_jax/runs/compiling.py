@@ -13,10 +13,10 @@ from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.objectives import diffusion_loss
 from scmdm_jax.models import classifier, denoiser, lora
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.execution import Execution, training_on
 from scmdm_jax.models.families.conv import ConvConfig
+from scmdm_jax.parallel import chips, rules
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.parallel import rules
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.settings.building import optimizer_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, TrainSettings
@@ -112,12 +112,13 @@ def compiled_step(
   dtype: str = 'float32',
 ):
   """One compiled step per (model, method, optimizer, ...), for runs of any length."""
-  loss = make_loss(description, method, Execution(Placement(mesh), remat, dtype))
+  loss = make_loss(description, method, training_on(mesh, remat, dtype))
   start = functools.partial(initial_state, config=optimizer)
   _, trained = lora.divided(denoiser.abstract_params(description))
   state = jax.eval_shape(start, trained)
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))
-  return make_train_step(loss, optimizer, where)
+  options = chips.STEP_OPTIONS.get(Placement(mesh).platform)
+  return make_train_step(loss, optimizer, where, options)
 
 
 def step_on_mesh(

@@ -27,7 +27,7 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs.opening import Model, place
-from scmdm_jax.settings.building import sampler_of
+from scmdm_jax.settings.building import reported, sampler_of
 from scmdm_jax.settings.options import SampleSettings, Settings
 
 
@@ -37,7 +37,9 @@ class Drawn(NamedTuple):
   tokens: np.ndarray  # int32 [N, L]
   trajectory: np.ndarray | None  # int32 [T, N, L]: tokens after every step.
   evaluations: int  # Denoiser evaluations of a batch, the most of all batches.
+  positions: int  # Of an example that were evaluated in a batch, likewise.
   seconds: float  # Of sampling, compilation included.
+  generated: np.ndarray | None = None  # int [N], see `counting`.
 
 
 class Spans(NamedTuple):
@@ -71,9 +73,20 @@ def compiled_sampler(
     def encode_unprompted(x_t, signal, sigma):
       return encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
 
+    def encode_part(x_t, signal, sigma, cache, start, fresh):
+      assert denoise.cached is not None
+      shown = jax.lax.dynamic_slice_in_dim(prompt, start, x_t.shape[1], axis=1)
+      x_t = jnp.where(shown, mask_id, x_t)
+      return denoise.cached.encode(x_t, signal, sigma, cache, start, fresh)
+
     network = denoise._replace(encode=encode)
+    if spans is not None:  # Nothing is kept of examples with padding.
+      network = network._replace(cached=None)
     # The same network, shown no prompt (LLaDA).
-    unconditional = denoise._replace(encode=encode_unprompted)
+    unconditional = network._replace(encode=encode_unprompted)
+    if network.cached is not None:
+      part = network.cached._replace(encode=encode_part)
+      unconditional = unconditional._replace(cached=part)
     return sample(
       keys,
       network,
@@ -87,6 +100,20 @@ def compiled_sampler(
     )
 
   return jax.jit(draw_batch, out_shardings=meshes.replicated(mesh))
+
+
+def sampler_on(
+  description: ModelDescription, sampler: Sampler, length: int, mesh: Mesh
+) -> Sampler:
+  """Returns the sampler with the blocks and the cache of a model.
+
+  Raises:
+    BadInput: blocks or a cache that the model cannot have, or not on this mesh.
+  """
+  keeps = description.keeps_keys and mesh.shape['sequence'] == 1
+  found = reported('sample', lambda: sampler.of_model(description.block_length, keeps))
+  reported('sample', lambda: found.blocks(length))
+  return found
 
 
 @functools.cache
@@ -123,9 +150,11 @@ def draw_rows(
   batch size nor the mesh changes it; a last partial batch is filled up and cut.
 
   Raises:
+    BadInput: blocks or a cache that the model cannot have.
     Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
+  sampler = sampler_on(model.description, sampler, x_init.shape[1], mesh)
   draw_batch = batches_of(model, sampler, options, key, mesh)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)
@@ -143,7 +172,8 @@ def draw_rows(
     steps = np.concatenate([r.trajectory for r in results], axis=1)
     trajectory = steps[:, :count]
   evaluations = max(int(r.evaluations) for r in results)
-  return Drawn(tokens, trajectory, evaluations, time.time() - started)
+  positions = max(int(r.positions) for r in results)
+  return Drawn(tokens, trajectory, evaluations, positions, time.time() - started)
 
 
 def batches_of(
@@ -240,6 +270,9 @@ def _records(
   for i, tokens in enumerate(drawn.tokens):
     record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
     record |= domain.fields(tokens, tokenizer)
+    if drawn.generated is not None:
+      record['generated'] = int(drawn.generated[i])
+      record['evaluations'] = drawn.evaluations  # Of its batch, at most.
     if drawn.trajectory is not None:
       steps = drawn.trajectory[:, i]
       record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]

@@ -43,7 +43,12 @@ _NEW_TOKENS = 256  # Of an answer, where neither the run nor the task says how m
 
 @functools.cache
 def _compiled_bound(
-  description: ModelDescription, schedule: Schedule, bound: str, steps: int, mesh: Mesh
+  description: ModelDescription,
+  schedule: Schedule,
+  bound: str,
+  steps: int,
+  self_conditioning: bool,
+  mesh: Mesh,
 ):
   """Compiles `(params, key, x_0 [B, L], target [B, L], lengths [B]) -> nats [B]`."""
   assert description.mask_id is not None
@@ -52,18 +57,15 @@ def _compiled_bound(
   def compute(params, key, x_0, target, lengths):
     network = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
     real = AttentionMask(lengths=lengths)
-
-    def encode(x_t, signal, sigma):
-      return network.encode(x_t, signal, sigma, real)
-
-    bounded = network._replace(encode=encode)
-    how: dict[str, Any] = {'schedule': schedule, 'mask_id': mask_id, 'target': target}
+    how: dict[str, Any] = {'schedule': schedule, 'mask_id': mask_id}
+    how |= {'target': target, 'mask': real}
     if bound == 'carried':
-      conditioned = description.injection != 'none'
+      conditioned = self_conditioning and description.injection != 'none'
       return carried_nelbo(
-        key, bounded, x_0, num_steps=steps, self_conditioning=conditioned, **how
+        key, network, x_0, num_steps=steps, self_conditioning=conditioned, **how
       )
-    return nelbo(key, bounded, x_0, passes=1 + (bound == 'two_pass'), **how)
+    two = bound == 'two_pass' and self_conditioning
+    return nelbo(key, network, x_0, passes=1 + two, **how)
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
@@ -188,6 +190,7 @@ class DiffusionLM(LM):
       self._schedule,
       options.lm_eval_bound,
       self._settings.sample.num_steps,
+      self._settings.sample.self_conditioning,
       mesh,
     )
     values, key = [], jax.random.fold_in(self._key, number)

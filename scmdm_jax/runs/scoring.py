@@ -27,56 +27,22 @@ from scmdm_jax.settings.options import EvaluateSettings, Settings
 
 
 @functools.cache
-def _compiled_nelbo(
+def _compiled(
+  bound: Callable[..., jax.Array],
   description: ModelDescription,
   schedule: Schedule,
-  passes: int,
   mesh: Mesh,
   dtype: str = '',
+  **choices: Any,
 ):
+  """The compiled `bound`, `nelbo` or `carried_nelbo`, of the rows of a batch."""
   assert description.mask_id is not None
-  mask_id = description.mask_id
+  fixed = dict(schedule=schedule, mask_id=description.mask_id, **choices)
 
   def compute(params, key, tokens, target, mask):
-    return nelbo(
-      key,
-      denoiser.bind(
-        params, description, execution=Execution(Placement(mesh), dtype=dtype)
-      ),
-      tokens,
-      schedule=schedule,
-      mask_id=mask_id,
-      passes=passes,
-      target=target,
-      mask=mask,
-    )
-
-  return jax.jit(compute, out_shardings=meshes.replicated(mesh))
-
-
-@functools.cache
-def _compiled_carried(
-  description: ModelDescription,
-  schedule: Schedule,
-  steps: int,
-  self_conditioning: bool,
-  mesh: Mesh,
-):
-  assert description.mask_id is not None
-  mask_id = description.mask_id
-
-  def compute(params, key, tokens, target, mask):
-    return carried_nelbo(
-      key,
-      denoiser.bind(params, description, execution=Execution(Placement(mesh))),
-      tokens,
-      schedule=schedule,
-      mask_id=mask_id,
-      num_steps=steps,
-      self_conditioning=self_conditioning,
-      target=target,
-      mask=mask,
-    )
+    execution = Execution(Placement(mesh), dtype=dtype)
+    network = denoiser.bind(params, description, execution=execution)
+    return bound(key, network, tokens, target=target, mask=mask, **fixed)
 
   return jax.jit(compute, out_shardings=meshes.replicated(mesh))
 
@@ -118,7 +84,7 @@ def mean_nelbo(
   """Returns the NELBO in nats per token that may be masked, of `passes` passes."""
   params = place(model.params, mesh, 'float32')
   batches = _heldout(rows, options, mesh)
-  compute = _compiled_nelbo(model.description, schedule, passes, mesh)
+  compute = _compiled(nelbo, model.description, schedule, mesh, passes=passes)
   return _mean(compute, params, key, batches, options.repeats)
 
 
@@ -140,8 +106,8 @@ def heldout_losses(
   def losses(params: Any) -> dict[str, float]:
     found = {}
     for name, count in passes.items():
-      compute = _compiled_nelbo(
-        description, schedule, count, mesh, settings.train.dtype
+      compute = _compiled(
+        nelbo, description, schedule, mesh, settings.train.dtype, passes=count
       )
       found[name] = _mean(compute, params, key, batches, repeats, may_leave=False)
     return found
@@ -163,7 +129,14 @@ def mean_carried_nelbo(
   params = place(model.params, mesh, 'float32')
   batches = _heldout(rows, options, mesh)
   conditioned = self_conditioning and model.description.injection != 'none'
-  compute = _compiled_carried(model.description, schedule, num_steps, conditioned, mesh)
+  compute = _compiled(
+    carried_nelbo,
+    model.description,
+    schedule,
+    mesh,
+    num_steps=num_steps,
+    self_conditioning=conditioned,
+  )
   return _mean(compute, params, key, batches, 1)
 
 

@@ -80,10 +80,10 @@ CHANGES = ('data', 'tokenizer', 'code', 'options', 'base')
 class TrainSettings:
   """One training run: AdamW, warm-up, cosine decay, parameter average."""
 
-  num_steps: int = above(1000, 0, 'Training steps.')
+  num_steps: int = plain(1000, 'Training steps.')
   batch_size: int = above(64, 0, 'Examples per step.')
-  accumulate: int = above(1, 0, 'Micro-batches per step; divides batch_size.')
-  learning_rate: float = above(1e-3, 0, 'Learning rate at the end of the warm-up.')
+  accumulate: int = plain(1, 'Micro-batches per step; divides batch_size.')
+  learning_rate: float = plain(1e-3, 'Learning rate at the end of the warm-up.')
   injection_rate_factor: float = above(
     1.0,
     0,
@@ -93,18 +93,14 @@ class TrainSettings:
       'optimizer is not published.'
     ),
   )
-  final_learning_rate: float = at_least(
-    0.0, 0, 'Learning rate at the end, where the cosine stops.'
+  final_learning_rate: float = plain(
+    0.0, 'Learning rate at the end, where the cosine stops.'
   )
-  warmup_steps: int = at_least(
-    100, 0, 'Steps over which the learning rate rises from 0.'
-  )
-  weight_decay: float = at_least(0.0, 0, 'Of AdamW.')
-  clip: float = above(1.0, 0, 'Largest gradient norm.')
-  ema_decay: float = option(
+  warmup_steps: int = plain(100, 'Steps over which the learning rate rises from 0.')
+  weight_decay: float = plain(0.0, 'Of AdamW.')
+  clip: float = plain(1.0, 'Largest gradient norm.')
+  ema_decay: float = plain(
     0.999,
-    'a number from 0, below 1',
-    lambda x: 0 <= x < 1,
     'Share of the old average of parameters that a step keeps.',
   )
   lora_rank: int = at_least(
@@ -124,9 +120,9 @@ class TrainSettings:
       'layers_3/self_attn/q_proj; all linear layers of the blocks.'
     ),
   )
-  save_every: int = above(500, 0, 'Steps between checkpoints.')
+  save_every: int = plain(500, 'Steps between checkpoints.')
   keep: int = above(2, 0, 'Newest checkpoints that are kept.')
-  log_every: int = above(50, 0, 'Steps between lines of metrics.jsonl.')
+  log_every: int = plain(50, 'Steps between lines of metrics.jsonl.')
   evaluate_every: int = at_least(
     0,
     0,
@@ -145,22 +141,19 @@ class TrainSettings:
     lambda xs: set(xs) <= set(CHANGES),
     'What may differ from what the workdir was made with.',
   )
-  skip_limit: int = at_least(
+  skip_limit: int = plain(
     10,
-    0,
     (
       'Steps in a row that may be skipped since loss or gradient was not finite '
       'or a spike; one more ends the run.'
     ),
   )
-  spike_window: int = at_least(
-    0, 0, 'Sound steps that a spike is judged by; 0: none is.'
+  spike_window: int = plain(0, 'Sound steps that a spike is judged by; 0: none is.')
+  spike_sigma: float = plain(
+    6.0, 'A spike is so many standard deviations above their mean.'
   )
-  spike_sigma: float = above(
-    6.0, 0, 'A spike is so many standard deviations above their mean.'
-  )
-  step_timeout: int = at_least(
-    1800, 0, 'Seconds without a step until all stacks are dumped; 0: never.'
+  step_timeout: int = plain(
+    1800, 'Seconds without a step until all stacks are dumped; 0: never.'
   )
   dtype: str = one_of(
     'float32',
@@ -216,7 +209,24 @@ class SampleSettings:
     0,
     (
       'Above 0: blocks of so many positions, finished from left to right; '
-      'steps are dealt by what the prompt leaves to write in each.'
+      'steps are dealt by what the prompt leaves to write in each. A model with '
+      'blocks has its own, and 0 stands for it.'
+    ),
+  )
+  cache: str = plain(
+    'auto',
+    (
+      "Which keys and values are kept while a block is written: 'none'; 'exact', of "
+      'models with blocks, which changes no token; of other models, approximately, '
+      "those left of the block ('prefix') or on both sides ('dual'), as in Fast-dLLM; "
+      "'auto': 'exact' where the model has blocks, else 'none'."
+    ),
+  )
+  refresh: int = plain(
+    0,
+    (
+      "Above 0: 'prefix' and 'dual' make what is kept anew after so many steps, and "
+      'not only where a block begins.'
     ),
   )
   guidance: float = within(

@@ -86,6 +86,15 @@ class ModelSettings:
       'first one.'
     ),
   )
+  block_length: int = at_least(
+    0,
+    0,
+    (
+      'Above 0: a position attends to its own block of so many and to earlier ones '
+      '(BD3LM); data.length is a multiple. A checkpoint that sees both ways is trained '
+      'to such blocks.'
+    ),
+  )
   embedding_dim: int = above(16, 0, 'conv: width of what is read of a token.')
   kernel_size: int = above(5, 0, 'conv: positions that a convolution sees.')
 

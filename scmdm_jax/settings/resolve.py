@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from scmdm_jax.buckets import urls
-from scmdm_jax.diffusion.strategies import FirstHitting, Joint
+from scmdm_jax.diffusion.strategies import Joint
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import families
@@ -250,11 +250,7 @@ def _check_sample(settings: Settings) -> None:
   if not length:
     return  # It is checked when it is known.
   reported('sample', lambda: sampler.blocks(length))
-  if isinstance(sampler.strategy, FirstHitting) and sample.num_steps < length:
-    raise BadInput(
-      f'sample.num_steps: found {sample.num_steps}; first_hitting writes one token per '
-      f'step, wanted at least {length}'
-    )
+  reported('sample', lambda: sampler.strategy.check_steps(sample.num_steps, length))
 
 
 def _check_prompts(settings: Settings) -> None:

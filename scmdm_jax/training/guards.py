@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from scmdm_jax.diffusion.checks import check
 from scmdm_jax.errors import DamagedData
 
 # Loss and gradient norm of a step are known while the next one runs.
@@ -35,10 +36,11 @@ class GuardConfig:
   step_timeout: int = 1800  # Seconds without a step until stacks are dumped; 0: never.
 
   def __post_init__(self):
-    if min(self.skip_limit, self.spike_window, self.step_timeout) < 0:
-      raise ValueError(f'{self}: wanted numbers from 0')
-    if not (math.isfinite(self.spike_sigma) and self.spike_sigma > 0):
-      raise ValueError(f'spike_sigma: found {self.spike_sigma}; wanted more than 0')
+    for name in ('skip_limit', 'spike_window', 'step_timeout'):
+      value = getattr(self, name)
+      check(value >= 0, name, value, 'a number of at least 0')
+    sigma = self.spike_sigma
+    check(0 < sigma < math.inf, 'spike_sigma', sigma, 'a number above 0')
 
 
 def is_sound(

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -109,7 +109,12 @@ def _scaled(
   return {name: scaled(tree, factors.get(name, 1.0)) for name, tree in updates.items()}
 
 
-def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = None):
+def make_train_step(
+  loss_fn: LossFn,
+  config: OptimizerConfig,
+  shardings: Any = None,
+  options: Mapping[str, str] | None = None,
+):
   """Compiles `train_step(state, batch, key, learning_rate[, limits, frozen])`.
 
   It returns the new state and metrics, device scalars: `loss`, `grad_norm`,
@@ -122,6 +127,7 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
     loss_fn: see `LossFn`.
     config: see `OptimizerConfig`.
     shardings: of the new state and of the metrics; None: the compiler's choice.
+    options: of the compiler, by name.
   """
   optimizer = make_optimizer(config)
 
@@ -156,4 +162,9 @@ def make_train_step(loss_fn: LossFn, config: OptimizerConfig, shardings: Any = N
       metrics['padding'] = jnp.mean(batch.padding / batch.tokens.shape[1])
     return TrainState(state.step + 1, *new), metrics
 
-  return jax.jit(train_step, donate_argnums=0, out_shardings=shardings)
+  return jax.jit(
+    train_step,
+    donate_argnums=0,
+    out_shardings=shardings,
+    compiler_options=dict(options) if options else None,
+  )

@@ -12,11 +12,11 @@ import jax
 
 from scmdm_jax import files
 from scmdm_jax.data import journal
-from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import measuring
+from scmdm_jax.runs.counting import cost, counted
 from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
 from scmdm_jax.runs.opening import Opened, load_masked, mesh_of, open_run
 from scmdm_jax.runs.scoring import judge_samples, likelihood
@@ -64,9 +64,9 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   if multihost.index() == 0:
     journal.say()
   drawn = draw(model, schedule, settings.sample, key_samples, x_init, mesh)
-  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
+  drawn = counted(drawn, x_init, tokenizer)
   write_samples(workdir, drawn, tokenizer, domain)
-  figures['samples'] = judge_samples(measure, drawn, tokenizer)
+  figures['samples'] = judge_samples(measure, drawn, tokenizer) | cost(drawn)
   if multihost.index() == 0:
     files.write_json(workdir / 'evaluation.json', figures)
   return figures

@@ -24,7 +24,7 @@ from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser, flops, lora
 from scmdm_jax.models.description import ModelDescription
-from scmdm_jax.parallel import chips, rules
+from scmdm_jax.parallel import chips, roofline, rules
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.runs import opening
@@ -245,6 +245,32 @@ def _communication(settings: Settings, facts: Facts | None) -> dict[str, float] 
   }
 
 
+def _prediction(
+  settings: Settings,
+  description: ModelDescription,
+  facts: Facts | None,
+  chip: Any,
+  devices: int,
+  kept: int,
+  cost: dict[str, Any],
+) -> dict[str, Any] | None:
+  """What a roofline says of a step of training or sampling; see `roofline`.
+
+  The floor: what is kept is read once, and written if it is trained; of every block the
+  activations in bfloat16 are written and read, at every pass.
+  """
+  if facts is None or facts.traffic is None or chip is None:
+    return None
+  arch, is_sampling = description.architecture, settings.plan.job == 'sample'
+  tokens = cost['tokens_per_step'] / devices
+  steps = settings.sample.num_steps if is_sampling else 1
+  activations = 4 * arch.num_blocks * arch.hidden_dim * tokens
+  floor = kept + activations if is_sampling else 2 * kept + 3 * activations
+  moved = {name: size / steps for name, size in facts.traffic.items()}
+  flops = cost['flops_per_token'] * tokens / steps
+  return roofline.predicted(moved, flops, floor, cost['tokens_per_step'] / steps, chip)
+
+
 def _table(figures: dict[str, Any]) -> str:
   """The figures for people."""
 
@@ -276,6 +302,14 @@ def _table(figures: dict[str, Any]) -> str:
       (f'seconds per step at MFU {cost["mfu"]:g}', f'{cost["seconds_per_step"]:.3g}'),
       (f'device-hours for {cost["tokens"]:.3g} tokens', f'{cost["device_hours"]:.4g}'),
     ]
+  if told := figures['prediction']:
+    each = ', '.join(f'{k} {v:.3g}' for k, v in told['milliseconds_of'].items())
+    rows += [
+      ('predicted ms per step', f'{told["milliseconds"]:.3g} ({each})'),
+      ('predicted floor, ms per step', f'{told["floor_milliseconds"]:.3g}'),
+      ('predicted tokens per second', f'{told["tokens_per_second"]:.4g}'),
+      ('most bytes, of all that is moved', told['largest']['name'][-60:]),
+    ]
   if 'price' in cost:
     rows.append(('price', f'{cost["price"]:.2f}'))
   verdict = {True: 'yes', False: 'no', None: 'not known'}[figures['fits']]
@@ -299,6 +333,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   facts, peak = compile_and_measure(_lowered(settings, description, mesh), options)
   fits = (facts is not None and peak <= room) if room else None
   params = denoiser.abstract_params(description)
+  kept = _kept(settings, description, mesh)
+  cost = _cost(settings, description, len(devices), chip)
+  compiler = None if facts is None else facts._asdict()
+  if compiler is not None:
+    del compiler['traffic']  # Of every operation; `prediction` has the sum.
   figures = {
     'mode': 'plan',
     'ok': fits is not False,
@@ -308,13 +347,16 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'devices': len(devices),
     'chip': chip.name if chip else devices[0].device_kind,
     'mesh': dict(mesh.shape),
-    'bytes_per_device': _kept(settings, description, mesh),
+    'bytes_per_device': kept,
     'room': room,
     'peak_bytes': peak,
     'fits': fits,
-    'compiler': None if facts is None else facts._asdict(),
+    'compiler': compiler,
     'communication': _communication(settings, facts),
-    'cost': _cost(settings, description, len(devices), chip),
+    'cost': cost,
+    'prediction': _prediction(
+      settings, description, facts, chip, len(devices), sum(kept.values()), cost
+    ),
     'change': None
     if fits is not False
     else _nearest(settings, description, devices, room),

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 
-from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains import registry
 from scmdm_jax.runs import answering, answers
+from scmdm_jax.runs.counting import agreement, cost, counted
 from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
 from scmdm_jax.runs.opening import Model, Opened, load_masked, mesh_of, open_run
 from scmdm_jax.settings.building import sampler_of, schedule_of
@@ -32,16 +32,22 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh, settings.sample.dtype)
   key = jax.random.key(settings.seed)
-  drawn = draw(model, schedule, settings.sample, key, x_init, mesh)
-  drawn = drawn._replace(tokens=up_to_end(drawn.tokens, x_init, tokenizer))
+  drawing = (model, schedule, settings.sample, key, x_init, mesh)
+  drawn = draw(*drawing)
+  same = agreement(*drawing, drawn.tokens)
+  drawn = counted(drawn, x_init, tokenizer)
+  figures = cost(drawn)
   write_samples(workdir, drawn, tokenizer, domain)
   return {
     **_described(settings),
     'samples': str(workdir / 'samples.jsonl'),
     'count': len(drawn.tokens),
-    'evaluations': drawn.evaluations,
+    **figures,
+    'cache': settings.sample.cache,
+    **same,
     'self_conditioning': _carries(settings, model),
-    'seconds': round(drawn.seconds, 2),
+    'seconds': round(drawn.seconds, 2),  # Compilation included.
+    'tokens_per_second': round(len(x_init) * figures['generated'] / drawn.seconds, 2),
   }
 
 

@@ -29,6 +29,8 @@ def figures(files, url):
   return [(r['step'], r['loss'], r['grad_norm']) for r in records]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_run_in_a_bucket_is_that_on_a_disk(program, cloud, tree, tmp_path):
   files, bucket = cloud('s3')
   config = f'--config={tiny_run.write_config(tmp_path)}'

@@ -14,7 +14,7 @@ from scmdm_jax.checkpoints import hub, store
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import converting
 
-library = pytest.importorskip('huggingface_hub')
+constants = pytest.importorskip('huggingface_hub.constants')
 BASE = pathlib.Path(__file__).parents[2] / 'scmdm_jax' / 'assets' / 'qm9_base'
 COMMIT = '5f0b02c75b57c5855da9ae460ce51323ea669d8a'
 UNASKED = {
@@ -53,6 +53,18 @@ def served(tmp_path, monkeypatch):
         if not known:
           headers |= {'X-Error-Code': 'RevisionNotFound'}
         self.send_response(200 if known else 404)
+      elif path == f'/api/models/somebody/molecules/tree/{COMMIT}':
+        tree = [
+          {
+            'type': 'file',
+            'path': name,
+            'size': len(content),
+            'oid': hashlib.sha1(content).hexdigest(),
+          }
+          for name, content in files.items()
+        ]
+        body = json.dumps(tree).encode()
+        self.send_response(200)
       elif name in files:
         body = files[name]
         headers |= {'ETag': f'"{hashlib.sha256(body).hexdigest()}"'}
@@ -74,7 +86,6 @@ def served(tmp_path, monkeypatch):
   thread = threading.Thread(target=server.serve_forever)
   thread.start()
   endpoint = f'http://127.0.0.1:{server.server_port}'
-  constants = library.constants
   monkeypatch.setattr(constants, 'ENDPOINT', endpoint)
   monkeypatch.setattr(
     constants,
@@ -109,7 +120,7 @@ def test_a_repository_is_fetched_and_written_down(served, tmp_path, monkeypatch)
   assert not [path for path in served for name in UNASKED if path.endswith(name)]
   assert any(path.endswith('model.safetensors') for path in served)
   # What is in the cache is not fetched again, as offline; in the library's own layout.
-  monkeypatch.setattr(library.constants, 'HF_HUB_OFFLINE', True)
+  monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
   before = len(served)
   assert hub.snapshot(source).name == COMMIT
   assert len(served) == before

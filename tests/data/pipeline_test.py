@@ -4,9 +4,10 @@ import json
 import numpy as np
 import pytest
 
-from scmdm_jax.data.pipeline import Encoded, heldout_batches, spread, training_batches
+from scmdm_jax.data.pipeline import heldout_batches, spread, training_batches
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.errors import BadInput
+from tests.data.encoded import Encoded
 
 TOKENIZER = SmilesTokenizer()
 # 26 different texts: every chain length 1 to 13 with and without a fluorine.

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 # The mask in the middle of the vocabulary, so that its column is no special place.
 VOCAB, MASK, LENGTH, DIM = 7, 3, 5, 4
@@ -24,6 +25,10 @@ class Shards(NamedTuple):
 
   constrain_batch = constrain_groups = constrain
 
+  def apart(self, function, shared, split, whole):
+    """Returns what all groups make together."""
+    return function(self, shared, split, whole)
+
 
 class Toy(NamedTuple):
   """What the method asks of a network."""
@@ -33,6 +38,9 @@ class Toy(NamedTuple):
   signal: Callable[[Any], Any]
   signal_dim: int
   placement: Any = Shards()
+  block_length: int = 0
+  beside: Any = None
+  cached: Any = None
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):
@@ -71,8 +79,8 @@ def network(w, on_encode=None, scale=2.0):
   w = jax.tree.map(jnp.asarray, w)
   return Toy(
     encode,
-    lambda hidden: scale * hidden @ w['out'],
-    lambda probs: probs @ w['table'],
+    Partial(lambda out, hidden: scale * hidden @ out, w['out']),
+    Partial(lambda table, probs: probs @ table, w['table']),
     w['table'].shape[-1],
   )
 

@@ -1,5 +1,6 @@
 """How a network runs does not change what it computes, but for rounding."""
 
+import dataclasses
 import re
 
 import jax
@@ -44,6 +45,20 @@ def test_rematerialisation_computes_the_same(arch):
     np.testing.assert_allclose(found[remat][1], gradients, rtol=1e-4, atol=1e-6)
   # Products with weights are kept by one and worked out again by the other.
   assert products < found['dots'][2] < found['full'][2]
+
+
+@pytest.mark.parametrize('arch', ['dit', 'dream'])
+def test_a_loop_over_blocks_computes_the_same(arch, monkeypatch):
+  deep = dataclasses.replace(tiny.ARCHITECTURES[arch], num_blocks=3)
+  monkeypatch.setitem(tiny.ARCHITECTURES, arch, deep)
+  value, gradients, products = loss_and_gradients(arch, remat='full')
+  looped = loss_and_gradients(arch, remat='full', scan=True)
+  assert np.abs(gradients).max() > 0.01
+  assert looped[0] == pytest.approx(value, rel=1e-6)
+  # The same numbers, fused into other loops: sums of float32 round otherwise.
+  np.testing.assert_allclose(looped[1], gradients, rtol=1e-4, atol=1e-6)
+  # One block is in the program instead of three, forward and backward.
+  assert looped[2] < products / 2
 
 
 @pytest.mark.parametrize('arch', ['dit', 'dream'])

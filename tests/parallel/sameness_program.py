@@ -5,6 +5,7 @@ when JAX starts: `python -m tests.parallel.sameness_program ARCHITECTURE`.
 """
 
 import collections
+import dataclasses
 import sys
 import tempfile
 
@@ -42,7 +43,10 @@ ARCHITECTURES = {
     shifted=True,
   ),
 }
+# Samples of blocks come by an exact cache, but where positions are split.
+ARCHITECTURES['blocks'] = dataclasses.replace(ARCHITECTURES['dream'], block_length=4)
 MESHES = {
+  'blocks': [(8, 1, 1), (1, 2, 1, 4), (2, 2, 2)],
   'dit': [(1, 8, 1), (2, 1, 1, 4), (2, 2, 2)],
   'dream': [(8, 1, 1), (1, 8, 1), (1, 1, 8), (1, 2, 1, 4), (2, 2, 2)],
 }

@@ -33,7 +33,9 @@ def on_eight_devices(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(('architecture', 'meshes'), [('dit', 3), ('dream', 5)])
+@pytest.mark.parametrize(
+  ('architecture', 'meshes'), [('dit', 3), ('dream', 5), ('blocks', 3)]
+)
 def test_training_and_samples_do_not_depend_on_the_mesh(architecture, meshes):
   out = on_eight_devices('-m', 'tests.parallel.sameness_program', architecture)
   assert out.count('same') == meshes

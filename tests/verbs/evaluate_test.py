@@ -5,7 +5,6 @@ import jax
 import numpy as np
 import pytest
 
-from scmdm_jax.data.pipeline import Encoded
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
@@ -17,6 +16,7 @@ from scmdm_jax.runs import drawing, scoring
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import EvaluateSettings
 from tests.compiling import quick_jit
+from tests.data.encoded import Encoded
 
 TOKENIZER = get_tokenizer('smiles_qm9')
 TEXTS = ['CCO', 'c1ccoc1', 'C#N', 'CC(C)=O', 'OCC1CC1']
@@ -31,17 +31,11 @@ OPTIONS = EvaluateSettings(
 
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
-  compiled = (
-    scoring._compiled_nelbo,
-    scoring._compiled_carried,
-  )
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    for cached in compiled:
-      cached.cache_clear()
+    scoring._compiled.cache_clear()
     yield
-    for cached in compiled:
-      cached.cache_clear()
+    scoring._compiled.cache_clear()
 
 
 def uniform(description):
@@ -92,7 +86,7 @@ def test_padding_rows_of_the_last_batch_do_not_count():
 
 def test_measures_of_samples_stand_beside_their_diversity():
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in ['CCO', 'CCO', 'C1CC']])
-  drawn = drawing.Drawn(tokens, None, 7, 0.0)
+  drawn = drawing.Drawn(tokens, None, 7, 7, 0.0)
   found = scoring.judge_samples(
     lambda samples: {'sum': int(samples.sum())}, drawn, TOKENIZER
   )

@@ -24,10 +24,13 @@ from scmdm_jax.models.family import (
   Field,
   ModelType,
   Row,
+  block_notes,
+  check_blocks,
   check_grid,
   check_heads,
   check_sizes,
 )
+from scmdm_jax.models.keeping import kept
 from scmdm_jax.models.rotary import rotary_buffer, rotate, rotate_in_grid
 
 _FREQUENCIES = 256
@@ -54,10 +57,12 @@ class DiTConfig:
   # Above 0: a position attends to so many on either side, and to the first one, which
   # attends to all (see `attention.attend`); 0: all to all.
   window: int = 0
+  block_length: int = 0  # Above 0: a position sees its own block and earlier ones.
 
   def __post_init__(self):
     object.__setattr__(self, 'grid', tuple(self.grid))
-    check_sizes(self, from_zero=('num_classes', 'window'))
+    check_sizes(self, from_zero=('num_classes', 'window', 'block_length'))
+    check_blocks(self, ('window', 'time_conditioning'))
     check_heads(self.hidden_dim, self.num_heads)
     check_grid(self.grid, self.length)
     if self.grid and self.hidden_dim // self.num_heads < 8:
@@ -139,10 +144,12 @@ class Block(nn.Module):
     qkv = per_token(self.attn_qkv, x).reshape(batch, length, 3, heads, dim // heads)
     q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
     if self.config.grid:
-      q, k = (rotate_in_grid(y, self.config.grid) for y in (q, k))
+      q, k = (rotate_in_grid(y, self.config.grid, mask) for y in (q, k))
     else:
-      q, k = rotate(q, _ROTARY_BASE), rotate(k, _ROTARY_BASE)
-    mask = dataclasses.replace(mask, window=self.config.window)
+      q, k = (rotate(y, _ROTARY_BASE, mask=mask) for y in (q, k))
+    k, v = kept(self, {'keys': k, 'values': v}, mask)
+    window, block_length = self.config.window, self.config.block_length
+    mask = dataclasses.replace(mask, window=window, block_length=block_length)
     mixed = self.execution.attend(q, k, v, mask)
     return per_token(self.attn_out, mixed.reshape(batch, length, dim))
 
@@ -233,8 +240,7 @@ class DiT(nn.Module):
         classes = jnp.full(sigma.shape, cfg.num_classes, jnp.int32)
       cond = cond + nn.silu(self.cond_map(classes))
     cond = cond.astype(x.dtype)
-    for block in self.blocks:
-      x = self.execution.placement.constrain(block(x, cond, mask))
+    x = self.execution.through(self.blocks, x, cond, mask)
     return self.output_layer.normalize(x, cond)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
@@ -265,8 +271,9 @@ def _buffers(sizes: DiTConfig) -> dict[str, Buffer]:
 
 def _notes(sizes: DiTConfig) -> tuple[str, ...]:
   if not sizes.grid:
-    return ()
+    return block_notes(sizes)
   return (
+    *block_notes(sizes),
     f'Positions: of an image, {" x ".join(map(str, sizes.grid))} (channels, rows, '
     'columns) behind the first token; code that does not know `grid` reads a text',
   )
@@ -323,6 +330,7 @@ FAMILY = Family(
     Field('cfg_num_classes', 'num_classes', int, 0),
     Field('grid', 'grid', tuple, (), quiet=True),
     Field('window', 'window', int, 0, quiet=True),
+    Field('block_length', 'block_length', int, 0, quiet=True),
   ),
   table='vocab_embed/embedding',
   head='output_layer/linear',

@@ -140,8 +140,7 @@ class GPT2(nn.Module):
     if length > self.config.length:
       raise ValueError(f'length is {length}; wanted at most {self.config.length}')
     x = x + self.wpe.embedding[None, :length]
-    for block in self.h:
-      x = self.execution.placement.constrain(block(x, mask))
+    x = self.execution.through(self.h, x, mask)
     return self.ln_f(x)
 
   def logits(self, hidden: jax.Array) -> jax.Array:

@@ -22,9 +22,12 @@ from scmdm_jax.models.family import (
   ModelType,
   Row,
   Same,
+  block_notes,
+  check_blocks,
   check_heads,
   check_sizes,
 )
+from scmdm_jax.models.keeping import kept, shifted
 from scmdm_jax.models.rotary import check_scaling, rotary_buffer, rotate
 
 
@@ -48,9 +51,11 @@ class DecoderConfig:
   head_dim: int = 0  # Of a head; 0: hidden_dim / num_heads.
   qk_norm: bool = False  # Qwen3: an RMS norm of each query and key, shared by heads.
   rope_scaling: tuple = ()  # See `rotary.Scaling`.
+  block_length: int = 0  # Above 0: a position sees its own block and earlier ones.
 
   def __post_init__(self):
-    check_sizes(self, from_zero=('head_dim',))
+    check_sizes(self, from_zero=('head_dim', 'block_length'))
+    check_blocks(self, ('causal',))
     if self.head_dim * self.num_heads == self.hidden_dim:
       object.__setattr__(self, 'head_dim', 0)  # One way to say it.
     width = self.head_dim * self.num_heads or self.hidden_dim
@@ -103,8 +108,9 @@ class Attention(nn.Module):
     v = per_token(self.v_proj, x).reshape(batch, length, cfg.num_kv_heads, size)
     if cfg.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
-    q, k = (rotate(x, cfg.rope_theta, cfg.rope_scaling) for x in (q, k))
-    mask = dataclasses.replace(mask, causal=cfg.causal)
+    q, k = (rotate(x, cfg.rope_theta, cfg.rope_scaling, mask) for x in (q, k))
+    k, v = kept(self, {'keys': k, 'values': v}, mask)
+    mask = dataclasses.replace(mask, causal=cfg.causal, block_length=cfg.block_length)
     mixed = self.execution.attend(q, k, v, mask)
     return per_token(self.o_proj, mixed.reshape(batch, length, -1))
 
@@ -176,10 +182,9 @@ class Decoder(nn.Module):
     that `logits` stays a function of one position; position 0 is read off itself.
     """
     del sigma
-    for layer in self.layers:
-      x = self.execution.placement.constrain(layer(x, mask))
+    x = self.execution.through(self.layers, x, mask)
     x = self.norm(x)
-    return jnp.concatenate([x[:, :1], x[:, :-1]], 1) if self.config.shifted else x
+    return shifted(self, x, mask) if self.config.shifted else x
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     """Hidden states [..., D] -> scores float32 [..., V]."""
@@ -264,6 +269,7 @@ _FIELDS = (
   Field('rope_scaling', 'rope_scaling', dict, {}, quiet=True),
   Field('tie_word_embeddings', 'tied', bool, False),
   Field('head_dim', 'head_dim', int, 0, quiet=True),
+  Field('block_length', 'block_length', int, 0, quiet=True),
 )
 LLAMA = Family(
   name='llama',
@@ -288,6 +294,7 @@ LLAMA = Family(
   },
   head_copy='lm_head.weight',
   buffers=_buffers,
+  notes=block_notes,
 )
 QWEN2 = dataclasses.replace(
   LLAMA,
@@ -355,6 +362,7 @@ LLADA = dataclasses.replace(
     Field('rope_theta', 'rope_theta', float),
     Field('weight_tying', 'tied', bool),
     Field('include_qkv_bias', 'qkv_bias', bool, False),
+    Field('block_length', 'block_length', int, 0, quiet=True),
   ),
   fixed={
     'block_type': 'llama',

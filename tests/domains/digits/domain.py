@@ -5,13 +5,13 @@ import dataclasses
 
 import numpy as np
 
-from scmdm_jax.data.pipeline import Encoded
 from scmdm_jax.data.tokenizers.characters import CharacterTokenizer
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER, DataSettings
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.report import pictures
 from scmdm_jax.settings.rules import at_least
+from tests.data.encoded import Encoded
 
 LENGTH = 64
 LEVELS = CharacterTokenizer('levels', ('[MASK]', '[PAD]', '[UNK]'), '0123')

@@ -92,14 +92,11 @@ SETS = {
 
 @pytest.fixture(scope='module', autouse=True)
 def quick_compilation():
-  compiled = (scoring._compiled_nelbo, scoring._compiled_carried)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, 'jit', quick_jit)
-    for cached in compiled:
-      cached.cache_clear()
+    scoring._compiled.cache_clear()
     yield
-    for cached in compiled:
-      cached.cache_clear()
+    scoring._compiled.cache_clear()
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,68 @@
+"""What samples cost: tokens that count, evaluations, and what a cache changed."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.runs.drawing import Drawn, draw
+from scmdm_jax.runs.opening import Model
+from scmdm_jax.settings.options import SampleSettings
+
+APPROXIMATE = ('prefix', 'dual')
+
+
+def counted(drawn: Drawn, x_init: np.ndarray, tokenizer: Tokenizer) -> Drawn:
+  """Returns samples up to their ends, and how many tokens of each were generated.
+
+  Generated is what was written, without ends and what fills a row behind them.
+
+  Args:
+    drawn: the samples.
+    x_init: int32 [N, L], what they were drawn from.
+    tokenizer: of the samples.
+  """
+  tokens = up_to_end(drawn.tokens, x_init, tokenizer)
+  fillers = [i for i in (tokenizer.eos_id, tokenizer.pad_id) if i is not None]
+  counts = (x_init == tokenizer.mask_id) & ~np.isin(tokens, fillers)
+  return drawn._replace(tokens=tokens, generated=counts.sum(-1))
+
+
+def cost(drawn: Drawn) -> dict[str, Any]:
+  """Returns the figures of samples that are `counted`, per example."""
+  assert drawn.generated is not None
+  mean = float(drawn.generated.mean())
+  return {
+    'evaluations': drawn.evaluations,
+    'positions': drawn.positions,
+    'generated': mean,
+    'tokens_per_evaluation': mean / max(drawn.evaluations, 1),
+  }
+
+
+def agreement(
+  model: Model,
+  schedule: Schedule,
+  options: SampleSettings,
+  key: jax.Array,
+  x_init: np.ndarray,
+  mesh: Mesh,
+  tokens: np.ndarray,
+) -> dict[str, Any]:
+  """Returns how far an approximate cache left the tokens as they are without it.
+
+  The first batch is drawn once more by the same keys, without a cache. {} if the cache
+  of `options` is none of APPROXIMATE.
+  """
+  if options.cache not in APPROXIMATE:
+    return {}
+  first = x_init[: options.batch_size]
+  plain = dataclasses.replace(options, cache='none', refresh=0, trajectory=False)
+  found = draw(model, schedule, plain, key, first, mesh).tokens
+  same = (found == tokens[: len(first)])[first == model.tokenizer.mask_id]
+  return {'agreement': float(same.mean()), 'agreement_samples': len(first)}
