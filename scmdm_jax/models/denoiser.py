@@ -183,6 +183,24 @@ def _without_undefined(scores: jax.Array, description: ModelDescription) -> jax.
   return jnp.where(jnp.broadcast_to(undefined, scores.shape), _BANNED, scores)
 
 
+def _as_computed(params: Params, execution: Execution) -> Params:
+  """The parameters in the dtype of the compute, and split as it wants them."""
+  if execution.dtype:
+    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
+  mesh = execution.placement.mesh
+  if mesh is not None and mesh.size > 1:
+    params = rules.gather_vocabulary(mesh, params)
+  return params
+
+
+def _refuse(description: ModelDescription, classes: jax.Array | None) -> None:
+  """Raises ValueError for what `bind` cannot bind."""
+  if description.objective == 'classify':
+    raise ValueError('a classifier is no denoiser; wanted classifier.bind')
+  if classes is not None and not getattr(description.architecture, 'num_classes', 0):
+    raise ValueError('classes are given, but the model has none; wanted None')
+
+
 def bind(
   params: Params,
   description: ModelDescription,
@@ -201,18 +219,10 @@ def bind(
   Raises:
     ValueError: classes for a model without, or a classifier (`classifier.bind`).
   """
-  arch = description.architecture
-  if description.objective == 'classify':
-    raise ValueError('a classifier is no denoiser; wanted classifier.bind')
-  conditioning = () if classes is None else (classes,)
-  if conditioning and not getattr(arch, 'num_classes', 0):
-    raise ValueError('classes are given, but the model has none; wanted None')
+  _refuse(description, classes)
+  arch, conditioning = description.architecture, () if classes is None else (classes,)
   execution = execution or Execution()
-  if execution.dtype:
-    params = jax.tree.map(lambda p: p.astype(execution.dtype), params)
-  placement = execution.placement
-  if placement.mesh is not None and placement.mesh.size > 1:
-    params = rules.gather_vocabulary(placement.mesh, params)
+  params, placement = _as_computed(params, execution), execution.placement
   weights, network = params['backbone'], _backbone(description, execution)
   backbone = functools.partial(_apply, network, weights, adapter=description.adapter)
   module, injection = _injection(description), params['self_conditioning']
@@ -232,8 +242,8 @@ def bind(
     sigma: jax.Array,
     mask: AttentionMask = EVERYBODY,
   ) -> jax.Array:
-    x = embedded(x_t, signal)
-    return backbone(x, sigma, mask, *conditioning, method='encode')
+    inputs = (embedded(x_t, signal), sigma, mask, *conditioning)
+    return backbone(*inputs, method='encode')
 
   def logits(own: Params, hidden: jax.Array) -> jax.Array:
     scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
@@ -248,8 +258,9 @@ def bind(
     arch.hidden_dim,
     placement,
   )
-  cached = _cached(bound, embedded, backbone, conditioning)
-  return _with_blocks(bound, description, cached)
+  return _with_blocks(
+    bound, description, _cached(bound, embedded, backbone, conditioning)
+  )
 
 
 def _with_blocks(

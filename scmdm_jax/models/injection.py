@@ -106,9 +106,6 @@ class Gate(nn.Module):
   vocab_size: int
   dim: int
 
-  def setup(self):
-    self.gate = self.param('gate', _zeros, (self.dim,))
-
   def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
     """As of `Embedding`, less the embedding of the mask."""
     expected = expected_row(probs, table)
@@ -116,8 +113,11 @@ class Gate(nn.Module):
     mask_row = jnp.broadcast_to(table[mask_id], expected.shape)
     return expected - probs.sum(-1, keepdims=True) * mask_row
 
+  @nn.compact
   def __call__(self, signal: jax.Array) -> jax.Array:
-    return signal * jnp.broadcast_to(jnp.tanh(self.gate), signal.shape)
+    # Made here, since `signal` is evaluated without it.
+    gate = self.param('gate', _zeros, (self.dim,))
+    return signal * jnp.broadcast_to(jnp.tanh(gate), signal.shape)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -136,8 +136,9 @@ def test_numbers_must_be_finite(name, value):
 
 @pytest.mark.parametrize('name', NUMBERS)
 def test_no_option_may_be_negative(name):
-  if name == 'sample.label':
-    assert value_at(resolve(with_option(name, -1)), name) == -1  # Each in turn.
+  if name in ('sample.label', 'evaluate.lm_eval_fewshot'):
+    # Each in turn; as the task says.
+    assert value_at(resolve(with_option(name, -1)), name) == -1
     assert refusal(with_option(name, -2)) == (
       f'{name}: found -2; wanted a number of at least -1'
     )
@@ -185,6 +186,11 @@ ZERO_ALLOWED = {
   'train.skip_limit',
   'train.spike_window',
   'train.step_timeout',
+  'train.lora_rank',
+  'train.evaluate_every',
+  'sample.max_new_tokens',
+  'evaluate.lm_eval_fewshot',
+  'evaluate.lm_eval_limit',
 }
 
 
@@ -470,6 +476,9 @@ def test_no_training_option_is_dropped_on_the_way():
     'keep',
     'dtype',
     'remat',
+    'lora_rank',
+    'lora_alpha',
+    'lora_targets',
   }
 
 
