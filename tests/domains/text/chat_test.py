@@ -349,7 +349,7 @@ def test_a_bad_line_is_named_and_nothing_is_left(tmp_path, kind):
     ('a.json', b'[{"prompt": "x"}]', BadInput, 'a.json: entry 1: found'),
     ('a.json', b'{"a":\n', BadInput, 'no JSON object'),
     ('a.parquet', b'PAR1 and no more', DamagedData, 'cannot be parsed as parquet'),
-    ('a.jsonl.gz', gzip.compress(b'{}')[:-3], DamagedData, 'cannot be read'),
+    ('a.jsonl.gz', gzip.compress(b'{}', mtime=0)[:-3], DamagedData, 'cannot be read'),
     ('a.pdf', b'x', BadInput, 'of no format that is known'),
     ('a.jsonl', b'{}\0', BadInput, 'a character 0'),
   ],
