@@ -84,8 +84,8 @@ VERBS = {
     flags=('reference', 'tolerance'),
     stands_alone=True,
   ),
-  'plan': Verb('plan'),
   'doctor': Verb('doctor', stands_alone=True),
+  'plan': Verb('plan'),
 }
 
 

@@ -185,8 +185,8 @@ def test_what_is_parsed(config):
   options = command_line.parse(
     ['main.py', f'--config={config}', '--workdir', 'a b', '--mode=train', '--source=s']
   )
-  assert options[1:] == ('a b', 'train', 's', '', '', False)
-  assert command_line.parse(['main.py']) == (None, *[''] * 5, False)
+  assert options[1:] == ('a b', 'train', 's', '', '', '', False)
+  assert command_line.parse(['main.py']) == (None, *[''] * 6, False)
 
 
 @pytest.mark.parametrize(

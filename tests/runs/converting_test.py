@@ -383,6 +383,8 @@ def test_what_is_not_read_comes_back(tmp_path):
   back = json.loads((tmp_path / 'out' / 'config.json').read_text())
   assert {name: back[name] for name in fields} == fields
   assert not stale.keys() & back.keys()
+  # A scaling of rotary turns that is null is none, and none is not written.
+  assert config.pop('rope_scaling') is None
   assert {name: back[name] for name in config} == config
   for name, text in texts.items():
     assert (tmp_path / 'out' / name).read_bytes() == text.encode()
