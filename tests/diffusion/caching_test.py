@@ -184,8 +184,8 @@ def test_parts_by_kept_keys_are_those_of_the_whole(arch):
   _, other = keep(changed, signal[:, 2:5], sigma, cache, at(2), at(4))
   leaves = map(jax.tree.leaves, (cache, same, other))
   for before, again, after in zip(*leaves, strict=True):
-    # Keys are up to 100, where float32 has steps of 8e-6.
-    np.testing.assert_allclose(again, before, atol=2e-5, rtol=2e-6)
+    # Keys are sums of terms of up to 100, where float32 has steps of 8e-6.
+    np.testing.assert_allclose(again, before, atol=1e-4)
     change = np.abs(np.asarray(after - before)).max(axis=(0, *range(2, after.ndim)))
     differs = change > 1e-3
     assert differs.tolist() == [False, False, False, False, True, False]
