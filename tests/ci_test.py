@@ -55,14 +55,15 @@ def test_all_passing_is_zero(tmp_path):
   code, printed, asked = _ci(tmp_path, '')
   assert code == 0, printed
   assert printed.rstrip().endswith('s  in all')
-  assert '.venv pytest --cache-clear\n' in asked
-  assert '.venv pytest -m slow --cache-clear\n' in asked
-  assert '.venv-other pytest -o cache_dir=.pytest_cache_other --cache-clear\n' in asked
+  cores = 'pytest -n logical --dist loadfile'
+  assert f'.venv {cores} --cache-clear\n' in asked
+  assert f'.venv {cores} -m slow --cache-clear\n' in asked
+  assert f'.venv-other {cores} -o cache_dir=.pytest_cache_other ' in asked
 
 
 @pytest.mark.parametrize(
   'fails',
-  ['pytest*slow*', 'pytest*cache_other*', '"pytest --"*', 'ruff*', 'pyright'],
+  ['pytest*slow*', 'pytest*cache_other*', '"pytest -n logical --dist loadfile --"*', 'ruff*', 'pyright'],
 )
 def test_what_fails_twice_fails(tmp_path, fails):
   code, printed, _ = _ci(tmp_path, f'{fails}) exit 1 ;;')
@@ -75,7 +76,7 @@ def test_what_fails_once_is_tried_again(tmp_path):
   code, printed, asked = _ci(tmp_path, 'pytest*slow*clear) exit 1 ;;')
   assert code == 0, printed
   assert 'A SECOND TRY' in printed
-  assert '.venv pytest -m slow --last-failed' in asked
+  assert 'loadfile -m slow --last-failed' in asked
 
 
 def test_a_run_that_broke_is_not_tried_again(tmp_path):
