@@ -20,8 +20,8 @@ listeners: list[Callable[[pathlib.Path], None]] = []
 
 def written(path: pathlib.Path) -> None:
   """Tells the listeners of a file or directory that is there now, whole."""
-  for tell in listeners:
-    tell(path)
+  for listener in listeners:
+    listener(path)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,13 @@ def test_all_passing_is_zero(tmp_path):
 
 @pytest.mark.parametrize(
   'fails',
-  ['pytest*slow*', 'pytest*cache_other*', '"pytest -n logical --dist loadfile --"*', 'ruff*', 'pyright'],
+  [
+    'pytest*slow*',
+    'pytest*cache_other*',
+    '"pytest -n logical --dist loadfile --"*',
+    'ruff*',
+    'pyright',
+  ],
 )
 def test_what_fails_twice_fails(tmp_path, fails):
   code, printed, _ = _ci(tmp_path, f'{fails}) exit 1 ;;')

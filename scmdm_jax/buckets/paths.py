@@ -2,7 +2,7 @@
 
 One in a bucket is copied to a temporary directory first, once for a process; the
 directory goes when the process ends, and that of a killed one when the next begins.
-What is said of a copy is said of the URL: see `named`.
+A message names the URL, not the copy: see `named`.
 """
 
 import atexit
@@ -56,7 +56,7 @@ def _fetch(url: str, everything: bool) -> None:
   missing = [n for n in wanted if not (target / n).is_file()]
   objects.download(sorted(missing), target)
   for name in missing:
-    # Prepared data are told apart by the times of their sources.
+    # Prepared data are known by the times of their sources.
     time = zlib.crc32(names[name].tag.encode())
     os.utime(target / name, (time, time))
 
@@ -64,7 +64,7 @@ def _fetch(url: str, everything: bool) -> None:
 def local_directory(path: str) -> pathlib.Path:
   """Returns `path` on this disk, for files that are kept there from run to run.
 
-  What is written there and told to `files.written` goes to the bucket, too.
+  What is written there and announced to `files.written` goes to the bucket, too.
   """
   if not is_bucket(path):
     return pathlib.Path(path).expanduser()

@@ -1,7 +1,7 @@
 """The base of an adapter: named in the adapter's checkpoint, and the only one it takes.
 
 Two ways to know it again: by the list of the digests of its files, which costs nothing,
-and, where that has changed since it was copied or imported anew, by its weights.
+and, where that has changed since it was copied or imported again, by its weights.
 """
 
 import hashlib
@@ -96,7 +96,7 @@ def opened(adapter: Stored, open_at: Callable[[pathlib.Path], Model]) -> Model:
   base = open_at(found)
   if _files(base) == wanted['files']:
     return base
-  logging.warning('%s: written anew; its weights are compared', found)
+  logging.warning('%s: written again; its weights are compared', found)
   digest = weights_digest(base)
   if digest != wanted['weights']:
     raise BadInput(

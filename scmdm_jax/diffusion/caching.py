@@ -213,7 +213,7 @@ def _evaluated(
 ) -> tuple[jax.Array, Work]:
   """Evaluates `count` positions, among them the block at `start`.
 
-  `window` is the first of them, and the first whose keys and values are kept anew.
+  `window` is the first of them, and the first whose keys and values are kept again.
   Returns the hidden states of the block, [B, N, M D], and the work with what is kept.
   """
   networks, state = chain.predictor.networks, work.state

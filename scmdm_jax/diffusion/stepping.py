@@ -40,7 +40,7 @@ class Sampler:
   keep_signal: whether a position that is masked again keeps its last prediction.
   cache: one of CACHES: which keys and values of blocks are kept, see `caching`. 'auto'
     is 'exact' with a model of blocks and 'none' with any other.
-  refresh: above 0: 'prefix' and 'dual' keep all of them anew after so many steps in a
+  refresh: above 0: 'prefix' and 'dual' keep all of them again after so many steps in a
     block, and not only where a block begins.
   chunk: positions read at a time; None chooses. Does not change the result.
   """

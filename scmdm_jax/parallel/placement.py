@@ -76,7 +76,7 @@ class Placement:
     splits stays split.
 
     Args:
-      function: is told where it is: a placement on the devices of one group.
+      function: is given where it is: a placement on the devices of one group.
       shared: a tree of float arrays that all groups need.
       split: a tree of [B, L, ...], of which a group has its own part; so of the result.
       whole: a tree of arrays that are the same for all.

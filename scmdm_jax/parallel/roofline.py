@@ -48,7 +48,7 @@ def _bytes(shape: str) -> int:
 
 
 def _called(line: str, kind: str) -> str:
-  """What an instruction is of the program as written, blocks without a number."""
+  """Returns the instruction as the program has it, blocks without a number."""
   name = _NAME.search(line)
   if name is None:
     return kind

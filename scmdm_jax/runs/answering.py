@@ -49,7 +49,7 @@ class Prompt(NamedTuple):
 
   @property
   def digest(self) -> str:
-    """What tells whether an answer is one to this prompt."""
+    """What shows whether an answer is one to this prompt."""
     return hashlib.sha256(self.ids.tobytes()).hexdigest()[:16]
 
 

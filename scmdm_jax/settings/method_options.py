@@ -225,7 +225,7 @@ class SampleSettings:
   refresh: int = plain(
     0,
     (
-      "Above 0: 'prefix' and 'dual' make what is kept anew after so many steps, and "
+      "Above 0: 'prefix' and 'dual' make what is kept again after so many steps, and "
       'not only where a block begins.'
     ),
   )

@@ -302,13 +302,13 @@ def _table(figures: dict[str, Any]) -> str:
       (f'seconds per step at MFU {cost["mfu"]:g}', f'{cost["seconds_per_step"]:.3g}'),
       (f'device-hours for {cost["tokens"]:.3g} tokens', f'{cost["device_hours"]:.4g}'),
     ]
-  if told := figures['prediction']:
-    each = ', '.join(f'{k} {v:.3g}' for k, v in told['milliseconds_of'].items())
+  if found := figures['prediction']:
+    each = ', '.join(f'{k} {v:.3g}' for k, v in found['milliseconds_of'].items())
     rows += [
-      ('predicted ms per step', f'{told["milliseconds"]:.3g} ({each})'),
-      ('predicted floor, ms per step', f'{told["floor_milliseconds"]:.3g}'),
-      ('predicted tokens per second', f'{told["tokens_per_second"]:.4g}'),
-      ('most bytes, of all that is moved', told['largest']['name'][-60:]),
+      ('predicted ms per step', f'{found["milliseconds"]:.3g} ({each})'),
+      ('predicted floor, ms per step', f'{found["floor_milliseconds"]:.3g}'),
+      ('predicted tokens per second', f'{found["tokens_per_second"]:.4g}'),
+      ('most bytes, of all that is moved', found['largest']['name'][-60:]),
     ]
   if 'price' in cost:
     rows.append(('price', f'{cost["price"]:.2f}'))

@@ -117,8 +117,8 @@ def _spelt(
   messages: Iterable[Mapping[str, Any]], specials: Mapping[str, int]
 ) -> dict[str, str]:
   """Special tokens that turns spell, each with a character to stand in for it."""
-  said = '\0'.join(m['content'] for m in messages)
-  found = [text for text in specials if text in said]
+  spoken = '\0'.join(m['content'] for m in messages)
+  found = [text for text in specials if text in spoken]
   # The longest first: one may hold another.
   found.sort(key=len, reverse=True)
   return {text: chr(chat_template.FIRST_STAND_IN + i) for i, text in enumerate(found)}

@@ -1,4 +1,4 @@
-"""Conversations out of files: who said what, checked turn by turn.
+"""Conversations out of files: who spoke, checked turn by turn.
 
 A record is {"messages": [{"role", "content"}, ...]}, or {"prompt", "response"}, of
 which the messages are made. A conversation travels as one text, the JSON of its
@@ -53,7 +53,7 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 
 def plain(text: str) -> str:
-  """What is said in a conversation that `read` gave, a line each turn."""
+  """What is spoken in a conversation that `read` gave, a line each turn."""
   return '\n'.join(message['content'] for message in parse(text)) + '\n'
 
 
