@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from scmdm_jax.models.attention import EVERYBODY
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiT, DiTConfig, timestep_embedding
 from tests.compiling import quick_jit
@@ -33,7 +34,7 @@ def model_of(time_conditioning=False, num_classes=0):
 
   def logits(tokens, sigma, classes=None):
     x = model.apply(params, tokens, method='embed')
-    hidden = model.apply(params, x, sigma, None, classes, method='encode')
+    hidden = model.apply(params, x, sigma, EVERYBODY, classes, method='encode')
     return model.apply(params, hidden, method='logits')
 
   return quick_jit(logits)
