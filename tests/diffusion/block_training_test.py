@@ -162,12 +162,13 @@ def test_blocks_learn(rate):
   sizes = dataclasses.replace(tiny.ARCHITECTURES['dream'], block_length=BLOCK)
   description = ModelDescription(sizes, tiny.MASK, '', injection='embedding')
   params = denoiser.init_params(jax.random.key(9), description)
+  key = split_key(jax.random.key(10), 2)[0]
 
   def loss(params):
     network = denoiser.bind(params, description)
     frozen = denoiser.bind(jax.lax.stop_gradient(params), description)
     return diffusion_loss(
-      split_key(jax.random.key(10), 2)[0],
+      key,
       network,
       frozen,
       noise.batch_of(clean(8)),
