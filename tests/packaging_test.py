@@ -67,8 +67,9 @@ def test_constraints_pin_every_declared_dependency(path):
   extras = PROJECT['project']['optional-dependencies']
   wanted = PROJECT['project']['dependencies'] + [
     requirement
-    for extra in ('molecules', 'report', 'dev')
+    for extra in ('molecules', 'report', 'cloud', 'dev')
     for requirement in extras[extra]
+    if not requirement.startswith('scmdm_jax[')  # One extra within another.
   ]
   names = {canonical(re.match('[A-Za-z0-9_.-]+', line)[0]) for line in wanted}
   assert names <= pinned(path).keys()

@@ -68,6 +68,7 @@ def test_the_carry_holds_nothing_of_the_size_of_the_vocabulary():
   # The last carry, of the same types as the first, and the trajectory.
   assert sorted((v.aval.shape, str(v.aval.dtype)) for v in loop.outvars) == [
     ((), 'int32'),
+    ((batch,), 'int32'),
     ((batch, length), 'float32'),
     ((batch, length), 'int32'),
     ((batch, length, dim), 'float32'),
