@@ -36,7 +36,9 @@ def _ci(tmp_path: pathlib.Path, cases: str) -> tuple[int, str, str]:
   shutil.copy(_RUN, tmp_path / '.ci' / 'run')
   # What the run sets that these tests may be part of.
   env = {
-    k: v for k, v in os.environ.items() if k not in ('VENV', 'PYTHON', 'SCMDM_PODS')
+    k: v
+    for k, v in os.environ.items()
+    if k not in ('VENV', 'PYTHON', 'SCMDM_PODS', 'SCMDM_LONG')
   }
   ended = subprocess.run(
     ['bash', tmp_path / '.ci' / 'run'],
@@ -57,7 +59,7 @@ def test_all_passing_is_zero(tmp_path):
   assert printed.rstrip().endswith('s  in all')
   cores = 'pytest -n logical --dist loadfile'
   assert f'.venv {cores} --cache-clear\n' in asked
-  assert f'.venv {cores} -m slow --cache-clear\n' in asked
+  assert f'.venv {cores} -m slow tests/door_test.py ' in asked
   assert f'.venv-other {cores} -o cache_dir=.pytest_cache_other ' in asked
 
 
@@ -82,7 +84,7 @@ def test_what_fails_once_is_tried_again(tmp_path):
   code, printed, asked = _ci(tmp_path, 'pytest*slow*clear) exit 1 ;;')
   assert code == 0, printed
   assert 'A SECOND TRY' in printed
-  assert 'loadfile -m slow --last-failed' in asked
+  assert 'tests/processes --last-failed' in asked
 
 
 def test_a_run_that_broke_is_not_tried_again(tmp_path):
