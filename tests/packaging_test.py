@@ -20,10 +20,11 @@ import importlib, importlib.util, pkgutil, sys
 import scmdm_jax
 names = [module.name for module in pkgutil.walk_packages(
     scmdm_jax.__path__, 'scmdm_jax.', onerror=lambda name: sys.exit(name))]
-# There is no CPU build of PyTorch for every Python.
-without_torch = importlib.util.find_spec('torch') is None
+# Of extras: there is no CPU build of PyTorch for every Python.
+optional = {'benchmarks.torch_mdlm': 'torch', 'runs.harness': 'lm_eval'}
 for name in names:
-  if not (without_torch and name == 'scmdm_jax.benchmarks.torch_mdlm'):
+  wanted = optional.get(name.removeprefix('scmdm_jax.'), 'jax')
+  if importlib.util.find_spec(wanted):
     importlib.import_module(name)
 assert 'tensorflow' not in sys.modules, 'TensorFlow was imported'
 print(len(names))

@@ -126,7 +126,8 @@ class Injection:
 
   name: str
   # Made of V and D; `signal` as in `Embedding`, and `__call__`, which maps a signal
-  # [..., D] to what is added to the embedding of the mask.
+  # [..., D] to what is added to the embedding of the mask. `signal` is given no
+  # parameters but those `per_token`, so that others are made in `__call__`.
   module: Callable[[int, int], nn.Module]
   splits: Mapping[str, P]  # Of every parameter, by its path; see `family.Row`.
   card: str  # Completes "the signal is ..." in the model card.

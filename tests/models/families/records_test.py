@@ -32,15 +32,13 @@ class Doubling(nn.Module):
   vocab_size: int
   dim: int
 
-  def setup(self):
-    zeros = nn.initializers.zeros_init()
-    self.amount = self.param('amount', zeros, (self.dim,))
-
   def signal(self, probs, table, mask_id):
     return injection.expected_row(probs, table)
 
+  @nn.compact
   def __call__(self, signal):
-    return signal * jnp.broadcast_to(self.amount, signal.shape)
+    amount = self.param('amount', nn.initializers.zeros_init(), (self.dim,))
+    return signal * jnp.broadcast_to(amount, signal.shape)
 
 
 DOUBLING = Injection(
