@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from lm_eval import evaluator
-from lm_eval.api.instance import Instance
-from lm_eval.api.model import LM
-from lm_eval.tasks import TaskManager
+from lm_eval import evaluator  # pyright: ignore[reportMissingImports]
+from lm_eval.api.instance import Instance  # pyright: ignore[reportMissingImports]
+from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]
+from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
