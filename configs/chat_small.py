@@ -6,7 +6,8 @@ r"""Questions answered, on two cores: a small model of prose learns what nouns m
       --config.checkpoint=runs/chat_small
 
 adapts scmdm_jax/assets/text_base. The questions are made of WordNet's definitions;
-docs/text_data.md says how to make the file, and what a chat template is.
+docs/text_data.md says how to make the file, and what a chat template is. It has not
+been run to its end yet: what it reaches is unknown.
 """
 
 import importlib.resources

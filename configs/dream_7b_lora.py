@@ -6,6 +6,7 @@ r"""Dream-7B, adapted by low-rank factors beside a frozen bfloat16 base.
 
 Plans for one H100 of 80 GB, a slice v5e-8 and a slice v6e-4; trained with --mode=train
 --config.checkpoint=hf://Dream-org/Dream-v0-Base-7B and data of one's own.
+None of these plans has been compiled yet.
 The numbers of the recipe are NeMo AutoModel's for this family (rank 16, alpha 32).
 """
 

@@ -94,8 +94,8 @@ def training_on(mesh: Mesh, remat: str, dtype: str) -> Execution:
   """Returns how a training step runs on `mesh`.
 
   Off CPUs blocks that are rematerialised run as a loop: written out, compilers move
-  together what is recomputed of several blocks, and a peak holds it three times
-  (LLaDA-8B on v5p: 36.8 GiB instead of 16.6). A sampler would hold its weights twice.
+  together what is recomputed of several blocks, and a peak holds it three times.
+  A sampler would hold its weights twice.
   """
   placement = Placement(mesh)
   scan = remat != 'none' and placement.platform != 'cpu'
