@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.damage_test import flip
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope='module')
@@ -22,7 +22,7 @@ def made(trained, tmp_path_factory):
       'main.py',
       *(f'--config={config}', f'--workdir={folder / "run"}'),
       *(f'--config.checkpoint={folder / "base"}', '--config.train.lora_rank=2'),
-      '--config.train.num_steps=2',
+      '--config.train.num_steps=4',
     ]
   )
   return config, folder
@@ -78,7 +78,7 @@ def test_another_base_in_its_place(program, made, tmp_path, fault):
     f'--config={config}',
     f'--workdir={other}',
     '--config.seed=7',
-    '--config.train.num_steps=2',
+    '--config.train.num_steps=4',
   )
   command = [
     *('--mode=sample', f'--config={config}', f'--workdir={tmp_path / "samples"}'),

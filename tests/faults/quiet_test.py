@@ -30,6 +30,8 @@ def reached(monkeypatch):
   return asked
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_no_secret_is_written_and_nothing_is_fetched(
   program, tmp_path, monkeypatch, reached, fault, caplog
 ):
@@ -45,7 +47,7 @@ def test_no_secret_is_written_and_nothing_is_fetched(
   sizes = ('--config.sample.num_samples=2', '--config.sample.num_steps=2')
   sample = ('--mode=sample', config, f'--config.checkpoint={run}', *sizes)
   commands = [
-    (config, f'--workdir={run}', '--config.train.num_steps=2'),
+    (config, f'--workdir={run}', '--config.train.num_steps=4'),
     (*sample, f'--workdir={tmp_path / "samples"}'),
     ('--mode=verify', f'--source={run}'),
     ('--mode=export', f'--source={run}', f'--workdir={tmp_path / "out"}'),

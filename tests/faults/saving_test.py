@@ -14,7 +14,7 @@ from scmdm_jax.checkpoints import steps
 from scmdm_jax.errors import BadInput
 from tests import tiny_run
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @contextlib.contextmanager
