@@ -64,7 +64,6 @@ def test_a_head_is_a_run_that_several_processes_may_do(name, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_two_processes_would_start_the_quick_start(tmp_path):
   words = ['--config=configs/quickstart.py', '--mode=doctor', f'--workdir={tmp_path}/x']
   code, out, err = processes.run(2, '-m', 'scmdm_jax.main', *words)

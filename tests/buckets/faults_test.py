@@ -125,7 +125,7 @@ def train(tmp_path):
 
 def ended(process):
   """Exit code, output and errors."""
-  out, err = process.communicate(timeout=250)
+  out, err = process.communicate(timeout=500)
   return process.returncode, out, err
 
 
