@@ -212,7 +212,16 @@ def read(
       nothing = jnp.zeros((len(x), 0), jnp.float32)
       return Reading(*decide(keys, x, logits, reveal), nothing)
     tokens, measure = where_any(decided, decide, keys, x, logits, reveal)
-    return Reading(tokens, measure, where_any(signalled, signals, scores, logits))
+    # A condition keeps compilers of accelerators from fusing the head's product with the
+    # softmax, which costs them more than the few chunks without a signal save.
+    signal = jax.lax.platform_dependent(
+      signalled,
+      scores,
+      logits,
+      cpu=lambda signalled, *own: where_any(signalled, signals, *own),
+      default=lambda _, *own: signals(*own),
+    )
+    return Reading(tokens, measure, signal)
 
   signalled = jnp.zeros_like(wanted) if carried is None else carried
   reveal = None
