@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from scmdm_jax.models.injection import expected_row, make_injection, row_of_halves
-from tests.compiling import quick_jit
 
 VOCAB, DIM = 7, 6
 NAMES = ['embedding', 'mlp', 'table', 'gate']
@@ -77,8 +76,8 @@ def test_rows_of_two_halves_are_those_of_float32():
   wanted = np.float64(probs) @ np.float64(table)
   # Of every weight 2^-17 is lost, and float32 sums lose less.
   bound = 2.0**-16 * (np.float64(probs) @ np.abs(np.float64(table)))
-  assert np.all(np.abs(quick_jit(row_of_halves)(probs, table) - wanted) < bound)
-  assert np.all(np.abs(quick_jit(expected_row)(probs, table) - wanted) < bound)
+  assert np.all(np.abs(jax.jit(row_of_halves)(probs, table) - wanted) < bound)
+  assert np.all(np.abs(jax.jit(expected_row)(probs, table) - wanted) < bound)
   # One half alone would be off by more.
   rounded = np.float64(probs.astype(jnp.bfloat16)) @ np.float64(table)
   assert np.any(np.abs(rounded - wanted) > bound)
