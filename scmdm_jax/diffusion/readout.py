@@ -212,8 +212,8 @@ def read(
       nothing = jnp.zeros((len(x), 0), jnp.float32)
       return Reading(*decide(keys, x, logits, reveal), nothing)
     tokens, measure = where_any(decided, decide, keys, x, logits, reveal)
-    # A condition keeps compilers of accelerators from fusing the product of the head with
-    # the softmax, which costs them more than the few chunks without a signal save.
+    # A condition keeps compilers of accelerators from fusing the head and the softmax,
+    # which costs them more than the few chunks without a signal save.
     signal = jax.lax.platform_dependent(
       signalled,
       scores,
