@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -115,7 +116,7 @@ def test_chunks_that_are_read_again_backward_are_counted():
     return over_wanted(rows, wanted, x, Shards(), 4, shared=(w,)).sum()
 
   w, x = np.ones((3, 5), np.float32), np.ones((2, 12, 3), np.float32)
-  compiled = jax.jit(jax.grad(loss)).lower(w, x, np.ones((2, 12), bool)).compile()
+  compiled: Any = jax.jit(jax.grad(loss)).lower(w, x, np.ones((2, 12), bool)).compile()
   computations = hlo.parsed(compiled.as_text())
   runs = hlo.executions(computations)
   # 24 positions, 4 at a time: forward, and again with two products backward.
@@ -136,6 +137,7 @@ def test_the_largest_gather_is_of_what_runs():
 
 PROGRAM = """\
 import json
+from typing import Any
 import jax, jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from scmdm_jax.parallel import hlo, mesh
