@@ -43,6 +43,7 @@ def commands(name):
 
 def mode_of(arguments):
   options = command_line.parse(['main.py', *arguments])
+  assert options.config is not None
   return options.mode or resolve(options.config).mode
 
 

@@ -269,3 +269,19 @@ def where_any(wanted: jax.Array, function: Callable[..., Any], *arguments: Any) 
   """Returns `function(*arguments)` if any of `wanted` [R] is, else zeros, unworked."""
   empty = zeros_like_result(function, *arguments)
   return jax.lax.cond(wanted.any(), function, lambda *_: empty, *arguments)
+
+
+def where_any_if_it_pays(
+  wanted: jax.Array, function: Callable[..., Any], *arguments: Any
+) -> Any:
+  """Returns `where_any`; of accelerators what the function returns in any case.
+
+  A condition keeps their compilers from fusing a function with what it reads: a softmax
+  with the product of the head. That costs more than the few chunks that it would save.
+  """
+  return jax.lax.platform_dependent(
+    wanted,
+    *arguments,
+    cpu=lambda wanted, *own: where_any(wanted, function, *own),
+    default=lambda _, *own: function(*own),
+  )

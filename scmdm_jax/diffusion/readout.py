@@ -14,7 +14,12 @@ from jax.tree_util import Partial
 
 from scmdm_jax.diffusion import draws
 from scmdm_jax.diffusion.checks import check
-from scmdm_jax.diffusion.gathering import keep, over_wanted, where_any
+from scmdm_jax.diffusion.gathering import (
+  keep,
+  over_wanted,
+  where_any,
+  where_any_if_it_pays,
+)
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.masking import BANNED, clean_logits
 from scmdm_jax.diffusion.network import Network
@@ -212,15 +217,7 @@ def read(
       nothing = jnp.zeros((len(x), 0), jnp.float32)
       return Reading(*decide(keys, x, logits, reveal), nothing)
     tokens, measure = where_any(decided, decide, keys, x, logits, reveal)
-    # A condition keeps compilers of accelerators from fusing the head and the softmax,
-    # which costs them more than the few chunks without a signal save.
-    signal = jax.lax.platform_dependent(
-      signalled,
-      scores,
-      logits,
-      cpu=lambda signalled, *own: where_any(signalled, signals, *own),
-      default=lambda _, *own: signals(*own),
-    )
+    signal = where_any_if_it_pays(signalled, signals, scores, logits)
     return Reading(tokens, measure, signal)
 
   signalled = jnp.zeros_like(wanted) if carried is None else carried
