@@ -223,8 +223,7 @@ def _chunk_by_chunk(
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shared)
     start = (zeros, jax.tree.map(jnp.zeros_like, moving))
-    # Who counts what the program does cannot see the end of the loop.
-    with jax.named_scope(f'at_most_{count}'):
+    with jax.named_scope(f'at_most_{count}'):  # For `hlo`: its end is not in the text.
       sums, slopes = jax.lax.fori_loop(0, filled, add, start)
     sums = jax.tree.map(lambda s, x: s.astype(x.dtype), sums, shared)
     return sums, slopes, None

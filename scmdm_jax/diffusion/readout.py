@@ -220,8 +220,7 @@ def read(
     signal = where_any_if_it_pays(signalled, signals, scores, logits)
     return Reading(tokens, measure, signal)
 
-  signalled = jnp.zeros_like(wanted) if carried is None else carried
-  reveal = None
+  signalled, reveal = jnp.zeros_like(wanted) if carried is None else carried, None
   if decoding.noise == 'low' and jnp.ndim(decoding.reveal):
     reveal = jnp.broadcast_to(decoding.reveal, wanted.shape)
   inputs = (keys, hidden, x_t, wanted, signalled, reveal)
