@@ -16,6 +16,8 @@ from scmdm_jax.errors import Stopped
 
 INTERRUPTED = 128 + signal.SIGINT  # The exit code.
 
+_PATIENCE = 30  # Seconds that an interrupted program may take to tidy up.
+
 _asked = threading.Event()
 _told = threading.Event()  # Whether the line of an interrupt was printed.
 
@@ -82,16 +84,29 @@ def say_interrupted() -> None:
     os.write(2, b'error: interrupted; the same command resumes\n')
 
 
+def interrupted() -> bool:
+  """Returns whether an interrupt was answered with its line."""
+  return _told.is_set()
+
+
 def end_on_interrupt() -> None:
   """SIGINT ends the program at once from now on, with its line."""
   signal.signal(signal.SIGINT, _end_interrupted)
 
 
 def unwind_on_interrupt() -> None:
-  """The next SIGINT raises KeyboardInterrupt; whichever follows ends the program."""
+  """The next SIGINT raises KeyboardInterrupt; whichever follows ends the program.
+
+  Its line is printed at once and is the last one: whatever libraries say of being torn
+  out of their work is left out. Should the exception be swallowed, a timer ends it.
+  """
 
   def unwind(number: int, frame: object) -> None:
     end_on_interrupt()
+    say_interrupted()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    signal.signal(signal.SIGALRM, _end_interrupted)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
     raise KeyboardInterrupt
 
   signal.signal(signal.SIGINT, unwind)

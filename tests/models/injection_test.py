@@ -1,10 +1,11 @@
 """Injections against NumPy, and their promises about zero."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.models.injection import make_injection
+from scmdm_jax.models.injection import expected_row, make_injection, row_of_halves
 
 VOCAB, DIM = 7, 6
 NAMES = ['embedding', 'mlp', 'table', 'gate']
@@ -66,3 +67,17 @@ def test_table_lookup_is_the_expected_row():
 def test_unknown_name():
   with pytest.raises(KeyError, match='concat'):
     make_injection('concat', VOCAB, DIM)
+
+
+def test_rows_of_two_halves_are_those_of_float32():
+  rng = np.random.default_rng(3)
+  probs = rng.dirichlet(np.full(500, 0.1), size=4).astype(np.float32)
+  table = jnp.asarray(rng.standard_normal((500, 8)), jnp.bfloat16)
+  wanted = np.float64(probs) @ np.float64(table)
+  # Of every weight 2^-17 is lost, and float32 sums lose less.
+  bound = 2.0**-16 * (np.float64(probs) @ np.abs(np.float64(table)))
+  assert np.all(np.abs(jax.jit(row_of_halves)(probs, table) - wanted) < bound)
+  assert np.all(np.abs(jax.jit(expected_row)(probs, table) - wanted) < bound)
+  # One half alone would be off by more.
+  rounded = np.float64(probs.astype(jnp.bfloat16)) @ np.float64(table)
+  assert np.any(np.abs(rounded - wanted) > bound)
