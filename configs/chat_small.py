@@ -9,8 +9,8 @@ r"""Questions answered, on two cores: a small model of prose learns what nouns m
       --config.checkpoint=runs/chat_small
 
 adapts scmdm_jax/assets/text_base by low-rank factors (train.lora_rank=0: all of it).
-The questions are made of WordNet's definitions; docs/text_data.md says how, and what
-came of it.
+The questions are made of WordNet's definitions; docs/text_data.md says how.
+docs/chat_small.py measures it.
 """
 
 import importlib.resources
