@@ -89,7 +89,6 @@ with multihost.joined():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_two_processes_would_start_every_head(tmp_path):
   heads = [arguments for name in FILES for arguments in commands(name)]
   heads = [
@@ -114,7 +113,6 @@ def test_two_processes_would_start_every_head(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_what_launchers_show_runs_as_two_processes(tmp_path):
   launched = [commands(name) for name in FILES if name.startswith('launch')]
   found = {arguments[0] for heads in launched for arguments in heads}

@@ -31,7 +31,7 @@ Path = tuple[str, ...]  # Keys of a parameter in the nested dictionary.
 
 
 def context() -> ocp.Context:
-  """Returns what Orbax is told of processes and their disks.
+  """Returns what Orbax must know of processes and their disks.
 
   Where each has its own, it writes what its devices hold as files that can be put
   together: one database of several processes can not.

@@ -1,10 +1,6 @@
 """Damaged files of others, through the program: one line, and nothing is left."""
 
-import pytest
-
 from tests.checkpoints import tiny_gguf
-
-pytestmark = pytest.mark.timeout(300)
 
 
 def variants(whole):

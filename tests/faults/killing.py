@@ -4,7 +4,7 @@ import time
 
 
 def finish(process):
-  out, err = process.communicate(timeout=200)
+  out, err = process.communicate(timeout=500)
   assert process.returncode == 0, err
   assert 'Traceback' not in err
   assert out.count('\n') == 1

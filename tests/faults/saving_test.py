@@ -110,7 +110,7 @@ def test_a_save_that_fails_in_the_background(tmp_path, start, fault, how):
       fill(where, process)
     else:
       subprocess.run(['mount', '-o', 'remount,ro', str(where)], check=False)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=500)
     taken = time.monotonic() - began
     assert (process.returncode, out, err.count('\n')) == (3, '', 1), err
     assert f'{where}: saving failed (' in err

@@ -33,7 +33,7 @@ def begin(start, directory):
 
 def finish(processes):
   for process in processes:
-    _, err = process.communicate(timeout=300)
+    _, err = process.communicate(timeout=500)
     assert process.returncode == 0, err
     assert 'Traceback' not in err
 

@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -7,6 +6,7 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import judges
 from tests.compiling import quick_jit
+from tests.models.parameters import random_params
 
 
 def test_last_hidden_is_that_of_the_bare_text():
@@ -21,7 +21,7 @@ def test_last_hidden_is_that_of_the_bare_text():
     causal=True,
   )
   description = ModelDescription(config, mask_id=None, tokenizer='', injection='none')
-  params = denoiser.init_params(jax.random.key(0), description)
+  params = random_params(description)
   texts = [[3, 1, 4, 1, 5], [9, 2]]
   padded = jnp.array([[*text, *[7] * (6 - len(text))] for text in texts])
 

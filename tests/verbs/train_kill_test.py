@@ -38,7 +38,6 @@ def start(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
   for name in ('one', 'many'):
     (tmp_path / name).mkdir()
