@@ -14,7 +14,12 @@ from jax.tree_util import Partial
 
 from scmdm_jax.diffusion import draws
 from scmdm_jax.diffusion.checks import check
-from scmdm_jax.diffusion.gathering import keep, over_wanted, where_any
+from scmdm_jax.diffusion.gathering import (
+  keep,
+  over_wanted,
+  where_any,
+  where_any_if_it_pays,
+)
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.masking import BANNED, clean_logits
 from scmdm_jax.diffusion.network import Network
@@ -217,10 +222,10 @@ def read(
       nothing = jnp.zeros((len(x), 0), jnp.float32)
       return Reading(*decide(keys, x, logits, reveal), nothing)
     tokens, measure = where_any(decided, decide, keys, x, logits, reveal)
-    return Reading(tokens, measure, where_any(signalled, signals, scores, logits))
+    signal = where_any_if_it_pays(signalled, signals, scores, logits)
+    return Reading(tokens, measure, signal)
 
-  signalled = jnp.zeros_like(wanted) if carried is None else carried
-  reveal = None
+  signalled, reveal = jnp.zeros_like(wanted) if carried is None else carried, None
   if decoding.noise == 'low' and jnp.ndim(decoding.reveal):
     reveal = jnp.broadcast_to(decoding.reveal, wanted.shape)
   inputs = (keys, hidden, x_t, wanted, signalled, reveal)

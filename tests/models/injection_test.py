@@ -3,10 +3,11 @@
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.models.injection import make_injection
+from scmdm_jax.models.injection import expected_row, make_injection, row_of_halves
 
 VOCAB, DIM = 7, 6
 GATES = ['gate', 'norm_restored', 'entropy_weighted']
@@ -104,3 +105,17 @@ def test_signals_of_gates(name):
 def test_unknown_name():
   with pytest.raises(KeyError, match='concat'):
     make_injection('concat', VOCAB, DIM)
+
+
+def test_rows_of_two_halves_are_those_of_float32():
+  rng = np.random.default_rng(3)
+  probs = rng.dirichlet(np.full(500, 0.1), size=4).astype(np.float32)
+  table = jnp.asarray(rng.standard_normal((500, 8)), jnp.bfloat16)
+  wanted = np.float64(probs) @ np.float64(table)
+  # Of every weight 2^-17 is lost, and float32 sums lose less.
+  bound = 2.0**-16 * (np.float64(probs) @ np.abs(np.float64(table)))
+  assert np.all(np.abs(jax.jit(row_of_halves)(probs, table) - wanted) < bound)
+  assert np.all(np.abs(jax.jit(expected_row)(probs, table) - wanted) < bound)
+  # One half alone would be off by more.
+  rounded = np.float64(probs.astype(jnp.bfloat16)) @ np.float64(table)
+  assert np.any(np.abs(rounded - wanted) > bound)
