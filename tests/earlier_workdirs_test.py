@@ -76,7 +76,6 @@ def test_an_export_is_the_model_that_it_was_made_of(here, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_comparison_goes_on_with_the_arm_that_is_missing(here, capsys):
   pytest.importorskip('matplotlib')
   arms = here / 'compared' / 'arms'

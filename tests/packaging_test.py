@@ -130,3 +130,20 @@ def test_wheel_holds_the_package_and_nothing_else(tmp_path):
     if path.is_relative_to(PACKAGE)
   }
   assert any(name.endswith('licenses/LICENSE') for name in names)
+
+
+def test_what_is_bundled_has_a_licence():
+  page = (ROOT / 'docs' / 'licences.md').read_text(encoding='utf-8')
+  rows = [line for line in page.splitlines() if line.startswith('| `')]
+  models = sorted(path.name for path in (PACKAGE / 'assets').iterdir())
+  data = [p for p in (ROOT / 'tests').iterdir() if p.suffix != '.py' and p.is_file()]
+  assert len(models) > 5 and len(data) > 3
+  for path in data:
+    assert any(f'`tests/{path.name}`' in row for row in rows), path
+  for name in models:
+    (row,) = [row for row in rows if f'{name}`' in row]
+    card = (PACKAGE / 'assets' / name / 'README.md').read_text(encoding='utf-8')
+    licence = re.search(r'^license(?:_name)?: (?!other)(.*)', card, re.MULTILINE)
+    assert licence, name
+    for word in licence[1].replace('-and-', ' ').replace('-', ' ').split():
+      assert word in row.lower(), (name, word)

@@ -166,17 +166,25 @@ def pytorch(bench: Bench) -> dict[str, Callable[[], Any]]:
       value = bench.params
       for key in entry.path:
         value = value[key]
-      tensors[name] = np.asarray(value).T if entry.transposed else np.asarray(value)
-  network = torch_mdlm.TorchMDLM(tensors, arch.num_heads)
+      value = np.asarray(value, np.float32)
+      tensors[name] = value.T if entry.transposed else value
+  device = 'cuda' if torch.cuda.is_available() else 'cpu'
+  network = torch_mdlm.TorchMDLM(tensors, arch.num_heads, device)
   assert bench.description.mask_id is not None
   sizes = (bench.batch, bench.length, bench.description.mask_id, bench.num_steps)
+
+  def run(network: Any) -> Any:
+    mixed = torch.autocast(device, torch.bfloat16, enabled=device == 'cuda')
+    with torch.device(device), mixed:
+      return torch_mdlm.sample(network, *sizes).cpu()
+
   found: dict[str, Callable[[], Any]] = {
-    f'PyTorch {torch.__version__}, eager': lambda: torch_mdlm.sample(network, *sizes)
+    f'PyTorch {torch.__version__}, eager': lambda: run(network)
   }
   compiled: Any = torch.compile(network.__call__)
   try:
-    compiled(torch.zeros((1, 2), dtype=torch.int64))
+    compiled(torch.zeros((1, 2), dtype=torch.int64, device=device))
   except Exception:  # It wants a C++ compiler, and reports its lack in many ways.
     return found
   name = f'PyTorch {torch.__version__}, torch.compile'
-  return found | {name: lambda: torch_mdlm.sample(compiled, *sizes)}
+  return found | {name: lambda: run(compiled)}

@@ -26,8 +26,9 @@ from scmdm_jax.benchmarks.contenders import (
 )
 from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.flops import sampling as sampling_flops
 from scmdm_jax.models.flops import training as training_flops
-from scmdm_jax.parallel import chips
+from scmdm_jax.parallel import chips, roofline
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, timing
 from scmdm_jax.runs.adapting import fresh_state
@@ -39,8 +40,44 @@ from scmdm_jax.settings.options import Settings
 _NOISE = 0.05  # Largest deviation of the A/A ratio from 1 that counts as quiet.
 
 
-def _compiled_facts(run: Any, arguments: tuple) -> dict[str, Any]:
-  """Compile time cold and from the persistent cache, memory, of one jitted function.
+def _prediction(
+  bench: Bench, compiled: Any, per_token: float, is_trained: bool = False
+) -> dict[str, Any] | None:
+  """What a roofline says of a step, see `roofline.predicted`; None: not known.
+
+  Args:
+    bench: what is measured.
+    compiled: the program.
+    per_token: FLOPs of the model, of a whole run of the program.
+    is_trained: whether that is a step of training; else it is all steps of a sampler.
+  """
+  chip = chips.chip_of(jax.devices()[0])
+  if chip is None:
+    return None
+  steps = 1 if is_trained else bench.num_steps
+  batch = bench.settings.train.batch_size if is_trained else bench.batch
+  tokens = batch * bench.length
+  kept = sum(leaf.nbytes for leaf in jax.tree.leaves(bench.params))
+  moved = roofline.traffic(compiled.as_text())
+  return roofline.predicted(
+    {name: size / steps for name, size in moved.items()},
+    per_token * tokens / steps,
+    # Trained are the weights, their average and two moments.
+    roofline.floor_bytes(
+      4 * kept if is_trained else kept,
+      bench.description.architecture,
+      tokens,
+      is_trained,
+    ),
+    tokens / steps,
+    chip,
+  )
+
+
+def _compiled_facts(
+  bench: Bench, run: Any, arguments: tuple, is_conditioned: bool
+) -> dict[str, Any]:
+  """Compile time cold and from the persistent cache, memory, roofline of one sampler.
 
   Before its first call: what JAX holds in memory would be taken for a warm cache.
   """
@@ -55,7 +92,11 @@ def _compiled_facts(run: Any, arguments: tuple) -> dict[str, Any]:
       spent.append(time.perf_counter() - started)
     programs_found = found()
   memory = compiled.memory_analysis()
+  per_token = sampling_flops(
+    bench.description, bench.length, bench.num_steps, is_conditioned
+  )
   return {
+    'prediction': _prediction(bench, compiled, per_token),
     'compile_seconds_cold': spent[0],
     'compile_seconds_warm': spent[1],
     'programs_found_in_warm_cache': programs_found,
@@ -130,7 +171,10 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
   }
   for name in options.strategies:
     compiled[f'{OURS}, {name}'] = ours(bench, strategy=name)
-  facts = {name: _compiled_facts(run, arguments) for name, run in compiled.items()}
+  facts = {
+    name: _compiled_facts(bench, run, arguments, name.startswith(OURS))
+    for name, run in compiled.items()
+  }
   evaluations = {}
   for name, run in compiled.items():
     result = run(*arguments)
@@ -143,7 +187,7 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
   contenders['Python loop, asynchronous'] = looped(bench, wait=False)
   contenders |= pytorch(bench)
   times = timing.interleaved(contenders, options.rounds)
-  roofline, counted = matmul_roofline(), flops(bench)
+  speed, counted = matmul_roofline(), flops(bench)
   rows = {}
   for name, seconds in times.items():
     row = _row(bench, seconds, evaluations.get(name, bench.num_steps))
@@ -161,9 +205,9 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
     'rows': rows,
     'quiet': quiet,
     'flops': counted,
-    'matmul_flops_per_second': roofline,
+    'matmul_flops_per_second': speed,
     'mfu': utilization(work, rows[OURS]['seconds']),
-    'share_of_matmul_roofline': work / rows[OURS]['seconds'] / roofline,
+    'share_of_matmul_roofline': work / rows[OURS]['seconds'] / speed,
     'self_conditioning_overhead': timing.ratio_of(times[OURS], times[VANILLA]),
   }
 
@@ -199,7 +243,9 @@ def measure_training(bench: Bench) -> dict[str, Any]:
     step = compiled_step(bench.description, method, optimizer, one_device())
     state = fresh_state(bench.params, optimizer, one_device())
     compiled: Any = step.lower(state, batch, key, rate).compile()
+    work = training_flops(bench.description, bench.length, conditioned)
     facts[name] = {
+      'prediction': _prediction(bench, compiled, work, is_trained=True),
       'temporary_bytes': compiled.memory_analysis().temp_size_in_bytes,
       'flops': float(compiled.cost_analysis()['flops']),
     }

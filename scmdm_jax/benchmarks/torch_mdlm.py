@@ -14,11 +14,13 @@ import torch.nn.functional as F
 
 
 class TorchMDLM:
-  """The network as a function of tokens; float32, no gradients."""
+  """The network as a function of tokens; float32 weights, no gradients."""
 
-  def __init__(self, tensors: Mapping[str, np.ndarray], num_heads: int):
+  def __init__(
+    self, tensors: Mapping[str, np.ndarray], num_heads: int, device: str = 'cpu'
+  ):
     self.w = {
-      name.removeprefix('backbone.'): torch.from_numpy(np.array(value))
+      name.removeprefix('backbone.'): torch.from_numpy(np.array(value)).to(device)
       for name, value in tensors.items()
     }
     self.num_heads = num_heads
@@ -32,7 +34,8 @@ class TorchMDLM:
 
   def __call__(self, ids: torch.Tensor) -> torch.Tensor:
     """Raw logits [B, L, V] of ids [B, L], without time conditioning."""
-    level = torch.cat([torch.ones(1, 128), torch.zeros(1, 128)], -1)
+    device = ids.device
+    level = torch.cat([torch.ones(1, 128), torch.zeros(1, 128)], -1).to(device)
     cond = F.silu(self._linear(level, 'sigma_map.mlp.0'))
     cond = F.silu(self._linear(cond, 'sigma_map.mlp.2'))
     x = self.w['vocab_embed.embedding'][ids]
@@ -40,7 +43,7 @@ class TorchMDLM:
     size = dim // self.num_heads
     freqs = 10000.0 ** (-torch.arange(0, size, 2).float() / size)
     angles = torch.outer(torch.arange(length).float(), freqs).repeat(1, 2)
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().to(device), angles.sin().to(device)
 
     def rotate(y: torch.Tensor) -> torch.Tensor:
       first, second = y.chunk(2, -1)

@@ -9,6 +9,7 @@ rename. What is in a bucket without it is what a kill has left, and is deleted.
 import os
 import pathlib
 import re
+import shutil
 import threading
 from collections.abc import Callable, Collection
 
@@ -26,7 +27,11 @@ _PASSING = re.compile(r'.*\.tmp(-.*)?|\..*\.old-.*|\.try-.*|\.lock|.*checkpoint-
 
 
 class Mirror:
-  """The local side of the folder at a URL; nothing else may write to either."""
+  """The local side of the folder at a URL; nothing else may write to either.
+
+  Where processes have a disk each, every one has a local side: the first pulls and
+  pushes, the others pull, bring their parts of what all write, and drop them.
+  """
 
   def __init__(
     self, objects: Objects, root: pathlib.Path, check: Callable[[], None] = lambda: None
@@ -42,13 +47,17 @@ class Mirror:
   def pull(self) -> None:
     """Copies all that is complete from the bucket; errors as `Objects`."""
     with self._mutex:
-      listed = self._objects.list()
-      names = [n for n in listed if n and not n.startswith(f'{lock.FOLDER}/')]
-      whole = complete(names)
-      self._objects.download(sorted(whole), self.root)
+      names = self.copy()
       here = self._here()
       # The others are deleted at the next push.
       self._same = {name: here.get(name, (-1, -1)) for name in names}
+
+  def copy(self) -> list[str]:
+    """Copies as `pull`, and counts nothing as brought from here; all names there."""
+    listed = self._objects.list()
+    names = [n for n in listed if n and not n.startswith(f'{lock.FOLDER}/')]
+    self._objects.download(sorted(complete(names)), self.root)
+    return names
 
   def push(self) -> None:
     """Makes the bucket as the directory is; errors as `Objects`.
@@ -67,6 +76,28 @@ class Mirror:
       self._upload([name for name in changed if name not in markers], here)
       self._upload(markers, here)
       self._delete([name for name in gone if name in self._same])
+
+  def bring(self, directory: pathlib.Path, names: Collection[str]) -> None:
+    """Copies files of a directory here to the bucket; errors as `push`."""
+    with self._mutex:
+      self._check()
+      here = self._here()
+      prefix = directory.relative_to(self.root).as_posix()
+      self._upload([f'{prefix}/{name}' for name in sorted(names)], here)
+
+  def fetch(self, directory: pathlib.Path) -> None:
+    """Copies a directory from the bucket; errors as `Objects`."""
+    shutil.rmtree(directory, ignore_errors=True)
+    found = Objects(
+      f'{self._objects.url}/{directory.relative_to(self.root).as_posix()}'
+    )
+    found.download(sorted(found.list()), directory)
+
+  def drop(self) -> None:
+    """Deletes from the bucket what was brought there and is here no more."""
+    with self._mutex:
+      here = self._here()
+      self._delete([name for name in self._same if name not in here])
 
   def written(self, path: pathlib.Path) -> None:
     """Pushes, if `path` lies here."""

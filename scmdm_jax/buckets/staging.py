@@ -4,14 +4,14 @@ import contextlib
 import os
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from scmdm_jax import files
 from scmdm_jax.buckets import lock, paths
 from scmdm_jax.buckets.mirror import Mirror
 from scmdm_jax.buckets.objects import Objects
 from scmdm_jax.buckets.urls import is_bucket
-from scmdm_jax.errors import BadInput
+from scmdm_jax.checkpoints import apart
 from scmdm_jax.processes import multihost
 
 
@@ -19,7 +19,8 @@ from scmdm_jax.processes import multihost
 def staged(path: str, *, locked: bool = True) -> Iterator[pathlib.Path]:
   """Yields the directory on this disk to work in for `path`; at the end all is there.
 
-  Of several processes the first copies, to a directory that all have to see.
+  Of several processes the first copies. Where another does not see its copy, every
+  process has its own, and brings what it has of a training's steps.
 
   Args:
     path: of a directory; one on this disk is yielded as it is.
@@ -36,11 +37,11 @@ def staged(path: str, *, locked: bool = True) -> Iterator[pathlib.Path]:
   with contextlib.ExitStack() as stack:
     begun = multihost.first_does('workdir', lambda: _begin(url, locked, stack))
     root = pathlib.Path(multihost.from_first(str(begun.root) if begun else ''))
-    if not root.is_dir():
-      raise BadInput(
-        f'{url}: {root} of the first process is not seen by another; wanted TMPDIR on '
-        'a disk that all processes of the run share'
-      )
+    if not all(map(int, multihost.exchanged(f'sees/{url}', f'{root.is_dir():d}'))):
+      own = begun or _copied(url, stack)
+      multihost.exchanged(f'copied/{url}', '')  # Nothing is deleted meanwhile.
+      stack.enter_context(apart.disks(own))
+      root = own.root
     paths.copies[url] = root
     try:
       yield root
@@ -49,16 +50,26 @@ def staged(path: str, *, locked: bool = True) -> Iterator[pathlib.Path]:
         begun.push()
 
 
-def _begin(url: str, locked: bool, stack: contextlib.ExitStack) -> Mirror:
-  objects = Objects(url)
-  owner = None
-  if locked:
-    owner = lock.Lock(objects)
-    stack.callback(owner.release)
+def _copied(url: str, stack: contextlib.ExitStack) -> Mirror:
+  """The copy of another process than the first."""
+  mirror = _mirror(url, stack, lambda: None)
+  mirror.copy()
+  return mirror
+
+
+def _mirror(url: str, stack: contextlib.ExitStack, check: Callable[[], None]) -> Mirror:
   root = paths.place('workdir', url)
   root.mkdir(parents=True)
   stack.callback(shutil.rmtree, root, ignore_errors=True)
-  mirror = Mirror(objects, root, owner.check if owner else lambda: None)
+  return Mirror(Objects(url), root, check)
+
+
+def _begin(url: str, locked: bool, stack: contextlib.ExitStack) -> Mirror:
+  owner = None
+  if locked:
+    owner = lock.Lock(Objects(url))
+    stack.callback(owner.release)
+  mirror = _mirror(url, stack, owner.check if owner else lambda: None)
   mirror.pull()
   files.listeners.append(mirror.written)
   stack.callback(files.listeners.remove, mirror.written)

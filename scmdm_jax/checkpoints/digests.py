@@ -25,15 +25,24 @@ _SHOWN = 8
 
 
 def record(directory: pathlib.Path, manifest: pathlib.Path) -> None:
-  """Writes the manifest of all files below `directory`, by one rename.
+  """Writes the manifest of all files below `directory`, by one rename."""
+  write(manifest, entries(directory, manifest))
+
+
+def entries(directory: pathlib.Path, manifest: pathlib.Path) -> dict[str, Any]:
+  """Returns size and digest of every file below `directory` by its name.
 
   The manifest itself, if it lies there, is left out.
   """
   names = _files(directory, manifest)
-  entries = {
+  return {
     name: {'bytes': (directory / name).stat().st_size, 'sha256': digest}
     for name, digest in _digests(directory, names).items()
   }
+
+
+def write(manifest: pathlib.Path, entries: dict[str, Any]) -> None:
+  """Writes a manifest of `entries` by one rename."""
   files.write_json(manifest, {'format': FORMAT, 'files': entries})
 
 

@@ -82,6 +82,10 @@ def tokenizer_files(fields: Mapping[str, Any], where: str) -> dict[str, bytes]:
     raise DamagedData(
       f'{where}: {_TYPES}: wanted a whole number for each of {len(tokens)} tokens'
     )
+  if unknown := sorted({*types.tolist()} - {*range(_BYTE + 1)}):
+    raise DamagedData(
+      f'{where}: {_TYPES} has {unknown[0]}; wanted 0 to {_BYTE}; get the file again'
+    )
   if len(set(tokens)) < len(tokens):
     raise DamagedData(f'{where}: {_TOKENS} has a token twice')
   config = _config(fields, tokens, where)

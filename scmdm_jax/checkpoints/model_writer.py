@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint import v1 as ocp
 
-from scmdm_jax.checkpoints import disk
+from scmdm_jax.checkpoints import apart, disk
 from scmdm_jax.models import denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
@@ -28,6 +28,20 @@ GROUP_BYTES = 128 << 20
 _CHUNK_BYTES = 1 << 20
 
 Path = tuple[str, ...]  # Keys of a parameter in the nested dictionary.
+
+
+def context() -> ocp.Context:
+  """Returns what Orbax must know of processes and their disks.
+
+  Where each has its own, it writes what its devices hold as files that can be put
+  together: one database of several processes can not.
+  """
+  if not apart.is_apart():
+    return ocp.Context()
+  local = ocp.options.MultiprocessingOptions(primary_host=None)
+  found = ocp.Context(multiprocessing_options=local)
+  found.array.saving.use_ocdbt = False
+  return found
 
 
 class _Given(np.ndarray):
@@ -106,7 +120,7 @@ class ModelWriter:
       self._write()
     self.wait()
     path = self._directory / PARAMS
-    with disk.saving(path):
+    with disk.saving(path), context():
       ocp.partial.finalize(str(path))
 
   def wait(self) -> None:
@@ -125,10 +139,10 @@ class ModelWriter:
 
   def _save(self, group: dict[str, Any]) -> None:
     path = self._directory / PARAMS
-    context = ocp.Context()
-    context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
-    context.array.saving.use_compression = False  # Weights are noise to a compressor.
-    with disk.saving(path), context:
+    saving = context()
+    saving.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
+    saving.array.saving.use_compression = False  # Weights are noise to a compressor.
+    with disk.saving(path), saving:
       ocp.partial.save(str(path), group)
     group.clear()
     give_back_memory()

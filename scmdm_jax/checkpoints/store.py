@@ -18,7 +18,14 @@ from flax.traverse_util import path_aware_map
 from orbax.checkpoint import v1 as ocp
 
 from scmdm_jax import files
-from scmdm_jax.checkpoints import bases, digests, disk, model_writer, tree_diff
+from scmdm_jax.checkpoints import (
+  apart,
+  bases,
+  digests,
+  disk,
+  model_writer,
+  tree_diff,
+)
 from scmdm_jax.checkpoints.model_writer import (
   PARAMS,
   TOKENIZER,
@@ -68,6 +75,8 @@ def writing_model(
     if multihost.index() == 0:
       temporary = str(stack.enter_context(disk.new_directory(path)))
     temporary = pathlib.Path(multihost.from_first(temporary))
+    if multihost.index() > 0 and apart.is_apart():
+      temporary = stack.enter_context(apart.scratch(path))
     with contextlib.closing(ModelWriter(temporary, description)) as writer:
       yield writer
       writer.finish()
@@ -79,6 +88,7 @@ def writing_model(
       )
       digests.record(temporary, temporary / digests.MANIFEST)
   multihost.from_first('')  # It is there for all.
+  apart.fetch(path)
 
 
 def save_model(

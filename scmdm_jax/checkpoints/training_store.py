@@ -17,7 +17,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
-from scmdm_jax.checkpoints import digests, disk, tree_diff
+from scmdm_jax.checkpoints import apart, digests, disk, model_writer, tree_diff
 from scmdm_jax.checkpoints import steps as steps_on_disk
 from scmdm_jax.checkpoints.store import FORMAT, check_format, placed
 from scmdm_jax.errors import BadInput, DamagedData
@@ -69,7 +69,7 @@ class TrainingStore:
     self._provenance = dict(provenance or {})
     self._accept = accept
     self._checked: set[int] = set()  # Steps whose digests have been compared.
-    multihost.first_does('opening the checkpoints', self._tidy)
+    apart.on_each_disk('opening the checkpoints', self._tidy)
     self._keep = keep
     self._opened: ocp.training.Checkpointer | None = None
     self._worker = concurrent.futures.ThreadPoolExecutor(1)
@@ -85,6 +85,7 @@ class TrainingStore:
       with disk.reading(self.directory):
         self._opened = ocp.training.Checkpointer(
           str(self.directory),
+          context=model_writer.context(),
           preservation_policy=policy,
           cleanup_tmp_directories=True,
         )
@@ -115,7 +116,7 @@ class TrainingStore:
       DamagedData: the newest step is damaged, and none takes its place.
     """
     self.wait()
-    multihost.first_does('finding a sound step', lambda: self._find_sound(fall_back))
+    apart.on_each_disk('finding a sound step', lambda: self._find_sound(fall_back))
     if self._opened is not None:
       self._opened.reload()
     return self.latest_step()
@@ -276,8 +277,8 @@ class TrainingStore:
     # A response without a `result()` keeps its thread and event loop for ever: three
     # file descriptors per save.
     response.result()
+    apart.record(self.directory / str(step), self._manifest(step))
     if multihost.index() == 0:
-      digests.record(self.directory / str(step), self._manifest(step))
       self._remove_idle_digests()
 
   def _check(self, step: int) -> None:

@@ -13,16 +13,14 @@ larger than memory only the rows in use are read.
 import itertools
 import json
 import pathlib
-import sys
 from collections.abc import Iterable
 
 import numpy as np
-import tqdm
 
 from scmdm_jax import files
 from scmdm_jax.data import unknown
 from scmdm_jax.data.pipeline import check_vocabulary
-from scmdm_jax.data.sources import Documents, locked
+from scmdm_jax.data.sources import Documents, locked, write_parts
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput, DamagedData
 
@@ -99,7 +97,12 @@ def packed_rows(
   paths = [folder / f'{first:010}.npy' for first in range(0, documents.count, _PART)]
   if not all(path.is_file() for path in paths):
     with locked(folder):
-      _write_parts(documents, tokenizer, paths)
+      write_parts(
+        documents,
+        paths,
+        _PART,
+        lambda texts, first: _encode(documents, texts, tokenizer, first),
+      )
   try:
     parts = [np.load(path, mmap_mode='r') for path in paths]
   except (OSError, ValueError, EOFError) as error:
@@ -146,32 +149,6 @@ def _check_unknown(
   except (OSError, ValueError, TypeError, KeyError) as error:
     raise DamagedData(f'{path}: cannot be read; delete it and run again') from error
   unknown.check(documents.key, tokenizer, *found, limit)
-
-
-def _write_parts(
-  documents: Documents, tokenizer: Tokenizer, paths: list[pathlib.Path]
-) -> None:
-  """Encodes what is not there yet."""
-  counted = iter(
-    tqdm.tqdm(
-      documents.texts(),
-      f'encoding {documents.key}',
-      documents.count,
-      unit=' documents',
-      disable=None,
-      file=sys.stderr,
-    )
-  )
-  for path in paths:
-    first = int(path.stem)
-    texts = itertools.islice(counted, _PART)
-    if path.is_file():
-      for _ in texts:
-        pass
-      continue
-    tokens = _encode(documents, texts, tokenizer, first)
-    with files.replacing(path) as temporary, temporary.open('wb') as file:
-      np.save(file, tokens)
 
 
 def _encode(

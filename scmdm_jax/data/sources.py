@@ -8,12 +8,16 @@ import contextlib
 import dataclasses
 import fcntl
 import io
+import itertools
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow_datasets as tfds
+import tqdm
 
 from scmdm_jax import files
 from scmdm_jax.data import splits
@@ -165,3 +169,38 @@ def locked(folder: pathlib.Path) -> Iterator[None]:
     # Released by the system when the process ends, however it ends.
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield
+
+
+def write_parts(
+  documents: Documents,
+  paths: Sequence[pathlib.Path],
+  size: int,
+  encode: Callable[[Iterable[str], int], np.ndarray],
+) -> None:
+  """Writes what is not there yet, each part in one rename; a bar counts the documents.
+
+  Args:
+    documents: in parts.
+    paths: of the parts, `.npy`.
+    size: documents of each but the last.
+    encode: (texts of a part, number of the first) -> what is written.
+  """
+  counted = iter(
+    tqdm.tqdm(
+      documents.texts(),
+      f'encoding {documents.key}',
+      documents.count,
+      unit=' documents',
+      disable=None,
+      file=sys.stderr,
+    )
+  )
+  for number, path in enumerate(paths):
+    texts = itertools.islice(counted, size)
+    if path.is_file():
+      for _ in texts:
+        pass
+      continue
+    part = encode(texts, number * size)
+    with files.replacing(path) as temporary, temporary.open('wb') as file:
+      np.save(file, part)

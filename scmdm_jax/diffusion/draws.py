@@ -3,13 +3,19 @@
 Legend: `N` positions, `V` vocabulary with the mask.
 """
 
+import functools
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion.masking import BANNED
 
+# Of a vocabulary above this, blocks are of every so many columns: whole lanes of a TPU.
+_LARGE = 1 << 14
+_STRIDE = 1024
 NOISES = ('high', 'low', 'float64')
 
 
@@ -88,11 +94,11 @@ def draw_tokens(
 ) -> jax.Array:
   """Draws a token per position, int32 [N], from softmax(logits / temperature).
 
-  Gumbel-max twice over about sqrt(V) numbers: first which block of the vocabulary, by
-  the blocks' total probabilities, then which token of it. The law is exactly that of
-  Gumbel-max over all V (a sum of exponentials is one of its own), for 1 % of the noise
-  at V = 50,000; no running sum rounds rare tokens away. Noise is float32 in
-  `mode='high'`: the default mode never draws below about 1e-7.
+  Gumbel-max twice over few numbers: first which block of the vocabulary, by the blocks'
+  total probabilities, then which token of it. The law is exactly that of Gumbel-max
+  over all V (a sum of exponentials is one of its own), for 2 % of the noise at V =
+  50,000; no running sum rounds rare tokens away. Noise is float32 in `mode='high'`: the
+  default mode never draws below about 1e-7.
 
   Args:
     keys: [N] typed keys; consumed.
@@ -100,28 +106,78 @@ def draw_tokens(
     temperature: scalar >= 0; may be traced. 0 is greedy.
     vocabulary_shards: see `network.Placement`; does not change the result.
   """
-  vocab = logits.shape[-1]
-  size = math.ceil(math.sqrt(vocab))
-  noise = jax.vmap(lambda key: jax.random.gumbel(key, (2, size), jnp.float32, 'high'))(
+  vocab, blocks = logits.shape[-1], _blocks_of(logits.shape[-1])
+  drawn = blocks.number + blocks.size
+  noise = jax.vmap(lambda key: jax.random.gumbel(key, (drawn,), jnp.float32, 'high'))(
     keys
   )
-  blocks = _block_scores(logits, size, temperature, vocabulary_shards)
-  block = jnp.argmax(blocks + temperature * noise[:, 0, : blocks.shape[-1]], axis=-1)
-  ids = block[:, None] * size + jnp.arange(size)[None]
+  scores = blocks.scores(logits, temperature, vocabulary_shards)
+  of_blocks = noise[:, : scores.shape[-1]]
+  block = jnp.argmax(scores + temperature * of_blocks, axis=-1)
+  ids = block[:, None] * blocks.jump + jnp.arange(blocks.size)[None] * blocks.step
   inside = jnp.take_along_axis(logits, jnp.minimum(ids, vocab - 1), axis=-1)
-  inside = jnp.where(ids < vocab, inside + temperature * noise[:, 1], -jnp.inf)
-  return (block * size + jnp.argmax(inside, axis=-1)).astype(jnp.int32)
+  inside += temperature * noise[:, blocks.number :]
+  token = jnp.argmax(jnp.where(ids < vocab, inside, -jnp.inf), axis=-1)
+  return (block * blocks.jump + token * blocks.step).astype(jnp.int32)
 
 
-def _block_scores(
-  logits: jax.Array, size: int, temperature: jax.Array | float, vocabulary_shards: int
-) -> jax.Array:
-  """Returns T log sum exp(logits / T) of every `size` columns, [N, ceil(V / size)].
+class _Blocks(NamedTuple):
+  """How tokens form blocks: token i of block j is in column j `jump` + i `step`.
 
-  As T falls to 0 this is the largest score of the block. Where the columns are spread
-  over devices, each device is filled up to whole blocks: the few columns that change
-  their place for it are all that is sent; cut at a block's edge, all would be.
+  scores: (logits [N, V], temperature, vocabulary_shards) -> T log sum exp(logits / T)
+    of every block, [N, blocks]; as T falls to 0 its largest score. Where the columns
+    are spread over devices, each device is filled up to whole blocks or rows: the few
+    columns that change their place for it are sent, and what is summed.
   """
+
+  number: int
+  size: int
+  jump: int
+  step: int
+  scores: Callable[..., jax.Array]
+
+
+def _blocks_of(vocab: int) -> _Blocks:
+  """Returns runs of about sqrt(V) columns; if V is large, every 1024th column.
+
+  A TPU adds rows of lanes up where they are; a run begins in their midst.
+  """
+  if vocab > _LARGE:
+    return _Blocks(_STRIDE, -(-vocab // _STRIDE), 1, _STRIDE, _strided_scores)
+  size = math.ceil(math.sqrt(vocab))
+  return _Blocks(size, size, size, 1, functools.partial(_run_scores, size))
+
+
+def _strided_scores(
+  logits: jax.Array, temperature: jax.Array | float, vocabulary_shards: int
+) -> jax.Array:
+  """Returns the scores of blocks of every 1024th column."""
+  rows = -(-logits.shape[-1] // (_STRIDE * vocabulary_shards))
+  if vocabulary_shards > 1:
+    padding = rows * vocabulary_shards * _STRIDE - logits.shape[-1]
+    logits = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=BANNED)
+    logits = logits.reshape(len(logits), vocabulary_shards, -1)
+  parts = [logits[..., i * _STRIDE : (i + 1) * _STRIDE] for i in range(rows)]
+  room = [(0, 0)] * (logits.ndim - 1) + [(0, _STRIDE - parts[-1].shape[-1])]
+  parts[-1] = jnp.pad(parts[-1], room, constant_values=BANNED)
+  largest = functools.reduce(jnp.maximum, parts)
+  if vocabulary_shards > 1:
+    largest = largest.max(1, keepdims=True)
+  positive = jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
+  weights = [jnp.exp((part - largest) / positive) for part in parts]
+  total = functools.reduce(jnp.add, weights)
+  if vocabulary_shards > 1:
+    total, largest = total.sum(1), largest[:, 0]
+  return largest + temperature * jnp.log(total)
+
+
+def _run_scores(
+  size: int,
+  logits: jax.Array,
+  temperature: jax.Array | float,
+  vocabulary_shards: int,
+) -> jax.Array:
+  """Returns the scores of blocks of `size` columns in a row."""
   vocab = logits.shape[-1]
   whole = vocab // size * size
   positive = jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)

@@ -223,7 +223,8 @@ def _chunk_by_chunk(
 
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), shared)
     start = (zeros, jax.tree.map(jnp.zeros_like, moving))
-    sums, slopes = jax.lax.fori_loop(0, filled, add, start)
+    with jax.named_scope(f'at_most_{count}'):  # For `hlo`: its end is not in the text.
+      sums, slopes = jax.lax.fori_loop(0, filled, add, start)
     sums = jax.tree.map(lambda s, x: s.astype(x.dtype), sums, shared)
     return sums, slopes, None
 
@@ -267,3 +268,19 @@ def where_any(wanted: jax.Array, function: Callable[..., Any], *arguments: Any) 
   """Returns `function(*arguments)` if any of `wanted` [R] is, else zeros, unworked."""
   empty = zeros_like_result(function, *arguments)
   return jax.lax.cond(wanted.any(), function, lambda *_: empty, *arguments)
+
+
+def where_any_if_it_pays(
+  wanted: jax.Array, function: Callable[..., Any], *arguments: Any
+) -> Any:
+  """Returns `where_any`; of accelerators what the function returns in any case.
+
+  A condition keeps their compilers from fusing a function with what it reads: a softmax
+  with the product of the head. That costs more than the few chunks that it would save.
+  """
+  return jax.lax.platform_dependent(
+    wanted,
+    *arguments,
+    cpu=lambda wanted, *own: where_any(wanted, function, *own),
+    default=lambda _, *own: function(*own),
+  )

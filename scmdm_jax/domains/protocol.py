@@ -72,14 +72,29 @@ class Readers:
 class Conversing(NamedTuple):
   """How a run speaks.
 
+  A rendering is text whose special tokens are the template's own: those that a turn
+  spells are private characters in it, which `read` takes for the text that they are.
+
   Attributes:
-    encode: messages -> ids up to where the assistant's next turn begins, int32 [N];
-      raises BadInput where the template refuses them.
+    render: (messages, begun='') -> text up to where the assistant's next turn begins,
+      and what it begins with; raises BadInput where the template refuses them.
+    read: what `render` returned -> ids, int32 [N].
     ends: ids that end a turn of the assistant.
+    template: Jinja.
   """
 
-  encode: Callable[[list[dict[str, Any]]], np.ndarray]
+  render: Callable[..., str]
+  read: Callable[[str], np.ndarray]
   ends: tuple[int, ...]
+  template: str
+
+  def encode(self, messages: list[dict[str, Any]]) -> np.ndarray:
+    """Returns ids up to where the assistant's next turn begins, int32 [N].
+
+    Raises:
+      BadInput: the template refuses them.
+    """
+    return self.read(self.render(messages))
 
 
 def _no_rule(data: DataSettings, evaluation: Any, judge: str) -> None:

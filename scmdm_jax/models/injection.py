@@ -25,12 +25,30 @@ _zeros = nn.initializers.zeros_init()
 def expected_row(probs: jax.Array, table: jax.Array) -> jax.Array:
   """Mean row float32 [..., D] of `table` [V, D] under `probs` float32 [..., V].
 
-  Neither side is rounded: a bfloat16 table meets float32 probabilities and sums.
+  Neither side is rounded: a bfloat16 table meets float32 probabilities and sums. On
+  GPUs, whose products would make a float32 table of it every time: `row_of_halves`.
   """
+  if table.dtype != jnp.bfloat16:
+    return _row(probs, table)
+  return jax.lax.platform_dependent(probs, table, cuda=row_of_halves, default=_row)
+
+
+def _row(probs: jax.Array, table: jax.Array) -> jax.Array:
   dimensions = (((probs.ndim - 1,), (0,)), ((), ()))
   return jax.lax.dot_general(
     probs, table, dimensions, preferred_element_type=jnp.float32
   )
+
+
+def row_of_halves(probs: jax.Array, table: jax.Array) -> jax.Array:
+  """Returns `expected_row` by one bfloat16 product: of what rounding leaves, too.
+
+  Two halves of 8 bits each: a weight is off by at most 2^-17 of itself.
+  """
+  # A cast there and back is one that compilers may leave out.
+  high = jax.lax.reduce_precision(probs, exponent_bits=8, mantissa_bits=7)
+  rows = _row(jnp.stack([high, probs - high]).astype(jnp.bfloat16), table)
+  return rows[0] + rows[1]
 
 
 class _FromEmbeddings(nn.Module):
@@ -120,6 +138,36 @@ class Gate(nn.Module):
     return signal * jnp.broadcast_to(jnp.tanh(gate), signal.shape)
 
 
+class NormRestored(Gate):
+  """`Gate` with the length that a mean of embeddings loses put back.
+
+  DMax's soft parallel decoding (arXiv 2604.08302), of the whole prediction and not of
+  its best token: p E times (p |E|) / |p E|; at g = 1 it stands for the mask.
+  """
+
+  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
+    """As of `Gate`, of the expected embedding at the expected length."""
+    expected = expected_row(probs, table)
+    lengths = jnp.linalg.norm(table.astype(jnp.float32), axis=-1, keepdims=True)
+    found = jnp.linalg.norm(expected, axis=-1, keepdims=True)
+    # No embedding at all has no direction.
+    scale = expected_row(probs, lengths) / jnp.maximum(found, 1e-30)
+    return scale * expected + super().signal(probs, table, mask_id) - expected
+
+
+class EntropyWeighted(Gate):
+  """`Gate` by how unsure the prediction is (RCD, arXiv 2601.22954).
+
+  The difference `p E - m` counts H(p) / log V: sure positions lean on the mask.
+  """
+
+  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
+    """As of `Gate`, times the entropy over the largest that V tokens can have."""
+    p = probs / probs.sum(-1, keepdims=True)
+    entropy = jax.scipy.special.entr(p).sum(-1, keepdims=True)
+    return entropy / jnp.log(self.vocab_size) * super().signal(probs, table, mask_id)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Injection:
   """The record of an injection: all that is known of it outside its module."""
@@ -184,6 +232,24 @@ INJECTIONS: dict[str, Injection | None] = {
     card=(
       'the difference `p @ E - m` to the embedding `m` of the mask; added: '
       '`tanh(gate) * signal`'
+    ),
+  ),
+  'norm_restored': Injection(
+    name='norm_restored',
+    module=NormRestored,
+    splits={'gate': P()},
+    card=(
+      'the difference `(p |E|) / |p E| * p @ E - m` to the embedding `m` of the mask, '
+      'with `|E|` the lengths of the embeddings; added: `tanh(gate) * signal`'
+    ),
+  ),
+  'entropy_weighted': Injection(
+    name='entropy_weighted',
+    module=EntropyWeighted,
+    splits={'gate': P()},
+    card=(
+      'the difference `p @ E - m` to the embedding `m` of the mask, times the entropy '
+      'of `p` over that of all tokens alike; added: `tanh(gate) * signal`'
     ),
   ),
 }

@@ -37,8 +37,8 @@ GPUS = {
 }
 
 # Of a training step, by platform, set where it is compiled. TPUs: weights that `fsdp`
-# splits are gathered and then multiplied, instead of piece by piece with a rounding sum
-# (two to three times the cycles by the compiler's model), and while others are.
+# splits are gathered and then multiplied, and while others are, instead of piece by
+# piece with a rounding sum.
 STEP_OPTIONS = {
   'tpu': {
     'xla_jf_spmd_threshold_for_windowed_einsum_mib': '1000000',

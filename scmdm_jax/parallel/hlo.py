@@ -19,6 +19,8 @@ _CALLED = re.compile(
 )
 _FUSED = re.compile(r' fusion\(.*calls=%?([\w.-]+)')
 _BOUND = re.compile(r' = [su]32\[\]\S* constant\((\d+)\)')
+# What the program calls a loop whose end is known only when it runs.
+_AT_MOST = re.compile(r'op_name="[^"]*\bat_most_(\d+)\)*/while"')
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 
 
@@ -57,8 +59,10 @@ def _calls(
     if loop := _WHILE.search(line):
       condition, body = loop.groups()
       # On GPUs the bound is inside a fusion, but the compiler writes down the count.
-      bounds = _TRIPS.findall(line) or _BOUND.findall(
-        '\n'.join(computations.get(condition, ()))
+      bounds = (
+        _TRIPS.findall(line)
+        or _AT_MOST.findall(line)
+        or _BOUND.findall('\n'.join(computations.get(condition, ())))
       )
       found.append((body, max(map(int, bounds), default=1)))
     for names in _CALLED.findall(line):

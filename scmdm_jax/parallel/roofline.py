@@ -87,6 +87,22 @@ def traffic(text: str) -> dict[str, int]:
   return dict(found.most_common())
 
 
+def floor_bytes(kept: int, arch: Any, tokens: float, is_trained: bool) -> float:
+  """Returns what a step has to move: weights and activations, once.
+
+  What is kept is read, and written if it is trained; of every block the activations, in
+  bfloat16, are written and read at every pass, of which training has three.
+
+  Args:
+    kept: bytes of weights and, in training, of optimizer and average.
+    arch: has `num_blocks` and `hidden_dim`.
+    tokens: of a step of one device.
+    is_trained: whether it is a step of training.
+  """
+  activations = 4 * arch.num_blocks * arch.hidden_dim * tokens
+  return 2 * kept + 3 * activations if is_trained else kept + activations
+
+
 def predicted(
   moved: Mapping[str, float], flops: float, floor: float, tokens: float, chip: Chip
 ) -> dict[str, Any]:

@@ -144,6 +144,24 @@ def from_first(text: str) -> str:
   return text
 
 
+def exchanged(name: str, text: str) -> list[str]:
+  """Returns the `text` of every process, once all are here; in any thread.
+
+  Args:
+    name: of the exchange, unique within the run.
+    text: of this process.
+  """
+  if count() == 1:
+    return [text]
+  client = _client()
+  client.key_value_set(f'scmdm/exchanged/{name}/{index()}', text)
+  names = (f'scmdm/exchanged/{name}/{process}' for process in range(count()))
+  found = [_get(key, f'{name} of the processes') for key in names]
+  barrier(f'exchanged/{name}', 3600)  # Everybody has read them.
+  client.key_value_delete(f'scmdm/exchanged/{name}/{index()}')
+  return found
+
+
 def gathered(tree: Any) -> Any:
   """Arrays that are spread over processes as whole NumPy arrays in each of them."""
 

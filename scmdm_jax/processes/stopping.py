@@ -16,6 +16,8 @@ from scmdm_jax.errors import Stopped
 
 INTERRUPTED = 128 + signal.SIGINT  # The exit code.
 
+_PATIENCE = 30  # Seconds that an interrupted program may take to tidy up.
+
 _asked = threading.Event()
 _told = threading.Event()  # Whether the line of an interrupt was printed.
 
@@ -32,6 +34,7 @@ def listening() -> Iterator[None]:
   To be used in the main thread, around work that asks `requested` now and then.
   """
   _asked.clear()
+  _unwind_on_interrupt()
   receiver, sender = os.pipe()
   os.set_blocking(sender, False)
   # The interpreter writes a signal's number there the moment it arrives.
@@ -57,6 +60,7 @@ def unwinding() -> Iterator[None]:
     Stopped: that happened.
   """
   arrived = []
+  _unwind_on_interrupt()
 
   def interrupt(number: int, frame: object) -> None:
     arrived.append(number)
@@ -82,16 +86,33 @@ def say_interrupted() -> None:
     os.write(2, b'error: interrupted; the same command resumes\n')
 
 
+def interrupted() -> bool:
+  """Returns whether an interrupt was answered with its line."""
+  return _told.is_set()
+
+
 def end_on_interrupt() -> None:
   """SIGINT ends the program at once from now on, with its line."""
   signal.signal(signal.SIGINT, _end_interrupted)
 
 
-def unwind_on_interrupt() -> None:
-  """The next SIGINT raises KeyboardInterrupt; whichever follows ends the program."""
+def _unwind_on_interrupt() -> None:
+  """The next SIGINT raises KeyboardInterrupt, where one would end the program at once.
+
+  Not before there is something to tidy up: raised in the import of a library in C++, it
+  can crash the process. Its line is printed at once and is the last one: whatever
+  libraries say of being torn out of their work is left out. Whichever follows ends the
+  program at once, and so does a timer, should the exception be swallowed.
+  """
+  if signal.getsignal(signal.SIGINT) is not _end_interrupted or interrupted():
+    return
 
   def unwind(number: int, frame: object) -> None:
     end_on_interrupt()
+    say_interrupted()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    signal.signal(signal.SIGALRM, _end_interrupted)
+    signal.setitimer(signal.ITIMER_REAL, _PATIENCE)
     raise KeyboardInterrupt
 
   signal.signal(signal.SIGINT, unwind)

@@ -24,6 +24,9 @@ from lm_eval.tasks import TaskManager  # pyright: ignore[reportMissingImports]
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.diffusion.likelihood import carried_nelbo, nelbo
 from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.diffusion.strategies import Threshold
+from scmdm_jax.domains import registry
+from scmdm_jax.domains.protocol import Conversing
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.attention import AttentionMask
@@ -78,11 +81,21 @@ def _arguments(request: Instance) -> tuple[str, Any]:
 class DiffusionLM(LM):
   """A masked diffusion model as `lm-eval` knows models.
 
-  `is_greedy` of a likelihood is always False: it is not worked out.
+  A continuation is greedy if it is what the model writes in its place, all of it masked
+  and of that length, when each step writes the surest token alone: LLaDA's definition,
+  with the carried signal. Without `evaluate.lm_eval_greedy` none is.
   """
 
-  def __init__(self, settings: Settings, model: Model, schedule: Schedule, mesh: Mesh):
+  def __init__(
+    self,
+    settings: Settings,
+    model: Model,
+    schedule: Schedule,
+    mesh: Mesh,
+    speech: Conversing | None = None,
+  ):
     super().__init__()
+    self._speech = speech
     self._settings, self._model = settings, model
     self._schedule, self._mesh = schedule, mesh
     self._length = model.description.architecture.length
@@ -93,11 +106,56 @@ class DiffusionLM(LM):
   def _tokenizer(self) -> Tokenizer:
     return self._model.tokenizer
 
-  def _encoded(self, text: str) -> np.ndarray:
+  @property
+  def tokenizer_name(self) -> str:
+    """What names the tokenizer where `lm-eval` keeps requests."""
+    return f'{self._tokenizer.name}-{self._tokenizer.fingerprint[:16]}'
+
+  def chat_template(self, chat_template: bool | str = False) -> str:
+    """Returns the template of conversations, or '' where there are none."""
+    del chat_template
+    return self._speech.template if self._speech else ''
+
+  def apply_chat_template(
+    self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True
+  ) -> str:
+    """Returns a conversation up to the next turn, or to where its last one has got.
+
+    Raises:
+      BadInput: the template refuses it.
+    """
+    assert self._speech is not None
+    if add_generation_prompt:
+      return self._speech.render(chat_history)
+    *before, last = chat_history
+    return self._speech.render(before, last['content'])
+
+  def _plain(self, text: str) -> np.ndarray:
     """The start token, where rows have one, and a text, int32 [N]."""
     start = self._tokenizer.encode_prompt('', 1)
     start = start[start != self._tokenizer.mask_id]
     return np.concatenate([start, self._tokenizer.encode_text(text)])
+
+  def _context(self, text: str) -> np.ndarray:
+    """What is given, int32 [N]: a text, or a conversation as it was rendered."""
+    return self._plain(text) if self._speech is None else self._speech.read(text)
+
+  def _continued(self, context: str, continuation: str) -> tuple[np.ndarray, int]:
+    """Tokens, at most as many as the model takes, and where the continuation begins."""
+    if self._speech is not None:  # As an answer is written: behind the tokens given.
+      given = self._context(context)
+      ids = np.concatenate([given, self._tokenizer.encode_text(continuation)])
+      start = len(given)
+    else:  # A space between them belongs to the word behind it.
+      ids = self._plain(context + continuation)
+      start = min(len(self._plain(context.rstrip())), len(ids) - 1)
+    cut = max(len(ids) - self._length, 0)
+    if start < cut:
+      raise BadInput(
+        f'evaluate.lm_eval: a continuation has {len(ids) - start} tokens; wanted at '
+        f'most {self._length}, the longest sequence of the model'
+      )
+    return ids[cut:].astype(np.int32), start - cut
 
   def generate_until(
     self, requests: list[Instance], disable_tqdm: bool = False
@@ -113,10 +171,11 @@ class DiffusionLM(LM):
       context, how = _arguments(request)
       asked = how.get('max_gen_toks') or how.get('max_new_tokens') or _NEW_TOKENS
       new = min(options.max_new_tokens or asked, self._length - 1)
-      given = self._encoded(context)[-(self._length - new) :]
+      given = self._context(context)[-(self._length - new) :]
       masks = np.full(new, self._tokenizer.mask_id, np.int32)
       ids = np.concatenate([given, masks]).astype(np.int32)
-      prompts.append(Prompt(f'request {i}', i, ids, len(given)))
+      ends = self._speech.ends if self._speech else ()
+      prompts.append(Prompt(f'request {i}', i, ids, len(given), ends))
     sampler = sampler_of(options, self._schedule)
     answering.check_steps(prompts, sampler, self._tokenizer)
     found = [''] * len(prompts)
@@ -139,17 +198,40 @@ class DiffusionLM(LM):
   def loglikelihood(
     self, requests: list[Instance], disable_tqdm: bool = False
   ) -> list[tuple[float, bool]]:
-    """Returns lower bounds of log p(continuation | context), in nats."""
+    """Returns lower bounds of log p(continuation | context), in nats, and if greedy."""
     del disable_tqdm
-    found = []
-    for request in requests:
-      context, continuation = _arguments(request)
-      # A space between them belongs to the word behind it.
-      kept = context.rstrip()
-      whole = self._encoded(context + continuation)
-      start = min(len(self._encoded(kept)), len(whole) - 1)
-      found.append((self._bound(whole, start, request.doc_id or 0), False))
-    return found
+    rows = [self._continued(*_arguments(request)) for request in requests]
+    greedy = self._greedy(rows)
+    return [
+      (self._bound(ids, start, request.doc_id or 0), same)
+      for (ids, start), same, request in zip(rows, greedy, requests, strict=True)
+    ]
+
+  def _greedy(self, rows: list[tuple[np.ndarray, int]]) -> list[bool]:
+    """Whether each row is what is written from its start on, one token a step."""
+    if not self._settings.evaluate.lm_eval_greedy:
+      return [False] * len(rows)
+    prompts = []
+    for i, (ids, start) in enumerate(rows):
+      asked = ids.copy()
+      asked[start:] = self._tokenizer.mask_id
+      prompts.append(Prompt(f'request {i}', i, asked, start))
+    options = dataclasses.replace(self._settings.sample, temperature=0.0)
+    steps = max(len(ids) - start for ids, start in rows)
+    sampler = dataclasses.replace(
+      sampler_of(options, self._schedule),
+      # No probability is as large: one token a step.
+      strategy=Threshold(tau=2.0),
+      num_steps=1 << (steps - 1).bit_length(),
+      block_length=0,
+    )
+    model = dataclasses.replace(self._model, params=self._params)
+    found: dict[int, np.ndarray] = {}
+    for batch in answering.answer(
+      model, sampler, options, self._key, prompts, self._mesh
+    ):
+      found |= {answer.number: answer.tokens for answer in batch}
+    return [bool((found[i] == ids).all()) for i, (ids, _) in enumerate(rows)]
 
   def loglikelihood_rolling(
     self, requests: list[Instance], disable_tqdm: bool = False
@@ -158,7 +240,7 @@ class DiffusionLM(LM):
     del disable_tqdm
     found = []
     for request in requests:
-      ids, total = self._encoded(request.args[0]), 0.0
+      ids, total = self._plain(request.args[0]), 0.0
       for first in range(0, len(ids), self._length):
         piece = ids[first : first + self._length]
         total += self._bound(piece, 0, request.doc_id or 0)
@@ -167,13 +249,6 @@ class DiffusionLM(LM):
 
   def _bound(self, ids: np.ndarray, start: int, number: int) -> float:
     """The bound of what stands from `start` on, given the rest; mean over all draws."""
-    cut = max(len(ids) - self._length, 0)
-    if start < cut:
-      raise BadInput(
-        f'evaluate.lm_eval: a continuation has {len(ids) - start} tokens; wanted at '
-        f'most {self._length}, the longest sequence of the model'
-      )
-    ids, start = ids[cut:], start - cut
     options, mesh = self._settings.evaluate, self._mesh
     length = answering.padded_length(len(ids), self._length)
     meshes.check_length(length, mesh)
@@ -233,14 +308,25 @@ def evaluate(
   options, sample = settings.evaluate, settings.sample
   names, manager = _tasks(settings)
   tasks: Any = names
+  speech = None
+  if options.lm_eval_chat:
+    converse = registry.of(settings.data).converse
+    if converse is None:
+      raise BadInput(
+        f'evaluate.lm_eval_chat: found data.name = {settings.data.name!r}, which has '
+        "no conversations; wanted 'chat' or 'text'"
+      )
+    speech = converse(settings.data, model.tokenizer)
   found: Any = evaluator.simple_evaluate(
-    model=DiffusionLM(settings, model, schedule, mesh),
+    model=DiffusionLM(settings, model, schedule, mesh, speech),
     tasks=tasks,
     task_manager=manager,
     num_fewshot=None if options.lm_eval_fewshot < 0 else options.lm_eval_fewshot,
     limit=options.lm_eval_limit or None,
     bootstrap_iters=0,
     log_samples=False,
+    apply_chat_template=options.lm_eval_chat,
+    fewshot_as_multiturn=options.lm_eval_chat,
     random_seed=settings.seed,
     numpy_random_seed=settings.seed,
     torch_random_seed=settings.seed,
@@ -252,7 +338,7 @@ def evaluate(
     'versions': found['versions'],
     'fewshot': found['n-shot'],
     'limit': options.lm_eval_limit,
-    'template': '',
+    'template': speech.template if speech else '',
     'steps': sample.num_steps,
     'block_length': sample.block_length,
     'max_new_tokens': sample.max_new_tokens,
@@ -265,7 +351,9 @@ def evaluate(
     and model.description.injection != 'none',
     'bound': options.lm_eval_bound,
     'draws': options.repeats,
-    'greedy': 'not worked out',
+    'greedy': 'one token a step, the surest first'
+    if options.lm_eval_greedy
+    else 'not worked out',
     'seed': settings.seed,
     'lm_eval': importlib.metadata.version('lm_eval'),
   }

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from scmdm_jax.buckets import paths
-from scmdm_jax.checkpoints import digests, disk, hub, store
+from scmdm_jax.checkpoints import apart, digests, disk, hub, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
@@ -130,7 +130,7 @@ def _imported(path: str, workdir: pathlib.Path, name: str) -> pathlib.Path:
       if extra.get('imported_from') != source:
         shutil.rmtree(imported)
 
-  multihost.first_does(f'importing {path}', clear)
+  apart.on_each_disk(f'importing {path}', clear)
   if not imported.exists():
     converting.import_model(source, str(imported))
   return imported

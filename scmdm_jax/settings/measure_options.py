@@ -52,6 +52,20 @@ class EvaluateSettings:
     -1, -1, 'Examples before a question; -1: as the task says.'
   )
   lm_eval_limit: int = at_least(0, 0, 'Questions of each task; 0: all.')
+  lm_eval_chat: bool = plain(
+    False,
+    (
+      'Questions, and examples before them, are turns of a conversation, by '
+      "data.chat_template or the tokenizer's own."
+    ),
+  )
+  lm_eval_greedy: bool = plain(
+    False,
+    (
+      'Whether each continuation is also compared with the one that is written from '
+      'all masked, the surest token first, one a step (is_greedy, as LLaDA has it).'
+    ),
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -214,7 +214,11 @@ def _cost(
   else:
     conditioned = settings.sample.self_conditioning and description.injection != 'none'
     per_token = flops.sampling(
-      description, length, settings.sample.num_steps, conditioned
+      description,
+      length,
+      settings.sample.num_steps,
+      conditioned,
+      cached=settings.sample.cache != 'none',
     )
     tokens = settings.sample.batch_size * length
   cost: dict[str, Any] = {
@@ -254,18 +258,13 @@ def _prediction(
   kept: int,
   cost: dict[str, Any],
 ) -> dict[str, Any] | None:
-  """What a roofline says of a step of training or sampling; see `roofline`.
-
-  The floor: what is kept is read once, and written if it is trained; of every block the
-  activations in bfloat16 are written and read, at every pass.
-  """
+  """What a roofline says of a step of training or sampling; see `roofline`."""
   if facts is None or facts.traffic is None or chip is None:
     return None
-  arch, is_sampling = description.architecture, settings.plan.job == 'sample'
+  is_sampling = settings.plan.job == 'sample'
   tokens = cost['tokens_per_step'] / devices
   steps = settings.sample.num_steps if is_sampling else 1
-  activations = 4 * arch.num_blocks * arch.hidden_dim * tokens
-  floor = kept + activations if is_sampling else 2 * kept + 3 * activations
+  floor = roofline.floor_bytes(kept, description.architecture, tokens, not is_sampling)
   moved = {name: size / steps for name, size in facts.traffic.items()}
   flops = cost['flops_per_token'] * tokens / steps
   return roofline.predicted(moved, flops, floor, cost['tokens_per_step'] / steps, chip)

@@ -55,7 +55,6 @@ def resumed(url):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
 def test_a_run_that_was_killed_goes_on_from_the_bucket(cloud, tree, tmp_path, scheme):
   files, bucket = cloud(scheme)

@@ -44,7 +44,6 @@ def position_keys(step):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize('carried', [True, False])
 def test_the_sampler_drew_from_what_is_replayed(carried):
   """The same keys and the replayed prediction give every token of the sampler."""
@@ -61,7 +60,6 @@ def test_the_sampler_drew_from_what_is_replayed(carried):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize('strategy', [FirstHitting(), ReMDM(rule='loop')])
 def test_greedy_tokens_are_the_likeliest(strategy):
   """Where strategies have clocks of their own, or mask again."""
@@ -72,7 +70,6 @@ def test_greedy_tokens_are_the_likeliest(strategy):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_only_the_carried_prediction_tells_two_runs_apart():
   """The first step sees none, so both believe the same; later ones do not."""
   with_, without = (

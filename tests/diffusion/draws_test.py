@@ -102,35 +102,49 @@ def test_float64_wants_64_bits():
     draws.draw_in_float64(split_key(jax.random.key(0), 1), jnp.zeros((1, 3)))
 
 
-def block_totals(scores, size, temperature):
-  """T log sum exp(scores / T) of every `size` numbers, float64."""
-  blocks = [scores[i : i + size] for i in range(0, len(scores), size)]
+def block_totals(blocks, temperature):
+  """T log sum exp(scores / T) of every block, float64."""
   if temperature == 0:
     return np.array([b.max() for b in blocks])
   return np.array([temperature * np.logaddexp.reduce(b / temperature) for b in blocks])
 
 
-@pytest.mark.parametrize('vocab', [1, 16, 23])
+# A large vocabulary has blocks of every 1024th column.
+@pytest.mark.parametrize('vocab', [1, 16, 23, 17_000, 17 * 1024])
 def test_equals_plain_gumbel_max_over_blocks(vocab):
   rng = np.random.default_rng(vocab)
-  rows, size = 64, int(np.ceil(np.sqrt(vocab)))
+  size, large = int(np.ceil(np.sqrt(vocab))), vocab > 2**14
+  rows = 8 if large else 64
   logits = np.float32(2 * rng.standard_normal((rows, vocab)))
   logits[rng.random((rows, vocab)) < 0.3] = BANNED
   logits[:, vocab // 2] = 0.5
   keys = split_key(jax.random.key(4), rows)
+  first, second = (1024, -(-vocab // 1024)) if large else (size, size)
   noise = quick_jit(
-    jax.vmap(lambda key: jax.random.gumbel(key, (2, size), mode='high'))
+    jax.vmap(lambda key: jax.random.gumbel(key, (first + second,), mode='high'))
   )(keys)
   noise = np.float64(noise)
+  columns = np.arange(vocab)
+  blocks = columns % 1024 if large else columns // size
   for temperature in (0.0, 0.5, 1.0, 2.0):
     found = quick_draw(keys, logits, temperature)
     for n in range(rows):
       scores = np.where(logits[n] > BANNED, np.float64(logits[n]), -np.inf)
-      totals = block_totals(scores, size, temperature)
-      block = np.argmax(totals + temperature * noise[n, 0, : len(totals)])
-      inside = scores[block * size : (block + 1) * size]
-      inside = inside + temperature * noise[n, 1, : len(inside)]
-      assert found[n] == block * size + np.argmax(inside)
+      parts = [scores[blocks == i] for i in range(blocks.max() + 1)]
+      totals = block_totals(parts, temperature)
+      block = np.argmax(totals + temperature * noise[n, : len(totals)])
+      inside = noise[n, first : first + len(parts[block])]
+      token = np.argmax(parts[block] + temperature * inside)
+      assert found[n] == columns[blocks == block][token]
+
+
+def test_law_of_a_large_vocabulary():
+  probs = zipf(20_000)
+  tokens = draw_many(jax.random.key(12), np.float32(np.log(probs)), 2**11)
+  assert_law(tokens, probs)
+  share = np.isin(tokens, np.flatnonzero(probs < 1e-4)).mean()
+  wanted = probs[probs < 1e-4].sum()
+  assert abs(share - wanted) < 4.5 * np.sqrt(wanted * (1 - wanted) / tokens.size)
 
 
 def test_float64_is_plain_gumbel_max():

@@ -34,6 +34,16 @@ def fault(record_property):
   return note
 
 
+@pytest.fixture
+def count(record_property):
+  """Adds to a figure of the line below the table: of so many, how many were well."""
+
+  def note(what: str, times: int, well: int) -> None:
+    record_property('count', json.dumps([what, times, well]))
+
+  return note
+
+
 @pytest.fixture(scope='session')
 def trained(tmp_path_factory):
   """A finished run of six steps: its config file and its workdir; not to be changed."""

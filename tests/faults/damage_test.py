@@ -7,8 +7,6 @@ import pytest
 
 from tests import tiny_run
 
-pytestmark = pytest.mark.timeout(600)
-
 
 def flip(path, bit):
   data = bytearray(path.read_bytes())

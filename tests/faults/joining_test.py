@@ -11,8 +11,6 @@ from scmdm_jax.processes import rendezvous
 from tests import tiny_run
 from tests.faults import starting
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def free_port():
   with socket.create_server(('127.0.0.1', 0)) as server:
@@ -88,8 +86,8 @@ def test_a_peer_that_never_joins(tmp_path, start, fault, present):
   other = start(
     *options, '--config.seed=-1', **place, SCMDM_PROCESS_ID=str(1 - present)
   )
-  assert other.communicate(timeout=100)[1].startswith('error: seed: found -1')
-  out, err = ours.communicate(timeout=100)
+  assert other.communicate(timeout=500)[1].startswith('error: seed: found -1')
+  out, err = ours.communicate(timeout=500)
   assert (ours.returncode, out, err.count('\n')) == (4, '', 1), err
   assert err.startswith(f'error: process {1 - present}: ')
   fault(
@@ -119,7 +117,7 @@ def test_processes_of_different_code(tmp_path, start, fault):
     start(*options, **place, SCMDM_PROCESS_ID='1', PYTHONPATH=str(other)),
   ]
   for process in processes:
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=500)
     assert (process.returncode, out, err.count('\n')) == (2, '', 1), err
     assert err.startswith('error: digest of the code: process 0 was started with ')
   fault('Two processes of different code', 1, 'both exit 2, named', 'as expected')

@@ -10,8 +10,6 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import provenance
 from tests import tiny_run
 
-pytestmark = pytest.mark.timeout(300)
-
 MADE = {'data': 'd1', 'tokenizer': 't1', 'code': 'c1'}
 STATE = {'x': np.ones(3, np.float32)}
 

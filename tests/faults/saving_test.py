@@ -14,7 +14,7 @@ from scmdm_jax.checkpoints import steps
 from scmdm_jax.errors import BadInput
 from tests import tiny_run
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1200)
 
 
 @contextlib.contextmanager
@@ -78,6 +78,19 @@ def test_room_is_asked_for_what_will_be_there(tmp_path, monkeypatch, saves):
       steps.require_room(where, state, keep=2, saves=saves)
 
 
+def fill(directory: pathlib.Path, process: subprocess.Popen) -> None:
+  """Takes all room, that of steps which are deleted meanwhile too, until the end."""
+  filler = os.open(directory / 'filler', os.O_WRONLY | os.O_CREAT)
+  try:
+    while process.poll() is None:
+      with contextlib.suppress(OSError):
+        while os.write(filler, b'0' * 4096):
+          pass
+      time.sleep(0.001)
+  finally:
+    os.close(filler)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('how', ['full', 'read-only'])
 def test_a_save_that_fails_in_the_background(tmp_path, start, fault, how):
@@ -92,15 +105,12 @@ def test_a_save_that_fails_in_the_background(tmp_path, start, fault, how):
     while not list(where.glob('*.digests.json')):
       assert process.poll() is None, process.stderr.read()
       time.sleep(0.01)
+    began = time.monotonic()
     if how == 'full':
-      with (where / 'filler').open('wb') as file, contextlib.suppress(OSError):
-        while True:
-          file.write(b'0' * 4096)
-          file.flush()
+      fill(where, process)
     else:
       subprocess.run(['mount', '-o', 'remount,ro', str(where)], check=False)
-    began = time.monotonic()
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=500)
     taken = time.monotonic() - began
     assert (process.returncode, out, err.count('\n')) == (3, '', 1), err
     assert f'{where}: saving failed (' in err

@@ -10,8 +10,6 @@ import pytest
 from scmdm_jax import regular_files
 from tests.checkpoints import manifests
 
-pytestmark = pytest.mark.timeout(300)
-
 
 def pipe_instead(path: pathlib.Path) -> pathlib.Path:
   path.unlink(missing_ok=True)

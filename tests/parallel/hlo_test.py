@@ -1,8 +1,14 @@
 import json
+from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from scmdm_jax.diffusion.gathering import over_wanted
 from scmdm_jax.parallel import hlo
+from tests.diffusion.toys import Shards
 from tests.parallel.sameness_test import on_eight_devices
 
 # As XLA writes them: CPU and TPU, plain and asynchronous.
@@ -88,6 +94,41 @@ def test_a_count_that_the_compiler_writes_down_is_that_of_the_loop():
   assert hlo.totals(hlo.collectives(without))['all-reduce']['runs'] == 3 + 3
 
 
+def test_a_loop_whose_end_is_known_when_it_runs():
+  loop = (
+    '%w = (s32[], f32[8,4]) while(%c), condition=%inner_condition, body=%inner_body'
+  )
+  assert loop in TEXT
+  named = f'{loop}, metadata={{op_name="jit(f)/at_most_25/while" source_line=7}}'
+  runs = hlo.executions(hlo.parsed(TEXT.replace(loop, named)))
+  assert runs['inner_body'] == 3 * 25
+  # What is inside of such a loop is none.
+  inside = named.replace('/while"', '/while/body/while"')
+  runs = hlo.executions(hlo.parsed(TEXT.replace(loop, inside)))
+  assert runs['inner_body'] == 3 * 5
+
+
+def test_chunks_that_are_read_again_backward_are_counted():
+  def loss(w, x, wanted):
+    def rows(w, rows):
+      return jnp.sin(rows @ w)
+
+    return over_wanted(rows, wanted, x, Shards(), 4, shared=(w,)).sum()
+
+  w, x = np.ones((3, 5), np.float32), np.ones((2, 12, 3), np.float32)
+  compiled: Any = jax.jit(jax.grad(loss)).lower(w, x, np.ones((2, 12), bool)).compile()
+  computations = hlo.parsed(compiled.as_text())
+  runs = hlo.executions(computations)
+  # 24 positions, 4 at a time: forward, and again with two products backward.
+  products = [
+    runs[name]
+    for name, lines in computations.items()
+    for line in lines
+    if ' dot(' in line and runs[name]
+  ]
+  assert products == [6] * len(products) and len(products) >= 2
+
+
 def test_the_largest_gather_is_of_what_runs():
   assert hlo.largest_gather(hlo.collectives(TEXT)) == 128
   assert hlo.largest_gather([]) == 0
@@ -96,6 +137,7 @@ def test_the_largest_gather_is_of_what_runs():
 
 PROGRAM = """\
 import json
+from typing import Any
 import jax, jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 from scmdm_jax.parallel import hlo, mesh

@@ -32,7 +32,6 @@ def on_eight_devices(*arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
   ('architecture', 'meshes'), [('dit', 3), ('dream', 5), ('blocks', 3)]
 )

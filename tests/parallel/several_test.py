@@ -87,6 +87,13 @@ def test_judges_read_their_parts(tmp_path):
 def test_benchmark_measures_the_device_of_the_first(tmp_path):
   sizes = ['--config.benchmark.vocab_size=16', '--config.data.length=8']
   sizes += ['--config.benchmark.rounds=1', '--config.sample.num_steps=2']
+  sizes += ['--config.model.hidden_dim=16', '--config.model.num_blocks=1']
+  sizes += ['--config.model.num_heads=2', '--config.benchmark.strategies=()']
+  sizes += ['--config.benchmark.memory_shape=(2,16)', '--config.benchmark.torch=False']
+  sizes += [
+    f'--config.benchmark.{name}=()'
+    for name in ('batch_sizes', 'step_counts', 'lengths', 'vocab_sizes')
+  ]
   figures, _ = run(
     2,
     1,

@@ -98,7 +98,7 @@ def test_tasks_of_slurm_find_each_other():
     for task in range(2)
   ]
   try:
-    said = [task.communicate(timeout=100)[0] for task in tasks]
+    said = [task.communicate(timeout=500)[0] for task in tasks]
   finally:
     for task in tasks:
       task.kill()

@@ -33,7 +33,7 @@ def run(count: int, *command: str, **variables: str) -> tuple[int, str, str]:
   """Exit code, output and errors, lines with the number of their process."""
   process = start(count, *command, **variables)
   try:
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=500)
   finally:
     process.terminate()
   return process.returncode, out, err

@@ -34,7 +34,7 @@ with stopping.listening():
   print('saved')
 """)
   process.terminate()
-  out, err = process.communicate(timeout=30)
+  out, err = process.communicate(timeout=500)
   assert (process.returncode, out, err) == (0, 'saved\n', MESSAGE)
 
 
@@ -50,7 +50,7 @@ with stopping.listening():
   assert process.stderr.readline() == MESSAGE
   assert process.poll() is None
   process.terminate()
-  assert process.communicate(timeout=30) == ('', '')
+  assert process.communicate(timeout=500) == ('', '')
   assert process.returncode == 128 + signal.SIGTERM
 
 
@@ -63,7 +63,7 @@ print('ready', flush=True)
 time.sleep(60)
 """)
   process.terminate()
-  assert process.communicate(timeout=30) == ('', '')
+  assert process.communicate(timeout=500) == ('', '')
   assert process.returncode == -signal.SIGTERM
 
 
@@ -115,6 +115,6 @@ except Stopped as e:
 assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 """)
   process.terminate()
-  out, err = process.communicate(timeout=30)
+  out, err = process.communicate(timeout=500)
   assert (process.returncode, err) == (0, '')
   assert out.startswith('tidied up\nstopped by SIGTERM; nothing was left behind')

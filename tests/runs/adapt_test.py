@@ -1,6 +1,7 @@
 """Every backbone, imported from its own kind of file and adapted by `--mode=train`."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -66,6 +67,7 @@ def train(program, config, source, workdir, *options):
     f'--config.checkpoint={source}',
     f'--config.data.length={LENGTH}',
     '--config.train.num_steps=40',
+    '--config.train.save_every=40',
     '--config.train.batch_size=32',
     '--config.train.ema_decay=0.0',
     *options,
@@ -97,6 +99,17 @@ def test_masked_backbones_adapt(kind, config, tmp_path, capsys):
   assert added == {'self_conditioning.projection.kernel'}
 
 
+@functools.cache
+def logits_of(description):
+  """One program, and not one for each of its operations."""
+
+  def compute(params, tokens, signal):
+    network = denoiser.bind(params, description)
+    return network.logits(network.encode(tokens, signal, jnp.zeros(len(tokens))))
+
+  return quick_jit(compute)
+
+
 @pytest.mark.parametrize('kind', MASKED)
 def test_identity_at_the_start(kind, tmp_path, capsys):
   """Whatever the signal, a fresh injection leaves the imported model's scores."""
@@ -116,13 +129,11 @@ def test_identity_at_the_start(kind, tmp_path, capsys):
     (base, params, jnp.zeros_like(signal)),
     (adapted, params | {'self_conditioning': fresh}, signal),
   ):
-    network = denoiser.bind(weights, description)
-    found.append(network.logits(network.encode(tokens, s, jnp.zeros(3))))
+    found.append(logits_of(description)(weights, tokens, s))
   np.testing.assert_array_equal(*found)
   # Which could not be told apart from an injection that does nothing at all.
   moved = jax.tree.map(lambda x: jax.random.normal(key, x.shape), fresh)
-  network = denoiser.bind(params | {'self_conditioning': moved}, adapted)
-  changed = network.logits(network.encode(tokens, signal, jnp.zeros(3)))
+  changed = logits_of(adapted)(params | {'self_conditioning': moved}, tokens, signal)
   assert float(jnp.abs(changed - found[0]).max()) > 1e-3
 
 

@@ -88,7 +88,6 @@ def test_default_is_below_home_and_gives_way_to_jaxs_own(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_second_run_is_warm_and_traces_are_written(tmp_path):
   config = tiny_run.write_config(tmp_path)
   states = []

@@ -8,18 +8,26 @@ import numpy as np
 import pytest
 
 from scmdm_jax.checkpoints import store
+from scmdm_jax.data import tokenizers
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.strategies import Confidence
+from scmdm_jax.domains import registry
 from scmdm_jax.models import denoiser
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import answering, drawing
 from scmdm_jax.runs.opening import Model
+from scmdm_jax.settings.options import Settings
 from tests.compiling import quick_jit
+from tests.data.tokenizers import tiny
+from tests.domains.text import chats
+from tests.models.parameters import random_params
 from tests.runs import answering_test
 from tests.runs.answering_test import DESCRIPTION, MASK, PARAMS, TOKENIZER
 from tests.tiny_run import Program
 
 pytest.importorskip('lm_eval', reason='the extra lm_eval is not installed')
+from scmdm_jax.runs import harness
+
 # Of the libraries that lm-eval brings.
 # Importing it takes seconds.
 pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.slow]
@@ -193,7 +201,6 @@ def test_bounds_lie_below_and_continuations_share_their_draws():
 
   from scmdm_jax.diffusion.schedules import LogLinear
   from scmdm_jax.runs.harness import DiffusionLM
-  from scmdm_jax.settings.options import Settings
 
   settings = Settings()
   settings = dataclasses.replace(
@@ -222,3 +229,121 @@ def test_bounds_lie_below_and_continuations_share_their_draws():
   logits[MASK] = -np.inf
   exact = logits[whole[-1]] - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
   assert found[0][0] == pytest.approx(exact, rel=4 * (6.9 / 4096) ** 0.5)
+
+
+def judge(settings, model, speech=None):
+  from scmdm_jax.diffusion.schedules import LogLinear
+  from scmdm_jax.runs.harness import DiffusionLM
+
+  return DiffusionLM(settings, model, LogLinear(), one_device(), speech)
+
+
+def written_one_by_one(model, given, count):
+  """The surest token of a step alone, all others masked again, as LLaDA's code does."""
+  network = denoiser.bind(model.params, model.description)
+
+  @quick_jit
+  def log_probs(ids):
+    zeros = np.zeros((*ids.shape, 16))
+    logits = network.logits(network.encode(ids, zeros, np.zeros(1)))[0]
+    return jax.nn.log_softmax(logits.at[:, MASK].set(-np.inf))
+
+  ids = np.concatenate([given, np.full(count, MASK)]).astype(np.int32)
+  for _ in range(count):
+    found = np.asarray(log_probs(ids[None]))
+    sure = np.where(ids == MASK, found.max(-1), -np.inf)
+    ids[sure.argmax()] = found[sure.argmax()].argmax()
+  return ids[len(given) :].tolist()
+
+
+def test_greedy_is_what_is_written_one_token_a_step():
+  from lm_eval.api.instance import Instance
+
+  description = dataclasses.replace(DESCRIPTION, injection='none')
+  model = Model(description, random_params(description), TOKENIZER)
+  asked, wanted = [], []
+  for context in ('low', 'newest', 'wide lower', 'er'):
+    given = TOKENIZER.encode_text(context)
+    for count in (1, 2, 3):
+      tokens = written_one_by_one(model, given, count)
+      for text in (TOKENIZER.decode(tokens), 'low', ' new low'):
+        whole = TOKENIZER.encode_text(context + text)
+        same = whole[: len(given)].tolist() == given.tolist()
+        if same and len(whole) == len(given) + count:
+          asked.append(Instance('loglikelihood', {}, (context, text), len(asked)))
+          wanted.append(whole[len(given) :].tolist() == tokens)
+  assert 2 < sum(wanted) < len(wanted) - 2
+  settings = Settings()
+  options = dataclasses.replace(settings.evaluate, repeats=1, lm_eval_greedy=True)
+  found = judge(dataclasses.replace(settings, evaluate=options), model).loglikelihood(
+    asked
+  )
+  assert [greedy for _, greedy in found] == wanted
+
+
+def test_questions_are_turns_of_a_conversation(tmp_path, capsys):
+  folder = chats.write(tmp_path / 'dream', 'dream')
+  files = tokenizers.files_at(folder)
+  size = len(tiny.bpe_vocabulary()) + len(chats.SPECIAL['dream']) + 1
+  spoken = tokenizers.from_files(files, mask_id=size - 4, vocab_size=size, where='here')
+  architecture = dataclasses.replace(DESCRIPTION.architecture, vocab_size=size)
+  description = dataclasses.replace(
+    DESCRIPTION,
+    architecture=architecture,
+    mask_id=size - 4,
+    tokenizer=spoken.name,
+    fingerprint=spoken.fingerprint,
+    undefined_ids=spoken.undefined_ids,
+  )
+  model = Model(description, random_params(description), spoken)
+  data = registry.data_settings()(name='text')
+  converse = registry.of(data).converse
+  assert converse is not None
+  speech = converse(data, spoken)
+  judged = judge(Settings(), model, speech)
+  # As the library asks, with the library's own words for what is wanted.
+  turns = [{'role': 'user', 'content': 'low <|im_end|>'}]
+  whole = judged.apply_chat_template(turns)
+  assert whole.endswith('<|im_start|>assistant\n') and judged.chat_template(True)
+  ids = speech.read(whole).tolist()
+  # What a turn spells is text, and of the template's own there are five.
+  special = {*spoken.specials.values()}
+  assert sum(i in special for i in ids) == 5
+  begun = [*turns, {'role': 'assistant', 'content': 'new <|im_end|>'}]
+  rest = speech.read(judged.apply_chat_template(begun, add_generation_prompt=False))
+  assert rest.tolist() == [*ids, *spoken.encode_text('new <|im_end|>')]
+  store.save_model(tmp_path / 'model', description, model.params, {}, spoken.files)
+  questions = lines(tmp_path / 'sums.jsonl', [{'question': 'low', 'answer': 'x'}])
+  task = GENERATED.format(data=questions, cache=tmp_path / 'cache', new=NEW)
+  (tmp_path / 'sums.yaml').write_text(task)
+  (tmp_path / 'config.py').write_text(
+    'from scmdm_jax.settings import default_config\n\n\n'
+    'def get_config():\n'
+    '  config = default_config()\n'
+    "  config.data.name = 'text'\n"
+    "  config.data.tokenizer = 'checkpoint'\n"
+    '  config.data.length = 60\n'
+    "  config.compilation_cache = 'off'\n"
+    f"  config.checkpoint = '{tmp_path}/model'\n"
+    f"  config.evaluate.lm_eval = '{tmp_path}/sums.yaml'\n"
+    '  config.evaluate.lm_eval_chat = True\n'
+    '  config.sample.num_steps = 8\n'
+    '  return config\n'
+  )
+  asked = []
+  draw = harness.answering.answer
+
+  def watched(model, sampler, options, key, prompts, *more):
+    asked.extend(prompts)
+    return draw(model, sampler, options, key, prompts, *more)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(harness.answering, 'answer', watched)
+    figures = Program(capsys).figures(
+      f'--config={tmp_path}/config.py', f'--workdir={tmp_path}/run', '--mode=evaluate'
+    )
+  (prompt,) = asked
+  given = speech.encode([{'role': 'user', 'content': 'low'}])
+  assert prompt.ids[: prompt.start].tolist() == given.tolist()
+  assert prompt.ends == speech.ends == (spoken.specials['<|im_end|>'],)
+  assert figures['template'] == chats.DREAM

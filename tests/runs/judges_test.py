@@ -1,4 +1,3 @@
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -6,6 +5,8 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import judges
+from tests.compiling import quick_jit
+from tests.models.parameters import random_params
 
 
 def test_last_hidden_is_that_of_the_bare_text():
@@ -20,13 +21,22 @@ def test_last_hidden_is_that_of_the_bare_text():
     causal=True,
   )
   description = ModelDescription(config, mask_id=None, tokenizer='', injection='none')
-  params = denoiser.init_params(jax.random.key(0), description)
-  network = denoiser.bind(params, description)
+  params = random_params(description)
   texts = [[3, 1, 4, 1, 5], [9, 2]]
   padded = jnp.array([[*text, *[7] * (6 - len(text))] for text in texts])
-  found = judges.last_hidden(network, padded, jnp.array([4, 1]))
+
+  # Operation by operation, each would be compiled alone.
+  @quick_jit
+  def hidden(params, tokens, ends):
+    return judges.last_hidden(denoiser.bind(params, description), tokens, ends)
+
+  @quick_jit
+  def encoded(params, tokens):
+    nothing = jnp.zeros((*tokens.shape, 16))
+    return denoiser.bind(params, description).encode(tokens, nothing, jnp.zeros(1))
+
+  found = hidden(params, padded, jnp.array([4, 1]))
   for text, vector in zip(texts, found, strict=True):
-    tokens = jnp.array([text])
-    alone = network.encode(tokens, jnp.zeros((1, len(text), 16)), jnp.zeros((1,)))
+    alone = encoded(params, jnp.array([text]))
     # Sums of another length are rounded otherwise.
     np.testing.assert_allclose(vector, alone[0, -1], atol=1e-5)

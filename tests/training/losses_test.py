@@ -10,6 +10,8 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.training.losses import causal_nll, class_nll
+from tests.compiling import quick_jit
+from tests.models.parameters import random_params
 
 VOCAB = 7
 
@@ -91,9 +93,10 @@ def test_a_decoder_sees_no_later_token():
     DecoderConfig(VOCAB, 6, 8, 1, 2, 2, 16), mask_id=None, tokenizer=''
   )
 
-  @jax.jit
+  params = random_params(description)
+
+  @quick_jit
   def nll(tokens):
-    params = denoiser.init_params(jax.random.key(0), description)
     return causal_nll(denoiser.bind(params, description), tokens)
 
   before = nll(TOKENS)

@@ -9,7 +9,7 @@ import pytest
 
 from scmdm_jax.benchmarks import measuring
 from scmdm_jax.main import main
-from scmdm_jax.models import flops
+from scmdm_jax.models import denoiser, flops
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel import chips
@@ -95,6 +95,30 @@ def test_utilization_is_of_the_peak_of_the_chip(results):
   roofline = samplers['matmul_flops_per_second']
   share = samplers['share_of_matmul_roofline']
   assert samplers['mfu'] == pytest.approx(share * roofline / 2e9)
+
+
+def test_a_roofline_stands_beside_the_times(results):
+  arch = DiTConfig(50, 8, 8, 1, 2, 4)
+  described = ModelDescription(arch, 49, '', 'embedding')
+  leaves = jax.tree.leaves(denoiser.abstract_params(described))
+  weights = 4 * sum(leaf.size for leaf in leaves)
+  rows = results['samplers']['rows']
+  for name in ('self-conditioned', 'vanilla'):
+    found = rows[name]['prediction']
+    work = flops.sampling(described, 8, 8, name != 'vanilla') * 2 * 8 / 8
+    assert found['milliseconds_of']['flops'] == pytest.approx(1e3 * work / 2e9)
+    assert found['milliseconds_of']['bytes'] == pytest.approx(
+      1e3 * found['bytes'] / 1e9
+    )
+    # Once the weights, and of 16 tokens the activations of one block of 8 numbers.
+    assert found['floor_bytes'] == weights + 4 * 8 * 16
+    assert found['bytes'] > weights
+    assert found['largest']['bytes'] <= found['bytes']
+  found = results['training']['rows']['self-conditioned']['prediction']
+  work = flops.training(described, 8, 1.0) * 4 * 8
+  assert found['milliseconds_of']['flops'] == pytest.approx(1e3 * work / 2e9)
+  assert found['floor_bytes'] == 8 * weights + 3 * 4 * 8 * 32
+  assert found['bytes'] > found['floor_bytes']
 
 
 def test_training_and_sweeps(results):

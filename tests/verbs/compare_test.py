@@ -74,7 +74,6 @@ def test_arms_spend_what_they_say(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_whole_comparison(tmp_path, capsys):
   base_config = tiny_run.write_config(tmp_path)
   program = tiny_run.Program(capsys)

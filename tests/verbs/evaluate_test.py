@@ -78,7 +78,7 @@ def test_padding_rows_of_the_last_batch_do_not_count():
     likelihood(
       Model(MODEL, params, TOKENIZER), dataclasses.replace(options, batch_size=size)
     )
-    for size in (1, 2, 5)
+    for size in (2, 5)  # With a row of padding, and without.
   ]
   carried = [v['carried_nelbo']['1'] for v in values]
   np.testing.assert_allclose(carried, carried[0], rtol=1e-5)

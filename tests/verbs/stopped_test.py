@@ -14,7 +14,6 @@ from tests import tiny_run
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 2000
 # Starting a program takes seconds, on a busy machine many.
-pytestmark = pytest.mark.timeout(400)
 ASKED = 'SIGTERM: the run stops after this step; a second one ends it at once\n'
 
 
@@ -25,7 +24,7 @@ def trained(tmp_path_factory):
   config = tiny_run.write_config(directory)
   options = [f'--config={config}', f'--workdir={directory / "model"}']
   process = _start(directory, '--mode=train', *options)
-  assert process.wait(timeout=100) == 0, process.stderr.read()
+  assert process.wait(timeout=500) == 0, process.stderr.read()
   process.communicate()
   return directory
 
@@ -94,7 +93,7 @@ def test_training_saves_its_step_and_leaves(tmp_path, start):
   process = train(start, 'run')
   wait_for(process, lambda: lines_in(run) > 10)
   process.terminate()
-  out, err = process.communicate(timeout=100)
+  out, err = process.communicate(timeout=500)
   assert (process.returncode, out) == (75, '')
   (step,) = saved_steps(run)
   assert 10 < step < STEPS
@@ -109,14 +108,14 @@ def test_training_saves_its_step_and_leaves(tmp_path, start):
 def test_stopped_run_ends_in_the_same_bits(tmp_path, start):
   steps = 100
   whole = train(start, 'whole', steps)
-  assert whole.wait(timeout=100) == 0
+  assert whole.wait(timeout=500) == 0
   for _ in range(2):
     process = train(start, 'parts', steps)
     before = lines_in(tmp_path / 'parts')
     wait_for(process, lambda before=before: lines_in(tmp_path / 'parts') > before + 20)
     process.terminate()
-    assert process.wait(timeout=100) == 75
-  assert train(start, 'parts', steps).wait(timeout=100) == 0
+    assert process.wait(timeout=500) == 75
+  assert train(start, 'parts', steps).wait(timeout=500) == 0
   whole, parts = tmp_path / 'whole', tmp_path / 'parts'
   assert tiny_run.curve(parts) == tiny_run.curve(whole)
   assert tiny_run.model_bytes(parts) == tiny_run.model_bytes(whole)
@@ -128,19 +127,19 @@ def test_second_signal_leaves_the_last_checkpoint_intact(tmp_path, start):
   process = train(start, 'run')
   wait_for(process, lambda: lines_in(run) > 10)
   process.terminate()
-  process.wait(timeout=100)
+  process.wait(timeout=500)
   (step,) = saved_steps(run)
   again = train(start, 'run')
   wait_for(again, lambda: lines_in(run) > step + 10)
   again.terminate()
   assert again.stderr.readline() == ASKED
   again.terminate()
-  assert again.wait(timeout=100) in (75, 128 + signal.SIGTERM)
+  assert again.wait(timeout=500) in (75, 128 + signal.SIGTERM)
   assert saved_steps(run)[-1] >= step
   third = train(start, 'run', STEPS)
   wait_for(third, lambda: lines_in(run) > step + 20)
   third.terminate()
-  assert third.wait(timeout=100) == 75
+  assert third.wait(timeout=500) == 75
 
 
 @pytest.mark.parametrize('mode', ['sample', 'evaluate'])
@@ -158,7 +157,7 @@ def test_others_stop_between_batches_and_leave_nothing_half_done(
   wait_for(process, (tmp_path / 'run' / 'metadata.json').exists)
   time.sleep(1)
   process.terminate()
-  out, err = process.communicate(timeout=100)
+  out, err = process.communicate(timeout=500)
   assert (process.returncode, out) == (75, '')
   what = {'sample': 'sampling', 'evaluate': 'evaluation'}[mode]
   assert err.endswith(
@@ -178,7 +177,7 @@ def test_judging_stops_between_batches(tmp_path, start):
   wait_for(process, (tmp_path / 'run' / 'metadata.json').exists)
   time.sleep(1)
   process.terminate()
-  out, err = process.communicate(timeout=100)
+  out, err = process.communicate(timeout=500)
   assert (process.returncode, out) == (75, '')
   assert err.endswith(
     f'{ASKED}judging: stopped by SIGTERM, nothing half done was written; the same '

@@ -1,50 +1,35 @@
 """Training killed with SIGKILL at random moments and restarted by the same command."""
 
-import os
-import pathlib
 import random
-import subprocess
-import sys
 import time
 
 import pytest
 
 from scmdm_jax.checkpoints import training_store
 from tests import tiny_run
+from tests.faults import starting
+from tests.faults.killing import finish, kill_when, lines_in, saved_steps
 
-ROOT = pathlib.Path(__file__).parents[2]
 STEPS, SAVE_EVERY, KEEP = 48, 3, 2
 
 
 @pytest.fixture
 def start(tmp_path):
   """Starts the command on a workdir; a cache spares all but the first the compiling."""
-  environment = {
-    **os.environ,
-    'PYTHONPATH': str(ROOT),
-    # Compiling would take longer than everything else.
-    'XLA_FLAGS': '--xla_backend_optimization_level=0',
-    'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'cache'),
-    'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
-  }
+  (tmp_path / 'cache').mkdir()
   processes = []
 
   def run(config, workdir):
-    process = subprocess.Popen(
-      [
-        *(sys.executable, '-m', 'scmdm_jax.main', '--mode=train'),
-        *(f'--config={config}', f'--workdir={workdir}'),
+    processes.append(
+      starting.start(
+        tmp_path / 'cache',
+        *('--mode=train', f'--config={config}', f'--workdir={workdir}'),
         f'--config.train.num_steps={STEPS}',
         f'--config.train.save_every={SAVE_EVERY}',
         f'--config.train.keep={KEEP}',
-      ],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
+      )
     )
-    processes.append(process)
-    return process
+    return processes[-1]
 
   yield run
   for process in processes:
@@ -52,38 +37,7 @@ def start(tmp_path):
     process.communicate()
 
 
-def finish(process):
-  out, err = process.communicate(timeout=200)
-  assert process.returncode == 0, err
-  assert 'Traceback' not in err
-  assert out.count('\n') == 1
-
-
-def lines_in(workdir):
-  path = workdir / 'metrics.jsonl'
-  return path.read_bytes().count(b'\n') if path.exists() else 0
-
-
-def kill_when(process, reached):
-  """Kills `process` as soon as `reached()`; False if it ended by itself first."""
-  while process.poll() is None:
-    if reached():
-      process.kill()
-      process.communicate()
-      return True
-    time.sleep(0.002)
-  finish(process)
-  return False
-
-
-def saved_steps(workdir):
-  # By listing alone: opening the store would tidy up what the kill left.
-  paths = (workdir / 'checkpoints').glob('*/commit_success.txt')
-  return sorted(int(path.parent.name) for path in paths if path.parent.name.isdecimal())
-
-
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
   for name in ('one', 'many'):
     (tmp_path / name).mkdir()

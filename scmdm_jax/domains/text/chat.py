@@ -5,17 +5,13 @@ text, also where it spells such a token. A token is learnt if any character of i
 assistant's.
 """
 
-import itertools
 import pathlib
 import re
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import tqdm
 
-from scmdm_jax import files
 from scmdm_jax.data import chat_template, journal, reading, sources, unknown
 from scmdm_jax.data.chat_template import ChatTemplate
 from scmdm_jax.data.sources import Documents
@@ -80,10 +76,33 @@ def encode_prompt(
   Raises:
     BadInput: the template refuses the conversation.
   """
-  spelt = _spelt(messages, tokenizer.specials)
-  text = template.render([_replaced(m, spelt) for m in messages], prompt=True)
-  learnt = np.zeros(len(text), bool)
-  return _encoded(text, learnt, tokenizer, {v: k for k, v in spelt.items()})[0]
+  render, read = _speech(template, tokenizer)
+  return read(render(messages))
+
+
+def _speech(
+  template: ChatTemplate, tokenizer: SubwordTokenizer
+) -> tuple[Callable[..., str], Callable[[str], np.ndarray]]:
+  """What renders conversations, and what makes ids of renderings; see `Conversing`."""
+  meant: dict[str, str] = {}  # What stands for special tokens that turns spelt so far.
+
+  def render(messages: list[dict[str, Any]], begun: str = '') -> str:
+    turn = {'role': 'assistant', 'content': begun}
+    for message in (*messages, turn):
+      chat_template.check_characters(message['content'])
+    for text in _spelt([*messages, turn], tokenizer.specials):
+      if text not in meant.values():
+        meant[chr(chat_template.FIRST_STAND_IN + len(meant))] = text
+    # The longest first: one may hold another.
+    spelt = sorted(meant.items(), key=lambda item: len(item[1]), reverse=True)
+    spelt = {text: stand_in for stand_in, text in spelt}
+    asked = [_replaced(m, spelt) for m in messages]
+    return template.render(asked, prompt=True) + _replaced(turn, spelt)['content']
+
+  def read(text: str) -> np.ndarray:
+    return _encoded(text, np.zeros(len(text), bool), tokenizer, meant)[0]
+
+  return render, read
 
 
 def converse(data: TextSettings, tokenizer: Tokenizer) -> Conversing:
@@ -105,12 +124,7 @@ def converse(data: TextSettings, tokenizer: Tokenizer) -> Conversing:
   special = set(tokenizer.specials.values())
   ends = sorted({int(i) for i in ids[learnt]} & special)
 
-  def encode_turns(messages: list[dict[str, Any]]) -> np.ndarray:
-    for message in messages:
-      chat_template.check_characters(message['content'])
-    return encode_prompt(messages, template, tokenizer)
-
-  return Conversing(encode_turns, tuple(ends))
+  return Conversing(*_speech(template, tokenizer), tuple(ends), template.source)
 
 
 def _spelt(
@@ -175,7 +189,7 @@ class ChatRows:
   """Rows of conversations, int32 `[L]` each; see `pipeline.Answers`.
 
   Args:
-    parts: the conversations in pieces; see `_write_parts`.
+    parts: the conversations in pieces; see `_coded`.
     data: length, buckets, what is cut and whether padding is learnt.
     tokenizer: of the run, whose end token fills a row where that is learnt, else its
       pad.
@@ -269,7 +283,12 @@ def read_rows(
   paths = [folder / f'{first:010}.npy' for first in range(0, documents.count, _PART)]
   if not all(path.is_file() for path in paths):
     with sources.locked(folder):
-      _write_parts(documents, template, tokenizer, paths)
+      sources.write_parts(
+        documents,
+        paths,
+        _PART,
+        lambda texts, _: _coded(documents, texts, template, tokenizer),
+      )
   try:
     parts = [np.load(path, mmap_mode='r') for path in paths]
   except (OSError, ValueError, EOFError) as error:
@@ -283,38 +302,23 @@ def read_rows(
   return ChatRows(parts, data, tokenizer, documents.key)
 
 
-def _write_parts(
+def _coded(
   documents: Documents,
+  texts: Iterable[str],
   template: ChatTemplate,
   tokenizer: SubwordTokenizer,
-  paths: list[pathlib.Path],
-) -> None:
-  """Encodes what is not there yet.
+) -> np.ndarray:
+  """A part of what is prepared, uint32.
 
-  A part is uint32: how many conversations, the length of each, and of every token
-  twice its id, plus 1 where it is learnt.
+  How many conversations, the length of each, and of every token twice its id, plus 1
+  where it is learnt.
   """
-  counted = iter(
-    tqdm.tqdm(
-      documents.texts(),
-      f'encoding {documents.key}',
-      documents.count,
-      unit=' conversations',
-      disable=None,
-      file=sys.stderr,
-    )
-  )
-  for path in paths:
-    texts = list(itertools.islice(counted, _PART))
-    if path.is_file():
-      continue
-    codes = []
-    for text in texts:
-      try:
-        ids, target = encode(conversations.parse(text), template, tokenizer)
-      except BadInput as error:
-        raise BadInput(f'{documents.find(text)}: {error}') from error
-      codes.append(ids.astype(np.uint32) * 2 + target.astype(np.uint32))
-    lengths = np.array([len(texts), *map(len, codes)], np.uint32)
-    with files.replacing(path) as temporary, temporary.open('wb') as file:
-      np.save(file, np.concatenate([lengths, *codes]))
+  codes = []
+  for text in texts:
+    try:
+      ids, target = encode(conversations.parse(text), template, tokenizer)
+    except BadInput as error:
+      raise BadInput(f'{documents.find(text)}: {error}') from error
+    codes.append(ids.astype(np.uint32) * 2 + target.astype(np.uint32))
+  lengths = np.array([len(codes), *map(len, codes)], np.uint32)
+  return np.concatenate([lengths, *codes])

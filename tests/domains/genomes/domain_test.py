@@ -132,7 +132,6 @@ OPTIONS = (
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_from_fasta_to_figures(tmp_path, capsys):
   """Trains a base and a classifier, samples one species, measures all."""
   program = tiny_run.Program(capsys)

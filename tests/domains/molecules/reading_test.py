@@ -7,12 +7,12 @@ import pytest
 from scmdm_jax.data.tokenizers import from_files
 from scmdm_jax.domains.molecules import reading
 from scmdm_jax.domains.registry import get_tokenizer
-from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.runs import judges
 from tests.compiling import quick_jit
 from tests.data.tokenizers import tiny as tiny_tokenizers
+from tests.models.parameters import random_params
 
 TOKENIZER = get_tokenizer('smiles_qm9')
 TEXTS = ['CCO', 'c1ccoc1', 'C#N', 'CC(C)=O', 'OCC1CC1']
@@ -30,7 +30,7 @@ def quick_compilation():
 
 def uniform(description):
   """A causal model of `description` that finds every token equally likely."""
-  params = denoiser.init_params(jax.random.key(0), description)
+  params = random_params(description)
   kernel = params['backbone']['lm_head']['kernel']
   params['backbone']['lm_head']['kernel'] = np.zeros_like(kernel)
   return params, description

@@ -39,3 +39,8 @@ def test_ids_and_answers_are_those_of_transformers(tmp_path, kind, messages):
   )
   prompt = chat.encode_prompt(messages[:-1], template, tokenizer)
   assert prompt.tolist() == asked['input_ids']
+  speech = chat.converse(resolve(default_config()).data, tokenizer)
+  assert speech.encode(messages[:-1]).tolist() == asked['input_ids']
+  assert speech.render(messages[:-1]) == reference.apply_chat_template(
+    messages[:-1], add_generation_prompt=True, tokenize=False
+  )

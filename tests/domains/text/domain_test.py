@@ -57,13 +57,18 @@ def framed(texts, length=24):
 def test_features_are_of_the_last_word(model):
   judge = judges.causal_judge(*model, WORDS, 3)
   found = text_features(judge, framed(TEXTS), PIECES)
-  network = denoiser.bind(*model)
+  params, description = model
+
+  @quick_jit  # Operation by operation, each would be compiled alone.
+  def hidden(params, rows, ends):
+    return judges.last_hidden(denoiser.bind(params, description), rows, ends)
+
   for written, vector in zip(TEXTS, found, strict=True):
     # The judge reads its own start token where the sample begins; the ends behind the
     # text change nothing.
     alone = np.array([[WORDS.bos_id, *WORDS.encode_text(written)]], np.int32)
     last = np.array([alone.shape[1] - 1])
-    expected = judges.last_hidden(network, alone, last)[0]
+    expected = hidden(params, alone, last)[0]
     # Sums of another length are rounded otherwise.
     np.testing.assert_allclose(vector, expected, atol=1e-5)
   judge = judges.causal_judge(*model, WORDS, 1)

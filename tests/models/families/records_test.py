@@ -57,7 +57,6 @@ def registered(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_a_new_backbone_and_injection_go_all_the_way(registered, tmp_path, capsys):
   program, run = tiny_run.Program(capsys), tmp_path / 'run'
   config = tiny_run.write_config(tmp_path)
