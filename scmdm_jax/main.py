@@ -249,7 +249,6 @@ def _unraisable(what: Any) -> None:
 def _program() -> None:
   """Runs `main` and ends the process, also where a library's thread would wait."""
   sys.unraisablehook = _unraisable
-  stopping.unwind_on_interrupt()
   try:
     exit_code = main(sys.argv)
   except BaseException:

@@ -34,6 +34,7 @@ def listening() -> Iterator[None]:
   To be used in the main thread, around work that asks `requested` now and then.
   """
   _asked.clear()
+  _unwind_on_interrupt()
   receiver, sender = os.pipe()
   os.set_blocking(sender, False)
   # The interpreter writes a signal's number there the moment it arrives.
@@ -59,6 +60,7 @@ def unwinding() -> Iterator[None]:
     Stopped: that happened.
   """
   arrived = []
+  _unwind_on_interrupt()
 
   def interrupt(number: int, frame: object) -> None:
     arrived.append(number)
@@ -94,12 +96,16 @@ def end_on_interrupt() -> None:
   signal.signal(signal.SIGINT, _end_interrupted)
 
 
-def unwind_on_interrupt() -> None:
-  """The next SIGINT raises KeyboardInterrupt; whichever follows ends the program.
+def _unwind_on_interrupt() -> None:
+  """The next SIGINT raises KeyboardInterrupt, where one would end the program at once.
 
-  Its line is printed at once and is the last one: whatever libraries say of being torn
-  out of their work is left out. Should the exception be swallowed, a timer ends it.
+  Not before there is something to tidy up: raised in the import of a library in C++, it
+  can crash the process. Its line is printed at once and is the last one: whatever
+  libraries say of being torn out of their work is left out. Whichever follows ends the
+  program at once, and so does a timer, should the exception be swallowed.
   """
+  if signal.getsignal(signal.SIGINT) is not _end_interrupted or interrupted():
+    return
 
   def unwind(number: int, frame: object) -> None:
     end_on_interrupt()

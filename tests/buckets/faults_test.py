@@ -2,6 +2,7 @@
 
 import http.client
 import http.server
+import re
 import threading
 import time
 import urllib.parse
@@ -82,15 +83,12 @@ class Between:
 @pytest.fixture
 def between(cloud, monkeypatch, request):
   """Makes a bucket and the server between us and it, by scheme."""
-  import fsspec
-
   made = []
 
   def make(scheme):
     files, bucket = cloud(scheme)
     made.append(Between(request.getfixturevalue(f'{scheme}_server')))
     monkeypatch.setenv(VARIABLES[scheme], made[-1].url)
-    fsspec.get_filesystem_class(scheme).clear_instance_cache()
     return files, bucket, made[-1]
 
   yield make
@@ -139,7 +137,7 @@ def test_a_server_that_fails_during_a_save(between, tree, train, tmp_path, schem
   whole = train(tmp_path / 'whole')
 
   def break_down(path):
-    if 'checkpoints' in path and '30' in path:
+    if re.search(r'checkpoints(/|%2F)30(/|%2F)', path):
       server.how = how
 
   server.when_uploaded = break_down
@@ -148,8 +146,8 @@ def test_a_server_that_fails_during_a_save(between, tree, train, tmp_path, schem
   assert (code in (2, 3), out, err.count('\n')) == (True, '', 1), err
   assert err.startswith(f'error: {bucket}') and server.how == how
   server.when_uploaded, server.how = (lambda path: None), 'pass'
-  found, complete = steps_of(tree(files, url))
-  assert max(complete) < 30 <= max(found)
+  _, complete = steps_of(tree(files, url))
+  assert complete and complete <= {10, 20}
   code, _, err = ended(train(url))
   assert code == 0, err
   found, complete = steps_of(tree(files, url))

@@ -8,7 +8,10 @@ with `--reports=DIRECTORY` a run that was stopped goes on where it was.
 
 import argparse
 import collections
+import concurrent.futures
+import functools
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -111,15 +114,30 @@ def rendered(lines: list[list], last: str) -> str:
 
 
 def groups(faults: Iterable[elsewhere.Fault]) -> dict[str, list[str]]:
-  """What one pytest runs: what is fast together, and each slow file by itself."""
-  found: dict[str, list[str]] = {'fast': []}
+  """What one pytest runs: slow files and those here alone, others by folder."""
+  found: dict[str, list[str]] = {}
   own = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob(OWN))
   others = dict.fromkeys(place for f in faults for place in f.tests)
   for place in (*own, *(p for p in others if not p.startswith(elsewhere.HERE))):
     path = pathlib.Path(place.partition('::')[0])
     slow = 'mark.slow' in (ROOT / path).read_text()
-    found.setdefault(path.stem if slow else 'fast', []).append(place)
+    here = place.startswith(elsewhere.HERE)
+    alone = slow or here or len(path.parts) == 2
+    found.setdefault(path.stem if alone else path.parts[1], []).append(place)
   return found
+
+
+def ran(folder: pathlib.Path, name: str, places: list[str]) -> pathlib.Path:
+  """Runs a group, unless its report is there; returns where that is."""
+  report = folder / f'{name}.xml'
+  if not report.exists():
+    written = report.with_suffix('.part')
+    # The newer family of reports has no properties of a case.
+    options = ('-q', '-m', '', '-o', 'junit_family=xunit1', f'--junitxml={written}')
+    command = [sys.executable, '-m', 'pytest', *options, *places]
+    subprocess.run(command, cwd=ROOT, check=False)
+    written.rename(report)
+  return report
 
 
 def main() -> int:
@@ -134,14 +152,11 @@ def main() -> int:
   with tempfile.TemporaryDirectory() as temporary:
     folder = options.reports or pathlib.Path(temporary)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, places in groups(faults).items():
-      report = folder / f'{name}.xml'
-      if not report.exists():
-        command = [sys.executable, '-m', 'pytest', '-q', '-m', '', *places]
-        written = report.with_suffix('.part')
-        subprocess.run([*command, f'--junitxml={written}'], cwd=ROOT, check=False)
-        written.rename(report)
-      cases |= cases_of(report)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+      for report in pool.map(
+        functools.partial(ran, folder), *zip(*groups(faults).items(), strict=True)
+      ):
+        cases |= cases_of(report)
   lines = [*notes(cases, 'fault'), *linked(cases, faults)]
   text = PAGE.read_text()
   before, _, rest = text.partition(BEGIN)
