@@ -1,17 +1,19 @@
 r"""What kept keys save when an answer is written in blocks behind a prompt.
 
-python -m scmdm_jax.benchmarks.caches [LAYERS WIDTH VOCABULARY STEPS ROUNDS]
+python -m scmdm_jax.benchmarks.caches LAYERS WIDTH VOCABULARY STEPS ROUNDS CACHE...
 
 Samplers with and without a cache in turn, on random weights of a decoder with
 self-conditioning: 256 tokens of prompt, 256 of answer, blocks of 32. Prints JSON: what
-is evaluated, FLOPs as XLA counts them, ratios of interleaved times, the same against
-the same among them, and the share of tokens that a cache left as they are without it.
-On random weights that share says whether a cache is exact, and nothing about quality.
+is evaluated, FLOPs as XLA counts them, ratios of interleaved times (of the clock and of
+the processors), the same against the same among them, and the share of tokens that a
+cache left as they are without it. On random weights that share says whether a cache is
+exact, and nothing about quality. docs/caches.md is made of such files.
 """
 
 import functools
 import json
 import sys
+import time
 from typing import Any
 
 import jax
@@ -50,6 +52,22 @@ def described(layers: int, width: int, vocabulary: int) -> ModelDescription:
   return ModelDescription(sizes, vocabulary - 1, '', 'embedding', 'llada')
 
 
+class _Contender:
+  """A compiled sampler on its arguments, which notes its seconds of processors."""
+
+  def __init__(self, compiled: Any, arguments: tuple[Any, ...]):
+    self._compiled, self._arguments = compiled.lower(*arguments).compile(), arguments
+    self.cpu: list[float] = []
+    self.found: Any = None
+
+  def __call__(self) -> Any:
+    """Runs and returns `Samples`."""
+    started = time.process_time()
+    self.found = jax.block_until_ready(self._compiled(*self._arguments))
+    self.cpu.append(time.process_time() - started)
+    return self.found
+
+
 def evaluated(cache: str, num_steps: int) -> dict[int, int]:
   """Evaluations of a sample by how many positions each has; see `caching`."""
   later = num_steps - _BLOCKS  # Steps that are not the first of a block.
@@ -80,60 +98,74 @@ def flops(description: ModelDescription, params: Any, size: int) -> float:
 
 
 def measure(
-  layers: int, width: int, vocabulary: int, num_steps: int, rounds: int
+  sizes: tuple[int, int, int], num_steps: int, rounds: int, caches: list[str]
 ) -> dict[str, Any]:
-  """Runs all of it; see the module."""
-  whole = described(layers, width, vocabulary)
+  """Runs all of it; see the module. `sizes` are layers, width and vocabulary."""
+  whole, vocabulary = described(*sizes), sizes[2]
   params = random_params(whole, 0)
   rng = np.random.default_rng(0)
   start = np.full((1, _LENGTH), vocabulary - 1, np.int32)
   start[:, :_PROMPT] = rng.integers(0, vocabulary - 1, _PROMPT)
   keys = jax.random.split(jax.random.key(0), 1)
 
-  def sampler(cache: str, block_length: int):
+  def contender(cache: str, block_length: int) -> _Contender:
     options = Sampler(num_steps, Confidence(), block_length=_BLOCK, cache=cache)
-    run = compiled_sampler(whole.in_blocks(block_length), options, False, one_device())
-    return functools.partial(run, params, keys, start, jnp.float32(1))
+    blocks = whole.in_blocks(block_length)
+    run = compiled_sampler(blocks, options, False, one_device())
+    return _Contender(run, (params, keys, start, jnp.float32(1)))
 
-  contenders = {'blocks, none': sampler('none', _BLOCK), 'none': sampler('none', 0)}
-  contenders |= {name: sampler(name, block) for name, block in _CACHES.items()}
-  results = {name: run() for name, run in contenders.items()}
-  contenders['none, again'] = contenders['none']
-  times = timing.interleaved(contenders, rounds)
+  plain = {block: contender('none', block) for block in {_CACHES[c] for c in caches}}
+  runs = {f'none, blocks of {block}': plain[block] for block in plain}
+  runs['again'] = contender('none', _CACHES[caches[0]])
+  runs |= {cache: contender(cache, _CACHES[cache]) for cache in caches}
+  # Compiled beforehand, and each run takes seconds: nothing is left to warm up.
+  times = timing.interleaved(runs, rounds, warm=0)
   per_size = functools.cache(lambda size: flops(whole, params, size))
 
   def work(cache: str) -> float:
     return sum(n * per_size(size) for size, n in evaluated(cache, num_steps).items())
 
+  def against(name: str, block: int) -> dict[str, Any]:
+    other = f'none, blocks of {block}'
+    return {
+      'seconds': times[name],
+      'seconds_per_token': float(np.median(times[name])) / _ANSWER,
+      'seconds_over_none': timing.ratio_of(times[name], times[other]),
+      'processor_seconds_over_none': timing.ratio_of(runs[name].cpu, runs[other].cpu),
+    }
+
   rows = {}
-  for name, block in _CACHES.items():
-    plain = 'blocks, none' if block else 'none'
-    found, wanted = results[name], results[plain]
-    sizes = evaluated(name, num_steps)
-    assert int(found.positions) == sum(size * n for size, n in sizes.items())
+  for name in caches:
+    found, wanted = runs[name].found, plain[_CACHES[name]].found
+    sizes_of = evaluated(name, num_steps)
+    assert int(found.positions) == sum(size * n for size, n in sizes_of.items())
+    same = np.asarray(found.tokens == wanted.tokens)[:, _PROMPT:]
     rows[name] = {
       'evaluations': int(found.evaluations),
       'positions': int(found.positions),
-      'positions_over_none': int(found.positions) / int(wanted.positions),
-      'encoder_flops_over_none': work(name) / work('none'),
-      'seconds_over_none': timing.ratio_of(times[name], times[plain]),
-      'agreement': float(
-        np.mean(np.asarray(found.tokens == wanted.tokens)[:, _PROMPT:])
-      ),
+      'none_over_positions': int(wanted.positions) / int(found.positions),
+      'none_over_encoder_flops': work('none') / work(name),
+      'agreement': float(np.mean(same)),
+      **against(name, _CACHES[name]),
     }
   return {
-    'architecture': whole.to_dict()['architecture'],
+    'command': ' '.join(['python -m scmdm_jax.benchmarks.caches', *sys.argv[1:]]),
+    'layers': sizes[0],
+    'width': sizes[1],
+    'vocabulary': vocabulary,
     'steps': num_steps,
+    'rounds': rounds,
     'none': {
-      'positions': int(results['none'].positions),
+      'positions': num_steps * _LENGTH,
       'encoder_flops': work('none'),
-      'seconds': times['none'],
-      'again_over_none': timing.ratio_of(times['none, again'], times['none']),
+      'seconds': {name: times[name] for name in runs if name.startswith('none')},
     },
+    'again': against('again', _CACHES[caches[0]]),
     **rows,
   }
 
 
 if __name__ == '__main__':
-  numbers = [int(x) for x in sys.argv[1:]] or [12, 768, 50258, 64, 3]
-  print(json.dumps(measure(*numbers), indent=2))
+  layers, width, vocabulary, steps, rounds = map(int, sys.argv[1:6])
+  found = measure((layers, width, vocabulary), steps, rounds, sys.argv[6:])
+  print(json.dumps(found, indent=2))

@@ -31,6 +31,7 @@ from scmdm_jax.diffusion.stepping import (
   fold,
   initial_state,
   reverse_step,
+  settled,
 )
 
 
@@ -130,7 +131,7 @@ def _written(work: Work, chain: Chain, block: Block) -> Work:
 
   def unfinished(carry: tuple[Work, jax.Array]) -> jax.Array:
     work, i = carry
-    left = ((work.state.x_t == chain.mask_id) & block.active).any()
+    left = ~settled(work.state, chain, block.active).all()
     return (i == 0) | ((i < block.own.max()) & (takes_all | left))
 
   def step(carry: tuple[Work, jax.Array]) -> tuple[Work, jax.Array]:

@@ -126,6 +126,32 @@ class Threshold(Strategy):
 
 
 @dataclasses.dataclass(frozen=True)
+class Edit(Strategy):
+  """`Threshold` that corrects itself: LLaDA2.1's token editing (arXiv 2602.08676).
+
+  A token that stands already is replaced where the present prediction has another one
+  whose probability reaches `edit`. It ends once nothing is masked and a step changed
+  nothing. Models that were trained on masked positions only predict less well there.
+  """
+
+  tau: float = 0.9
+  edit: float = 0.9
+  measure = 'log_prob'
+  reads_visible = True
+  early_exit = True
+  edits = True
+
+  def __post_init__(self):
+    check_from_zero('tau', self.tau)
+    check_from_zero('edit', self.edit)
+
+  def choose(self, view: View) -> Choice:
+    """Reveals as `Threshold` does, and replaces what another token is surer for."""
+    reveal = Threshold(self.tau).choose(view).reveal
+    return Choice(reveal, edit=view.revealed & (jnp.exp(view.measure) >= self.edit))
+
+
+@dataclasses.dataclass(frozen=True)
 class Factor(Strategy):
   """Fast-dLLM's factor rule (arXiv 2505.22618): more at once, if all are sure.
 

@@ -1,4 +1,4 @@
-"""Which masked positions a step reveals, and which revealed ones it masks again.
+"""Which masked positions a step reveals, and which revealed ones it masks or replaces.
 
 A strategy is a frozen dataclass, so it can be a static argument, with three parts:
 
@@ -77,6 +77,7 @@ class Choice(NamedTuple):
 
   reveal: jax.Array  # bool [B, L]; within `View.masked`.
   remask: jax.Array | None = None  # bool [B, L]; within `View.revealed`.
+  edit: jax.Array | None = None  # bool [B, L]; likewise, with `Strategy.edits`.
 
 
 def most_steps(num_steps: int | Steps) -> int:
@@ -147,6 +148,7 @@ class Strategy:
   remembers = False  # Whether it looks at `View.certainty`.
   early_exit = False  # Whether all may be revealed long before the last step.
   remasks = False  # Whether it may mask what is revealed.
+  edits = False  # Whether it may replace what is revealed by the likeliest token.
   final = False  # Whether it chooses unseen, and what it reveals stays as it is.
 
   def check_steps(self, num_steps: int, length: int) -> None:

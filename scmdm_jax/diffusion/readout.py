@@ -73,6 +73,8 @@ class Decoding(NamedTuple):
   mask_id: the mask token; never drawn.
   measure: one of MEASURES.
   shaped: whether the measure sees temperature and top-p, as Dream's does.
+  edits: whether a visible position has its likeliest token, which is measured, and not
+    the one it has.
   temperature: scalar >= 0; shapes the draw, never the signal.
   top_p: in (0, 1]; shapes the draw, never the signal.
   noise: 'high', 'float64', or 'low' for the joint draw over tokens and mask, which may
@@ -84,6 +86,7 @@ class Decoding(NamedTuple):
   mask_id: int
   measure: str = ''
   shaped: bool = False
+  edits: bool = False
   temperature: jax.Array | float = 1.0
   top_p: float = 1.0
   noise: str = 'high'
@@ -93,7 +96,7 @@ class Decoding(NamedTuple):
 class Reading(NamedTuple):
   """What is read off [B, L] positions; zero where nothing was asked."""
 
-  tokens: jax.Array  # int32 [B, L]; drawn, or the given one at visible positions.
+  tokens: jax.Array  # int32 [B, L]; drawn, or at visible positions see `Decoding`.
   measure: jax.Array  # float32 [B, L]; larger is more certain.
   signal: jax.Array  # float32 [B, L, M D], for the next evaluation; see `read_signal`.
 
@@ -165,7 +168,8 @@ def _decide(
     drawn = draws.draw_in_float64(keys, shaped, decoding.temperature)
   else:
     drawn = draws.draw_tokens(keys, shaped, decoding.temperature, shards)
-  tokens = jnp.where(x == decoding.mask_id, drawn, x)
+  seen = logits.argmax(-1).astype(x.dtype) if decoding.edits else x
+  tokens = jnp.where(x == decoding.mask_id, drawn, seen)
   if decoding.shaped:
     return tokens, measure_of(decoding.measure, shaped, tokens, decoding.temperature)
   return tokens, measure_of(decoding.measure, logits, tokens)
@@ -190,7 +194,8 @@ def read(
     keys: [B, L] typed keys, one per position; consumed.
     predictor: the networks, M of them.
     hidden: [B, L, M D], of `predictor.encode`.
-    x_t: int32 [B, L]. A visible position keeps its token, which `measure` is taken of.
+    x_t: int32 [B, L]. A visible position keeps its token, which `measure` is taken of,
+      unless `decoding` says otherwise.
     decoding: see `Decoding`.
     wanted: bool [B, L]; where tokens and measures are wanted.
     carried: bool [B, L]; where signals are wanted. None: nowhere.

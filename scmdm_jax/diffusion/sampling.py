@@ -36,6 +36,7 @@ from scmdm_jax.diffusion.stepping import (
   fold,
   initial_state,
   reverse_step,
+  settled,
 )
 
 
@@ -140,7 +141,7 @@ def _write(
 
   def unfinished(carry) -> jax.Array:
     state, i = carry
-    return (i < steps) & ((state.x_t == chain.mask_id) & active).any()
+    return (i < steps) & ~settled(state, chain, active).all()
 
   state, _ = jax.lax.while_loop(
     unfinished, lambda carry: (step(*carry), carry[1] + 1), (state, jnp.int32(0))
@@ -161,7 +162,6 @@ def _write_blocks(
   in every step, so nothing of it is carried. Returns what `_write` does.
   """
   strategy, total = chain.sampler.strategy, chain.sampler.num_steps
-  writable = blocks.writable
 
   def step(state: SamplerState, i: jax.Array) -> tuple[SamplerState, jax.Array]:
     """Takes step `i` [B]; returns the state and the next step with work to do."""
@@ -172,19 +172,19 @@ def _write_blocks(
     last = local == steps.own - 1
     state = reverse_step(fold(keys_b, local), state, chain, plan, local, active, last)
     # A block that is written leaves its other steps unused.
-    written = ~((state.x_t == chain.mask_id) & active).any(-1)
+    written = settled(state, chain, active)
     return state, jnp.where(written, i - local + steps.own, i + 1)
 
   def scanned(state: SamplerState, i: jax.Array):
-    state, _ = step(state, jnp.broadcast_to(i, len(writable)))
+    state, _ = step(state, jnp.broadcast_to(i, len(blocks.writable)))
     return state, state.x_t if keep_trajectory else None
 
   if keep_trajectory or not strategy.early_exit:
     return jax.lax.scan(scanned, state, jnp.arange(total, dtype=jnp.int32))
 
   def unfinished(carry: tuple[SamplerState, jax.Array]) -> jax.Array:
-    return ((carry[0].x_t == chain.mask_id) & writable).any()
+    return (carry[1] < blocks.steps.sum(-1)).any()
 
-  first = jnp.zeros(len(writable), jnp.int32)
+  first = jnp.zeros(len(blocks.writable), jnp.int32)
   state, _ = jax.lax.while_loop(unfinished, lambda c: step(*c), (state, first))
   return state, None

@@ -213,6 +213,9 @@ def reverse_step(
       here, of all positions.
   """
   sampler, strategy = chain.sampler, chain.sampler.strategy
+  if strategy.edits:
+    # What came to rest waits for its neighbours, which must not matter to it.
+    active = active & ~settled(state, chain, active)[:, None]
   split = jax.vmap(jax.random.split)(keys)
   masked = (state.x_t == chain.mask_id) & active
   view = View(
@@ -248,16 +251,30 @@ def reverse_step(
   return _advanced(state, tokens, measure, *ahead, chain)._replace(signal=signal)
 
 
+def settled(state: SamplerState, chain: Chain, active: jax.Array) -> jax.Array:
+  """Returns which examples have nothing more to do at `active` bool [B, L], bool [B].
+
+  Nothing is masked there; and with a strategy that edits, the last step changed none.
+  """
+  done = ~((state.x_t == chain.mask_id) & active).any(-1)
+  if not chain.sampler.strategy.edits:
+    return done
+  return done & ((state.written < state.evaluations) | ~active.any(-1))
+
+
 def _choose(
   strategy: Strategy, view: View, last: jax.Array | bool
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns what is revealed and what is masked again, bool [B, L] each."""
+  """Returns what is given a token and what is masked again, bool [B, L] each."""
   choice = strategy.choose(view)
   remask = choice.remask
   if remask is None:
     remask = jnp.zeros_like(view.masked)
   last = column(jnp.asarray(last))
-  return choice.reveal | (view.masked & last), remask & ~last
+  reveal = choice.reveal | (view.masked & last)
+  if choice.edit is not None:
+    reveal = reveal | (choice.edit & ~last)
+  return reveal, remask & ~last
 
 
 def _asked(
@@ -280,6 +297,7 @@ def _decoding(chain: Chain, view: View, last: jax.Array | bool) -> Decoding:
     mask_id=chain.mask_id,
     measure='log_prob' if strategy.remembers else strategy.measure,
     shaped=strategy.shaped,
+    edits=strategy.edits,
     temperature=chain.temperature,
     top_p=chain.sampler.top_p,
     noise=chain.sampler.noise,

@@ -12,6 +12,7 @@ from scmdm_jax.diffusion.checks import check
 from scmdm_jax.diffusion.confidence import (
   Confidence,
   Dream,
+  Edit,
   EntropyBound,
   Factor,
   MaskGIT,
@@ -230,6 +231,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
   'confidence': Confidence,
   'dream': Dream,
   'threshold': Threshold,
+  'edit': Edit,
   'factor': Factor,
   'entropy_bound': EntropyBound,
   'remdm': ReMDM,

@@ -272,6 +272,11 @@ def check_blocks(sizes: Any, not_with: tuple[str, ...]) -> None:
       )
 
 
+def block_seen(sizes: Any, length: int) -> int:
+  """Returns how many positions one attends to on average, of `length` in all."""
+  return (length + sizes.block_length) // 2 if sizes.block_length else length
+
+
 def block_notes(sizes: Any) -> tuple[str, ...]:
   """Returns what a model card says of blocks, if there are any."""
   if not sizes.block_length:

@@ -45,20 +45,36 @@ def training(description: ModelDescription, length: int, rate: float) -> float:
 
   Backward is two evaluations; one for weights that are frozen beside an adapter, which
   have no gradient. The `rate` share of examples has one evaluation more, which needs
-  none, and its signal. Rematerialisation is not counted.
+  none, and its signal. Of models with blocks all but the reading is done twice: of the
+  clean example and of the noised one. Rematerialisation is not counted.
   """
-  kernels, factors = _products(description)
+  copies = 2 if description.block_length else 1
+  kernels, factors = (copies * n for n in _products(description))
   read = vocabulary(description) / (1 if description.mask_id is None else 2)
-  forward = blocks(description, length) + read
-  backward = 2 * (2 * factors + _attention(description, length))
+  forward = copies * blocks(description, length) + read
+  backward = 2 * (2 * factors + copies * _attention(description, length))
   backward += (2 if description.adapter is None else 1) * (2 * kernels + read)
   first = 0 if description.mask_id is None else rate * (forward + read)
   return forward + backward + first
 
 
 def sampling(
-  description: ModelDescription, length: int, num_steps: int, self_conditioning: bool
+  description: ModelDescription,
+  length: int,
+  num_steps: int,
+  self_conditioning: bool,
+  cached: bool = False,
 ) -> float:
-  """Of a whole sample, per token, half of the positions being masked on average."""
+  """Of a whole sample, per token, half of the positions being masked on average.
+
+  With the exact cache of a model with blocks a step evaluates one block, and the first
+  step of each the block before it, too; see `diffusion.caching`.
+  """
   reads = vocabulary(description) / 2 * (2 if self_conditioning else 1)
-  return num_steps * (blocks(description, length) + reads)
+  share, first = 1.0, 0
+  if description.block_length:
+    number = length // description.block_length
+    # Only what is being written is read.
+    reads /= number
+    share, first = (1 / number, number) if cached else (1.0, 0)
+  return (num_steps + first) * share * blocks(description, length) + num_steps * reads

@@ -35,7 +35,6 @@ from scmdm_jax.settings.building import (
   reported,
 )
 from scmdm_jax.settings.options import (
-  DataSettings,
   MethodSettings,
   Settings,
 )
@@ -77,8 +76,7 @@ def starting_point(
   if description.mask_id is not None:
     # A UDLM that has a mask is trained as a masked model from here on.
     description = dataclasses.replace(description, noise='mask')
-  trained, blocks = as_trained(description, settings.data), settings.model.block_length
-  description = reported('model', lambda: trained.in_blocks(blocks))
+  description = as_trained(description, settings)
   adapter = adapter_of(settings.train)
   origin = stored.extra
   if adapter is not None and stored.base is None:
@@ -131,16 +129,21 @@ def _new(settings: Settings, tokenizer: Tokenizer, key: jax.Array, mesh: Mesh) -
     fingerprint=tokenizer.fingerprint,
     undefined_ids=tokenizer.undefined_ids,
   )
-  description = as_trained(description, settings.data)
+  description = as_trained(description, settings)
   where = rules.shardings(mesh, denoiser.abstract_params(description))
   start = jax.jit(denoiser.init_params, static_argnums=1, out_shardings=where)
   return Model(description, start(key, description), tokenizer, {})
 
 
-def as_trained(description: ModelDescription, data: DataSettings) -> ModelDescription:
-  """The description of a model trained on `data`: how their rows begin and end."""
-  framing = registry.of(data).framing(data)
-  return dataclasses.replace(description, framing=framing or description.framing)
+def as_trained(description: ModelDescription, settings: Settings) -> ModelDescription:
+  """Returns the description of a model as it is trained: its rows and its blocks.
+
+  Raises:
+    BadInput: `settings.model` has blocks that the model cannot have.
+  """
+  framing = registry.of(settings.data).framing(settings.data)
+  framed = dataclasses.replace(description, framing=framing or description.framing)
+  return reported('model', lambda: framed.in_blocks(settings.model.block_length))
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:

@@ -75,7 +75,7 @@ def _start(
 ) -> Model:
   """The base with the injection an arm of this method needs."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  description = adapting.as_trained(model.description, settings.data)
+  description = adapting.as_trained(model.description, settings)
   model = dataclasses.replace(model, description=description)
   return adapting.add_injection(model, method, key)
 

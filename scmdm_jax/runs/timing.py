@@ -19,15 +19,16 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def interleaved(
-  contenders: Mapping[str, Callable[[], Any]], rounds: int
+  contenders: Mapping[str, Callable[[], Any]], rounds: int, warm: int = 2
 ) -> dict[str, list[float]]:
   """Seconds of every contender in every round, by name.
 
-  Each is run twice to warm up. Then a round runs all of them, forwards or backwards in
-  turn, so that a slow spell of the machine hits all and none always goes first.
+  Each is run `warm` times to warm up. Then a round runs all of them, forwards or
+  backwards in turn, so that a slow spell of the machine hits all and none always goes
+  first.
   """
   names = list(contenders)
-  for name in (*names, *names):
+  for name in names * warm:
     seconds(contenders[name])
   times: dict[str, list[float]] = {name: [] for name in names}
   for i in range(rounds):

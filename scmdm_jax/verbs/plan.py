@@ -214,7 +214,11 @@ def _cost(
   else:
     conditioned = settings.sample.self_conditioning and description.injection != 'none'
     per_token = flops.sampling(
-      description, length, settings.sample.num_steps, conditioned
+      description,
+      length,
+      settings.sample.num_steps,
+      conditioned,
+      cached=settings.sample.cache != 'none',
     )
     tokens = settings.sample.batch_size * length
   cost: dict[str, Any] = {

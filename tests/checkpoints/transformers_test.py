@@ -152,6 +152,32 @@ def test_sdar_is_qwen3_that_sees_both_ways(tmp_path):
   back = json.loads((tmp_path / 'back' / 'config.json').read_text())
   assert (back['model_type'], back['head_dim']) == ('sdar', 16)
   assert back['architectures'] == ['SDARForCausalLM']
+  assert 'block_size' not in back
+
+
+def test_blocks_of_sdar_are_those_of_its_file(tmp_path):
+  """Against transformers' Qwen3 with a mask of blocks."""
+  written(tmp_path / 'source', 'qwen3')
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / 'source', attn_implementation='eager'
+  )
+  path = tmp_path / 'source' / 'config.json'
+  sdar = {'model_type': 'sdar', 'mask_token_id': 28, 'block_size': 4}
+  path.write_text(json.dumps(json.loads(path.read_text()) | sdar))
+  converting.import_model(str(tmp_path / 'source'), str(tmp_path / 'ours'))
+  description, _, found = ours(tmp_path / 'ours')
+  assert description.block_length == 4
+  blocks = np.arange(50) // 4
+  hidden = np.where(blocks[:, None] >= blocks[None], 0.0, -1e30)
+  mask = torch.from_numpy(np.broadcast_to(hidden, (2, 1, 50, 50)).astype(np.float32))
+  with torch.no_grad():
+    wanted = model(
+      torch.from_numpy(IDS).long(), attention_mask={'full_attention': mask}
+    ).logits
+  np.testing.assert_allclose(found, wanted.numpy(), atol=1e-4)
+  export_to(tmp_path / 'ours', tmp_path / 'back')
+  back = json.loads((tmp_path / 'back' / 'config.json').read_text())
+  assert (back['block_size'], back['block_length']) == (4, 4)
 
 
 def test_description_survives_its_file():

@@ -18,6 +18,7 @@ from scmdm_jax.diffusion.strategies import (
   Ancestral,
   Confidence,
   Dream,
+  Edit,
   EntropyBound,
   Factor,
   FirstHitting,
@@ -166,7 +167,7 @@ def write_block(key, row, b, strategy, num_steps):
   return jnp.where(later, toys.MASK, found.tokens), found.evaluations
 
 
-EARLY = (FirstHitting(), Threshold(0.3), Factor(2.5), EntropyBound(1.0))
+EARLY = (FirstHitting(), Threshold(0.3), Edit(0.0, 0.9), Factor(2.5), EntropyBound(1.0))
 # One of each kind: drawn before the loop, early exit, alphas of its own, 'low' noise.
 KINDS = (Ancestral(), EntropyBound(1.0), ReMDM('loop', eta=0.3), Joint())
 OTHERS = (

@@ -14,6 +14,7 @@ from scmdm_jax.diffusion.strategies import (
   Ancestral,
   Confidence,
   Dream,
+  Edit,
   EntropyBound,
   Factor,
   FirstHitting,
@@ -27,7 +28,7 @@ from tests.diffusion import toys
 
 WEIGHTS = toys.weights(0)
 T = 8
-EARLY = (FirstHitting(), Threshold(0.3), Factor(2.5), EntropyBound(1.5))
+EARLY = (FirstHitting(), Threshold(0.3), Edit(0.3, 0.6), Factor(2.5), EntropyBound(1.5))
 ALL = (
   Ancestral(),
   Joint(),
@@ -90,6 +91,8 @@ def test_every_strategy_keeps_the_promises_of_the_sampler(strategy):
   assert strategy.early_exit == (strategy in EARLY)
   if strategy == FirstHitting():
     assert evaluations == toys.LENGTH
+  elif isinstance(strategy, Edit):
+    assert 2 <= evaluations <= T  # One step more to see that nothing changes.
   elif strategy in EARLY:
     assert 1 <= evaluations < toys.LENGTH
   else:

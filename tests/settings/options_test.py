@@ -14,6 +14,7 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
+from scmdm_jax.models.injection import INJECTIONS
 from scmdm_jax.settings import building, options
 from scmdm_jax.settings.options import SampleSettings, Settings, default_config
 from scmdm_jax.settings.resolve import resolve
@@ -312,7 +313,7 @@ def test_whole_numbers_will_do_for_real_ones():
     ('model.architecture', ('mdlm', 'llama', 'dream', 'conv')),
     ('method.objective', ('masked', 'causal', 'classify')),
     ('method.schedule', ('log_linear', 'cosine', 'polynomial')),
-    ('method.injection', ('none', 'embedding', 'mlp', 'table', 'gate')),
+    ('method.injection', tuple(INJECTIONS)),
   ],
 )
 def test_unknown_choices_list_the_known_ones(name, choices):

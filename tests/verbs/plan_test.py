@@ -171,3 +171,23 @@ def test_flops_are_those_of_the_written_out_sizes():
   assert flops.training(described, length, 0.0) == 3 * (block + half)
   assert flops.training(described, length, 1.0) == 4 * (block + half) + half
   assert flops.sampling(described, length, 64, True) == 64 * (block + 2 * half)
+
+
+def test_flops_of_blocks_are_those_of_what_is_evaluated():
+  length, width, size, steps = 64, 16, 8, 32
+  arch = DecoderConfig(40, length, width, 2, 4, 4, 48, causal=False, block_length=size)
+  described = ModelDescription(arch, 3, '', 'embedding')
+  kernels = 2 * (2 * (4 * width * width + 3 * width * 48) + width * width)
+  # Over all positions a block of n sees n * size: (length + size) / 2 on average.
+  seen = sum(n * size * size for n in range(1, length // size + 1)) / length
+  block = kernels + 4 * 2 * width * seen
+  assert flops.blocks(described, length) == block
+  half = 40 * width
+  assert flops.training(described, length, 0.0) == 3 * (2 * block + half)
+  assert flops.training(described, length, 1.0) == 4 * (2 * block + half) + half
+  reads = steps * size * 2 * half
+  plain = flops.sampling(described, length, steps, True)
+  assert plain * length == steps * length * block + reads
+  cached = flops.sampling(described, length, steps, True, cached=True)
+  # Two blocks in the first step of each of eight, then one.
+  assert cached * length == (8 * 2 * size + (steps - 8) * size) * block + reads

@@ -25,6 +25,7 @@ from scmdm_jax.models.family import (
   ModelType,
   Row,
   block_notes,
+  block_seen,
   check_blocks,
   check_grid,
   check_heads,
@@ -281,7 +282,9 @@ def _notes(sizes: DiTConfig) -> tuple[str, ...]:
 
 def _seen(sizes: DiTConfig, length: int) -> int:
   """With a window, blocks see three of themselves and the first position."""
-  return min(length, 3 * sizes.window + 1) if sizes.window else length
+  if sizes.window:
+    return min(length, 3 * sizes.window + 1)
+  return block_seen(sizes, length)
 
 
 # The names of kuleshov-group's MDLM and UDLM.

@@ -23,6 +23,7 @@ from scmdm_jax.models.family import (
   Row,
   Same,
   block_notes,
+  block_seen,
   check_blocks,
   check_heads,
   check_sizes,
@@ -295,6 +296,7 @@ LLAMA = Family(
   head_copy='lm_head.weight',
   buffers=_buffers,
   notes=block_notes,
+  seen=block_seen,
 )
 QWEN2 = dataclasses.replace(
   LLAMA,
@@ -324,12 +326,18 @@ QWEN3 = dataclasses.replace(
   always={'qk_norm': True},
   masked_form='qwen3',
 )
-# It was trained within blocks (arXiv 2510.06303), here a position sees all.
+# Trained within blocks (arXiv 2510.06303), whose length its files call `block_size`;
+# in those that do not say, a position sees all.
 SDAR = dataclasses.replace(
   QWEN3,
   name='sdar',
   model_types=(ModelType('sdar', 'SDARForCausalLM', mask='named'),),
   fields=QWEN3.fields[:-2],
+  extra=lambda sizes: {
+    'head_dim': sizes.head_size,
+    **({'block_size': sizes.block_length} if sizes.block_length else {}),
+  },
+  plain=lambda config, _: {'block_length': config.get('block_size', 0), **config},
   always={'qk_norm': True, 'causal': False},
   masked_form='',
 )
