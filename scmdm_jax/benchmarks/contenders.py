@@ -161,7 +161,7 @@ def pytorch(bench: Bench) -> dict[str, Callable[[], Any]]:
   except ImportError:
     return {}
   tensors = {}
-  for name, entry in layouts.manifest(bench.description).items():
+  for name, entry in layouts.entries_of(bench.description).items():
     if entry.path[0] == 'backbone':
       value = bench.params
       for key in entry.path:

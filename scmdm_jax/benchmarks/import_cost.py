@@ -43,7 +43,7 @@ def llada(num_blocks: int) -> ModelDescription:
 
 def write_source(directory: pathlib.Path, description: ModelDescription) -> None:
   """A source of random weights that look like weights: normal, deviation 0.02."""
-  entries = layouts.manifest(description)
+  entries = layouts.entries_of(description)
   dtype = np.dtype(ml_dtypes.bfloat16)
   rng = np.random.default_rng(0)
 

@@ -27,7 +27,7 @@ _STRIP = 128
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-  """One line of a manifest: where a tensor goes and how it lies in the file."""
+  """One line of a layout: where a tensor goes and how it lies in the file."""
 
   path: tuple[str, ...]  # Keys of the parameter in our nested dictionary.
   shape: tuple[int, ...]  # In the file.
@@ -42,7 +42,7 @@ class Entry:
     return _transpose(value) if self.transposed else np.ascontiguousarray(value)
 
 
-def manifest(description: ModelDescription) -> dict[str, Entry]:
+def entries_of(description: ModelDescription) -> dict[str, Entry]:
   """Every tensor a file of this model holds, by its name there."""
   record, entries = description.record, {}
   leaves = jax.tree_util.tree_leaves_with_path(denoiser.abstract_params(description))
@@ -127,7 +127,7 @@ def check(
       f'{where}: config.json wants {blocks} blocks, but only {len(shapes)} tensors '
       'are there'
     )
-  wanted, left_out = manifest(description), _left_out(description)
+  wanted, left_out = entries_of(description), _left_out(description)
   expected = {name: entry.shape for name, entry in wanted.items()} | left_out
   known = {name: name.removeprefix(description.record.prefix) for name in shapes}
   problems = [f'unknown {n}' for n, plain in known.items() if plain not in expected]

@@ -101,7 +101,7 @@ def _hub_name(origin: Mapping[str, Any]) -> str:
 
 def _architecture(description: ModelDescription) -> str:
   arch = description.architecture
-  shapes = [entry.shape for entry in layouts.manifest(description).values()]
+  shapes = [entry.shape for entry in layouts.entries_of(description).values()]
   parts = f'{arch.num_blocks} blocks, width {arch.hidden_dim}, '
   counted = 'classes' if description.objective == 'classify' else 'heads'
   parts += f'{getattr(arch, f"num_{counted}")} {counted}'
@@ -182,7 +182,7 @@ for file in pathlib.Path('THIS_DIRECTORY').glob('*.safetensors'):
   prefix = f'{layouts.SELF_CONDITIONING}.'
   added = {
     name: entry.shape
-    for name, entry in layouts.manifest(description).items()
+    for name, entry in layouts.entries_of(description).items()
     if name.startswith(prefix)
   }
   injection = INJECTIONS[description.injection]

@@ -195,6 +195,28 @@ def _as_computed(params: Params, execution: Execution) -> Params:
   return params
 
 
+def _columns(description: ModelDescription, placement: Placement) -> int:
+  """Returns how many columns the vocabulary is computed with, of them V are tokens.
+
+  GPUs multiply bfloat16 by whole 8s, and would copy head and table to fill them up for
+  every chunk of positions.
+  """
+  vocab = description.architecture.vocab_size
+  on_gpu = placement.platform in ('gpu', 'cuda') and placement.vocabulary_shards == 1
+  # Their width must not be taken for the vocabulary.
+  on_gpu = on_gpu and description.architecture.hidden_dim != vocab
+  return -(-vocab // 8) * 8 if on_gpu else vocab
+
+
+def _filled_up(tree: Any, vocab: int, columns: int) -> Any:
+  """Returns a tree with zeros behind every axis of size V, up to `columns`."""
+
+  def fill(x: jax.Array) -> jax.Array:
+    return jnp.pad(x, [(0, (columns - vocab) * (size == vocab)) for size in x.shape])
+
+  return jax.tree.map(fill, tree) if columns > vocab else tree
+
+
 def _refuse(description: ModelDescription, classes: jax.Array | None) -> None:
   """Raises ValueError for what `bind` cannot bind."""
   if description.objective == 'classify':
@@ -228,15 +250,7 @@ def bind(
   weights, network = params['backbone'], _backbone(description, execution)
   backbone = functools.partial(_apply, network, weights, adapter=description.adapter)
   module, injection = _injection(description), params['self_conditioning']
-  # The model's own table is shared with the token input, which trains it: read as a
-  # constant here, the signal costs no backward product with the vocabulary.
-  table = jax.lax.stop_gradient(_table(weights, description))
   embedded = _embedded(backbone, module, injection, description, placement)
-
-  def signal(own: Params, table: jax.Array, probs: jax.Array) -> jax.Array:
-    if module is None:
-      return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
-    return _apply(module, own, probs, table, description.mask_id, method='signal')
 
   def encode(
     x_t: jax.Array,
@@ -247,21 +261,42 @@ def bind(
     inputs = (embedded(x_t, signal), sigma, mask, *conditioning)
     return backbone(*inputs, method='encode')
 
-  def logits(own: Params, hidden: jax.Array) -> jax.Array:
-    scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
-    return _without_undefined(scores, description)
-
-  record = INJECTIONS[description.injection]
-  per_token = {n: injection[n] for n in record.per_token} if record else {}
-  bound = Denoiser(
-    encode,
-    Partial(logits, _of_head(weights, description)),
-    Partial(signal, per_token, table),
-    arch.hidden_dim,
-    placement,
-  )
+  logits, signal = _of_vocabulary(params, description, execution)
+  bound = Denoiser(encode, logits, signal, arch.hidden_dim, placement)
   return _with_blocks(
     bound, description, _cached(bound, embedded, backbone, conditioning)
+  )
+
+
+def _of_vocabulary(
+  params: Params, description: ModelDescription, execution: Execution
+) -> tuple[Partial, Partial]:
+  """Returns the `logits` and the `signal` of a `Denoiser`."""
+  weights, injection = params['backbone'], params['self_conditioning']
+  arch, vocab = description.architecture, description.architecture.vocab_size
+  columns = _columns(description, execution.placement)
+  wide = description.with_vocabulary(columns) if columns > vocab else description
+  module, network = _injection(wide), _backbone(wide, execution)
+
+  def logits(own: Params, hidden: jax.Array) -> jax.Array:
+    scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
+    return _without_undefined(scores[..., :vocab], description)
+
+  def signal(own: Params, table: jax.Array, probs: jax.Array) -> jax.Array:
+    if module is None:
+      return jnp.zeros((*probs.shape[:-1], arch.hidden_dim), jnp.float32)
+    if columns > vocab:
+      probs = jnp.pad(probs, [(0, 0)] * (probs.ndim - 1) + [(0, columns - vocab)])
+    return _apply(module, own, probs, table, description.mask_id, method='signal')
+
+  # The model's own table is shared with the token input, which trains it: read as a
+  # constant here, the signal costs no backward product with the vocabulary.
+  table = jax.lax.stop_gradient(_table(weights, description))
+  record = INJECTIONS[description.injection]
+  per_token = {n: injection[n] for n in record.per_token} if record else {}
+  return (
+    Partial(logits, _filled_up(_of_head(weights, description), vocab, columns)),
+    Partial(signal, *_filled_up((per_token, table), vocab, columns)),
   )
 
 

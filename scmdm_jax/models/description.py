@@ -86,6 +86,12 @@ class ModelDescription:
     """Whether its keys and values can be kept from one evaluation to the next."""
     return hasattr(self.architecture, 'block_length') and not self.architecture.causal
 
+  def with_vocabulary(self, size: int) -> 'ModelDescription':
+    """Returns the same with so many tokens."""
+    architecture: Any = self.architecture
+    wider = dataclasses.replace(architecture, vocab_size=size)
+    return dataclasses.replace(self, architecture=wider)
+
   def in_blocks(self, block_length: int) -> 'ModelDescription':
     """Returns the same with blocks of `block_length`; 0: with those that it has.
 

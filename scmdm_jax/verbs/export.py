@@ -79,7 +79,7 @@ def _export_whole(
 ) -> dict[str, Any]:
   """Writes all weights, with those of an adapter merged into its base's."""
   description = dataclasses.replace(model.description, adapter=None)
-  entries = layouts.manifest(description)
+  entries = layouts.entries_of(description)
   buffers = layouts.buffers(description)
   tensors = {name: (value.shape, value.dtype) for name, value in buffers.items()}
   for name, entry in entries.items():
@@ -138,7 +138,7 @@ def _export_peft(
   }
   own = {
     name: entry
-    for name, entry in layouts.manifest(
+    for name, entry in layouts.entries_of(
       dataclasses.replace(model.description, adapter=None)
     ).items()
     if entry.path[0] == layouts.SELF_CONDITIONING

@@ -13,6 +13,14 @@ from scmdm_jax.parallel import chips
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
+@pytest.fixture(autouse=True)
+def quick():
+  """Compiles without optimizing, which would take longer than everything else."""
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
+
+
 def test_it_measures_samplers_and_steps_of_both_models(monkeypatch, capsys):
   # A CPU of a known speed; of others there is no MFU.
   assert measuring.utilization(1e9, 1.0) is None

@@ -27,7 +27,7 @@ def network():
 
   params = parameters.random_params(DESCRIPTION, seed=0, scale=0.3)
   tensors = {}
-  for name, entry in layouts.manifest(DESCRIPTION).items():
+  for name, entry in layouts.entries_of(DESCRIPTION).items():
     value = params
     for key in entry.path:
       value = value[key]

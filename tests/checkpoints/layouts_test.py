@@ -74,7 +74,7 @@ def without_buffer(shapes):
 
 
 def shapes_of(description):
-  return {name: entry.shape for name, entry in layouts.manifest(description).items()}
+  return {name: entry.shape for name, entry in layouts.entries_of(description).items()}
 
 
 @pytest.mark.parametrize(('config', 'shapes'), CASES, ids=list(manifests.CASES))
@@ -103,7 +103,7 @@ def test_every_tensor_comes_back_bitwise(config, shapes, dtype):
   tensors = manifests.random_tensors(without_buffer(shapes))
   tensors = {name: value.astype(DTYPES[dtype]) for name, value in tensors.items()}
   entries = layouts.check(description, {n: t.shape for n, t in tensors.items()}, 'here')
-  assert entries == layouts.manifest(description)
+  assert entries == layouts.entries_of(description)
   for name, entry in entries.items():
     ours = entry.from_file(tensors[name])
     back = entry.to_file(ours)
@@ -123,7 +123,7 @@ def test_transposition_in_strips(shape):
 
 
 def test_which_tensors_are_transposed():
-  entries = layouts.manifest(describe(manifests.MDLM_CONFIG, self_conditioning='mlp'))
+  entries = layouts.entries_of(describe(manifests.MDLM_CONFIG, self_conditioning='mlp'))
   assert entries['backbone.blocks.1.attn_qkv.weight'] == layouts.Entry(
     ('backbone', 'blocks_1', 'attn_qkv', 'kernel'), (48, 16), True
   )
@@ -132,7 +132,7 @@ def test_which_tensors_are_transposed():
   assert entries['self_conditioning.down.kernel'] == layouts.Entry(
     ('self_conditioning', 'down', 'kernel'), (16, 16), False
   )
-  entries = layouts.manifest(describe(manifests.LLADA_CONFIG))
+  entries = layouts.entries_of(describe(manifests.LLADA_CONFIG))
   assert entries['model.transformer.blocks.1.ff_out.weight'] == layouts.Entry(
     ('backbone', 'layers_1', 'mlp', 'down_proj', 'kernel'), (16, 24), True
   )
@@ -143,7 +143,7 @@ def test_which_tensors_are_transposed():
   )
   assert not any(
     entry.transposed
-    for entry in layouts.manifest(describe(manifests.GPT2_CONFIG)).values()
+    for entry in layouts.entries_of(describe(manifests.GPT2_CONFIG)).values()
   )
 
 
@@ -234,7 +234,7 @@ def test_prefix_of_gpt2():
   found = layouts.check(description, prefixed | {'lm_head.weight': (11, 16)}, 'here')
   assert found == {
     f'transformer.{name}': entry
-    for name, entry in layouts.manifest(description).items()
+    for name, entry in layouts.entries_of(description).items()
   }
   both = shapes | {'transformer.wte.weight': (11, 16)}
   with pytest.raises(BadInput, match=r'twice transformer\.wte\.weight, also as wte\.w'):
@@ -256,4 +256,4 @@ def test_paths_are_those_of_the_parameters():
     description = describe(config)
     leaves = jax.tree_util.tree_leaves_with_path(denoiser.abstract_params(description))
     paths = {tuple(key.key for key in keys) for keys, _ in leaves}
-    assert {entry.path for entry in layouts.manifest(description).values()} == paths
+    assert {entry.path for entry in layouts.entries_of(description).values()} == paths

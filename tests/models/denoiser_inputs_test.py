@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
@@ -127,3 +128,29 @@ def test_undefined_ids_are_banned(arch):
   assert np.array_equal(found, wanted)
   probs = np.asarray(jax.nn.softmax(found, axis=-1))
   assert np.all(probs[..., [0, 6, 7]] == 0)
+
+
+@pytest.mark.parametrize('injection', ['gate', 'table'])
+@pytest.mark.parametrize('arch', list(ARCHITECTURES))
+def test_a_vocabulary_that_is_filled_up_reads_the_same(arch, injection, monkeypatch):
+  description = describe(arch, injection)
+  vocab = description.architecture.vocab_size
+  params = parameters.random_params(description, seed=3)
+  rng = np.random.default_rng(5)
+  hidden = jnp.asarray(rng.standard_normal((4, LENGTH, DIM), np.float32))
+  probs = jnp.asarray(some_probs())
+
+  def outputs(params):
+    bound = denoiser.bind(params, description)
+    scores, given = bound.logits(hidden), bound.signal(probs)
+    return jnp.tanh(scores).sum() + given.sum(), (scores, given)
+
+  def found():
+    return quick_jit(jax.value_and_grad(outputs, has_aux=True))(params)
+
+  plain = found()
+  monkeypatch.setattr(denoiser, '_columns', lambda *_: vocab + 3)
+  # The same products, but for zeros among them.
+  for a, b in zip(*map(jax.tree.leaves, (found(), plain)), strict=True):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)

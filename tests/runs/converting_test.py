@@ -274,7 +274,7 @@ def tied_source(directory, name, change, dtype=np.float32):
   """A model whose file says "tied" and whose head is its table plus `change`."""
   config, table, head = TIED[name]
   description = model_config.description_from_config(config, 'config.json')
-  shapes = {n: entry.shape for n, entry in layouts.manifest(description).items()}
+  shapes = {n: entry.shape for n, entry in layouts.entries_of(description).items()}
   tensors = manifests.random_tensors(shapes)
   tensors[f'{head}.weight'] = (tensors[f'{table}.weight'] + change).astype(dtype)
   return manifests.write_directory(directory, config, tensors), tensors

@@ -149,7 +149,7 @@ def test_rows_are_the_parameters_of_the_module(name):
 def test_every_row_is_used():
   used = {name: set() for name in FAMILIES}
   for description in EXAMPLES.values():
-    names = set(layouts.manifest(description))
+    names = set(layouts.entries_of(description))
     starred = {re.sub(r'\.\d+\.', '.*.', name, count=1) for name in names}
     used[description.family] |= names | starred
   for name in ('mdlm', 'llama', 'gpt2', 'conv'):
