@@ -127,8 +127,7 @@ def measure(
   runs = {f'none, blocks of {block}': plain[block] for block in plain}
   runs['again'] = contender('none', _CACHES[caches[0]])
   runs |= {cache: contender(cache, _CACHES[cache]) for cache in caches}
-  # Compiled beforehand, and each run takes seconds: nothing is left to warm up.
-  times = timing.interleaved(runs, rounds, warm=0)
+  times = timing.interleaved(runs, rounds, warm=1)
   per_size = functools.cache(lambda size: flops(whole, params, size))
 
   def work(cache: str) -> float:
@@ -140,7 +139,9 @@ def measure(
       'seconds': times[name],
       'seconds_per_token': float(np.median(times[name])) / _ANSWER,
       'seconds_over_none': timing.ratio_of(times[name], times[other]),
-      'processor_seconds_over_none': timing.ratio_of(runs[name].cpu, runs[other].cpu),
+      'processor_seconds_over_none': timing.ratio_of(
+        runs[name].cpu[-rounds:], runs[other].cpu[-rounds:]
+      ),
     }
 
   rows = {}
