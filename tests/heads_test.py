@@ -91,11 +91,12 @@ with multihost.joined():
 @pytest.mark.slow
 def test_two_processes_would_start_every_head(tmp_path):
   heads = [arguments for name in FILES for arguments in commands(name)]
-  heads = [
-    [*(a for a in arguments if 'workdir' not in a), f'--workdir={tmp_path}/run']
+  words = [
+    (*(a for a in arguments if 'workdir' not in a), f'--workdir={tmp_path}/run')
     for arguments in heads
     if mode_of(arguments) != 'plan'
   ]
+  heads = [list(arguments) for arguments in dict.fromkeys(words)]
   code, out, err = processes.run(2, '-c', DOCTOR, json.dumps(heads))
   assert code == 0, err
   for process in range(2):
