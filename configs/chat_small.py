@@ -49,7 +49,8 @@ def get_config():
   config.evaluate.carried_steps = (8,)
   config.sample.num_samples = 64
   config.sample.batch_size = 128
-  config.sample.num_steps = 16
+  config.sample.num_steps = 24
+  config.sample.block_length = 8
   config.sample.strategy = 'confidence'
   config.sample.temperature = 0.0
   return config

@@ -18,7 +18,11 @@ import re
 import statistics
 import tempfile
 
+import jax
+
 from scmdm_jax import command_line, files
+from scmdm_jax.domains import registry
+from scmdm_jax.runs import adapting, opening, scoring
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan, sample, train
 
@@ -90,10 +94,15 @@ def answered(seed: int, choices: dict, checkpoint: str, workdir: pathlib.Path):
   return found | {'examples': dict(list(examples.items())[::100])}
 
 
-def base_losses(workdir: pathlib.Path) -> dict[str, float]:
-  """Returns the held-out loss that training starts from: of one step of rate 0."""
-  choices = {'learning_rate': 1e-12, 'num_steps': 1, 'evaluate_every': 1}
-  return trained(0, {'rate': 0.0, 'warmup_steps': 0, **choices}, workdir)
+def base_losses(seed: int, workdir: pathlib.Path) -> dict[str, float]:
+  """Returns the held-out loss that a seed's runs begin with, at its masks and times."""
+  settings = settings_of(seed, {'rate': 0.0, 'lora_rank': 0})
+  workdir.mkdir(parents=True, exist_ok=True)
+  opened, mesh = opening.open_run(settings, workdir), opening.mesh_of(settings)
+  rows = registry.of(settings.data).read_rows(settings.data, opened.tokenizer, 'test')
+  start = adapting.starting_point(settings, opened, jax.random.key(0), mesh)
+  losses = scoring.heldout_losses(start.description, settings, rows, mesh)
+  return losses(start.params)
 
 
 def trained(seed: int, choices: dict, workdir: pathlib.Path) -> dict[str, float]:
@@ -121,7 +130,8 @@ def measure(out: pathlib.Path, runs: pathlib.Path) -> None:
       files.write_json(out, found)
 
   base = str(settings_of(0, {}).checkpoint)
-  do('base', lambda: base_losses(runs / 'base'))
+  for seed in SEEDS:
+    do(f'base, seed {seed}', lambda seed=seed: base_losses(seed, runs / 'base'))
   do('base, answers', lambda: answered(0, {'rate': 0.0}, base, runs / 'base_answers'))
   for arm, choices in ARMS.items():
     for seed in SEEDS:
@@ -140,19 +150,19 @@ def table(out: pathlib.Path) -> str:
   """Returns the table: mean over seeds, lowest and highest."""
   found = json.loads(out.read_text())
   rows = [f'| | {" | ".join(FIGURES)} | peak |', '|---' * (len(FIGURES) + 2) + '|']
-  base = found['base'] | found['base, answers']
-  cells = [f'{base[f]:.3f}' if f in base else '' for f in FIGURES]
-  rows.append(f'| base | {" | ".join(cells)} | |')
-  for arm in ARMS:
+  for arm in ('base', *ARMS):
     runs = [r for name, r in found.items() if name.startswith(f'{arm}, seed')]
+    runs += [r for name, r in found.items() if name == f'{arm}, answers']
     cells = []
     for figure in FIGURES:
       values = [r[figure] for r in runs if figure in r]
+      cells.append('')
       if values:
         mean, low, high = statistics.fmean(values), min(values), max(values)
-      cells.append(f'{mean:.3f} ({low:.3f} to {high:.3f})' if values else '')
-    peak = found[f'{arm}, memory']['peak_bytes'] / 2**20
-    rows.append(f'| {arm} | {" | ".join(cells)} | {peak:.1f} MiB |')
+        cells[-1] = f'{mean:.3f} ({low:.3f} to {high:.3f})'
+    peak = found.get(f'{arm}, memory', {}).get('peak_bytes')
+    cells.append(f'{peak / 2**20:.1f} MiB' if peak else '')
+    rows.append(f'| {arm} | {" | ".join(cells)} |')
   return '\n'.join(rows)
 
 
