@@ -10,7 +10,7 @@ r"""Questions answered, on two cores: a small model of prose learns what nouns m
 
 adapts scmdm_jax/assets/text_base by low-rank factors (train.lora_rank=0: all of it).
 The questions are made of WordNet's definitions; docs/text_data.md says how.
-docs/chat_small.py measures it.
+docs/chat_small.py measures it; so far with all weights trained, not the factors.
 """
 
 import importlib.resources

@@ -46,7 +46,7 @@ def test_a_damaged_adapter_and_a_base_that_changed(program, made, fault):
         if damage == 'flipped':
           flip(path, 8 * len(content) // 2)
         elif damage == 'cut':
-          path.write_bytes(content[:-1])
+          path.write_bytes(content[: len(content) // 2])
         else:
           path.unlink()
         new = f'--workdir={folder}/{name}-{path.name}-{damage}'

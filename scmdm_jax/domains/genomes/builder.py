@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from scmdm_jax.buckets import paths
+from scmdm_jax.data import sources
 from scmdm_jax.domains.genomes import files as genome_files
 from scmdm_jax.errors import BadInput
 
@@ -120,7 +121,7 @@ class Genomes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _info(self) -> tfds.core.DatasetInfo:
     config = self.builder_config
     assert isinstance(config, GenomesConfig)
-    return tfds.core.DatasetInfo(
+    return sources.Info(
       builder=self,
       description='Stretches of genomes, A C G T and N.',
       features=tfds.features.FeaturesDict(

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from scmdm_jax.buckets import paths
+from scmdm_jax.data import sources
 from scmdm_jax.domains.images.files import Images, read_cifar, read_idx
 from scmdm_jax.domains.images.rows import SHAPES
 from scmdm_jax.domains.images.tokenizer import CLASSES
@@ -112,7 +113,7 @@ class LabelledImages(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       shape=(height, width, channels), dtype=np.uint8, encoding='bytes'
     )
     label = tfds.features.ClassLabel(num_classes=CLASSES)
-    return tfds.core.DatasetInfo(
+    return sources.Info(
       builder=self,
       description='Labelled images.',
       features=tfds.features.FeaturesDict({IMAGE: image, LABEL: label}),

@@ -28,7 +28,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from scmdm_jax.buckets import paths
-from scmdm_jax.data import documents, splits
+from scmdm_jax.data import documents, sources, splits
 from scmdm_jax.domains.molecules import smiles as smiles_files
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.regular_files import read_regular
@@ -76,7 +76,7 @@ class Qm9(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   BUILDER_CONFIGS: ClassVar[list[Qm9Config]] = [Qm9Config(name='qm9pack')]
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return sources.Info(
       builder=self,
       description='Canonical SMILES of the QM9 molecules.',
       homepage='https://doi.org/10.1038/sdata.2014.22',
@@ -143,7 +143,7 @@ class Molecules(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return sources.Info(
       builder=self,
       description='SMILES of molecules.',
       features=tfds.features.FeaturesDict({TEXT_COLUMN: tfds.features.Text()}),

@@ -28,7 +28,7 @@ import tensorflow_datasets as tfds
 import tqdm
 
 from scmdm_jax.buckets import paths
-from scmdm_jax.data import documents, splits
+from scmdm_jax.data import documents, sources, splits
 from scmdm_jax.domains.text import conversations
 from scmdm_jax.domains.text.detokenize import detokenize
 from scmdm_jax.errors import BadInput, DamagedData
@@ -134,7 +134,7 @@ class Text(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   VERSION = tfds.core.Version('1.0.0')
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return sources.Info(
       builder=self,
       description='Documents of text.',
       features=tfds.features.FeaturesDict({TEXT_COLUMN: tfds.features.Text()}),
