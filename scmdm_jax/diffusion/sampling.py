@@ -128,17 +128,17 @@ class _Whole(NamedTuple):
   active: jax.Array
 
   def of(self, order: jax.Array) -> '_Whole':
-    """See `Way.of`."""
+    """Returns those of the examples `order`; see `Way`."""
     return _Whole(self.keys[order], self.plan.of(order), self.active[order])
 
   def left(self, chain: Chain, state: SamplerState, i: jax.Array) -> jax.Array:
-    """See `Way.left`; `i` is []."""
+    """Returns which examples have not ended; `i` is []."""
     return (i < chain.sampler.num_steps) & ~settled(state, chain, self.active)
 
   def step(
     self, chain: Chain, state: SamplerState, i: jax.Array
   ) -> tuple[SamplerState, jax.Array]:
-    """See `Way.step`."""
+    """Takes step `i`; returns the state and the next step."""
     keys, last = fold(self.keys, i), i == chain.sampler.num_steps - 1
     return reverse_step(keys, state, chain, self.plan, i, self.active, last), i + 1
 
@@ -154,18 +154,18 @@ class _Dealt(NamedTuple):
   blocks: Blocks
 
   def of(self, order: jax.Array) -> '_Dealt':
-    """See `Way.of`."""
+    """Returns those of the examples `order`; see `Way`."""
     return _Dealt(self.keys[order], self.blocks.of_examples(order))
 
   def left(self, chain: Chain, state: SamplerState, i: jax.Array) -> jax.Array:
-    """See `Way.left`; `i` is [B]."""
+    """Returns which examples have not ended; `i` is [B]."""
     del chain, state
     return i < self.blocks.steps.sum(-1)
 
   def step(
     self, chain: Chain, state: SamplerState, i: jax.Array
   ) -> tuple[SamplerState, jax.Array]:
-    """See `Way.step`."""
+    """Takes step `i`; returns the state and the next step."""
     b, steps, local, active = self.blocks.at(i)
     keys_b = fold(self.keys, b)
     begun, sampler = fold(keys_b, steps.own), chain.sampler
