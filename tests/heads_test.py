@@ -91,11 +91,12 @@ with multihost.joined():
 @pytest.mark.slow
 def test_two_processes_would_start_every_head(tmp_path):
   heads = [arguments for name in FILES for arguments in commands(name)]
-  heads = [
-    [*(a for a in arguments if 'workdir' not in a), f'--workdir={tmp_path}/run']
+  words = [
+    (*(a for a in arguments if 'workdir' not in a), f'--workdir={tmp_path}/run')
     for arguments in heads
     if mode_of(arguments) != 'plan'
   ]
+  heads = [list(arguments) for arguments in dict.fromkeys(words)]
   code, out, err = processes.run(2, '-c', DOCTOR, json.dumps(heads))
   assert code == 0, err
   for process in range(2):
@@ -128,3 +129,17 @@ def test_what_launchers_show_runs_as_two_processes(tmp_path):
     'rate 1',
   }
   assert (tmp_path / 'run/report/index.html').is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_two_processes_would_start_the_quick_start(tmp_path):
+  words = ['--config=configs/quickstart.py', '--mode=doctor', f'--workdir={tmp_path}/x']
+  code, out, err = processes.run(2, '-m', 'scmdm_jax.main', *words)
+  assert code == 0, err
+  (line,) = [line for line in out.splitlines() if '{' in line]
+  figures = json.loads(line.removeprefix('[0] '))
+  assert figures['ok'] and figures['run'] == 'compare'
+  assert figures['checks']['mesh']['found'].endswith('processes 2')
+  for process in range(2):
+    assert f'[{process}] ok  memory' in err
