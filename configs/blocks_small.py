@@ -4,7 +4,8 @@ r"""Blocks on molecules: a model that sees both ways learns to finish blocks in 
   run --config=configs/blocks_small.py:4 --workdir=runs/blocks/4
 
 and likewise with 8, 16 and 32, the length of a molecule, which is the model as it was.
-Each is adapted with self-conditioning and, for the same FLOPs, without.
+Each is adapted with self-conditioning and, for the same FLOPs, without. It has not been
+run to its end yet.
 """
 
 import importlib.resources

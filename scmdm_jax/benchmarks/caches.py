@@ -14,6 +14,7 @@ import functools
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,12 +98,10 @@ def flops(description: ModelDescription, params: Any, size: int) -> float:
   return float(compiled.cost_analysis()['flops'])
 
 
-def measure(
-  sizes: tuple[int, int, int], num_steps: int, rounds: int, caches: list[str]
-) -> dict[str, Any]:
-  """Runs all of it; see the module. `sizes` are layers, width and vocabulary."""
-  whole, vocabulary = described(*sizes), sizes[2]
-  params = random_params(whole, 0)
+def _contenders(
+  whole: ModelDescription, params: Any, num_steps: int, vocabulary: int
+) -> Callable[[str, int], _Contender]:
+  """Returns what compiles a sampler with a cache, of a model with such blocks."""
   rng = np.random.default_rng(0)
   start = np.full((1, _LENGTH), vocabulary - 1, np.int32)
   start[:, :_PROMPT] = rng.integers(0, vocabulary - 1, _PROMPT)
@@ -114,12 +113,21 @@ def measure(
     run = compiled_sampler(blocks, options, False, one_device())
     return _Contender(run, (params, keys, start, jnp.float32(1)))
 
+  return contender
+
+
+def measure(
+  sizes: tuple[int, int, int], num_steps: int, rounds: int, caches: list[str]
+) -> dict[str, Any]:
+  """Runs all of it; see the module. `sizes` are layers, width and vocabulary."""
+  whole, vocabulary = described(*sizes), sizes[2]
+  params = random_params(whole, 0)
+  contender = _contenders(whole, params, num_steps, vocabulary)
   plain = {block: contender('none', block) for block in {_CACHES[c] for c in caches}}
   runs = {f'none, blocks of {block}': plain[block] for block in plain}
   runs['again'] = contender('none', _CACHES[caches[0]])
   runs |= {cache: contender(cache, _CACHES[cache]) for cache in caches}
-  # Compiled beforehand, and each run takes seconds: nothing is left to warm up.
-  times = timing.interleaved(runs, rounds, warm=0)
+  times = timing.interleaved(runs, rounds, warm=1)
   per_size = functools.cache(lambda size: flops(whole, params, size))
 
   def work(cache: str) -> float:
@@ -131,7 +139,9 @@ def measure(
       'seconds': times[name],
       'seconds_per_token': float(np.median(times[name])) / _ANSWER,
       'seconds_over_none': timing.ratio_of(times[name], times[other]),
-      'processor_seconds_over_none': timing.ratio_of(runs[name].cpu, runs[other].cpu),
+      'processor_seconds_over_none': timing.ratio_of(
+        runs[name].cpu[-rounds:], runs[other].cpu[-rounds:]
+      ),
     }
 
   rows = {}

@@ -59,6 +59,11 @@ class Blocks(NamedTuple):
     to_write = (writable[:, None] & inside).sum(-1, dtype=jnp.int32)
     return cls(writable, places, deal_steps(to_write, num_steps), num_steps)
 
+  def of_examples(self, order: jax.Array) -> 'Blocks':
+    """Returns those of the examples `order` int32 [N]."""
+    places = self.places if len(self.places) == 1 else self.places[order]
+    return Blocks(self.writable[order], places, self.steps[order], self.num_steps)
+
   def at(self, i: jax.Array) -> tuple[jax.Array, Steps, jax.Array, jax.Array]:
     """Returns where examples are that have taken `i` int32 [B] of their steps.
 

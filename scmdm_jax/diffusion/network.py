@@ -132,6 +132,14 @@ class Network(Protocol):
     """See `Cached`; None: it cannot be given a cache."""
     ...
 
+  @property
+  def of(self) -> 'Callable[[jax.Array], Network] | None':
+    """Numbers int32 [N] of examples of its batch -> the network of those.
+
+    None: it knows nothing of single examples, and is the same for all.
+    """
+    ...
+
 
 class Pairs(NamedTuple):
   """A network of blocks on rows [B, 2 L]: clean examples and noised copies behind them.
@@ -147,6 +155,7 @@ class Pairs(NamedTuple):
   block_length: int = 0
   beside: None = None
   cached: None = None
+  of: None = None
 
 
 def pairs_of(network: Network) -> Pairs:

@@ -48,6 +48,12 @@ class Plan(NamedTuple):
       return values[step]
     return jnp.take_along_axis(values, step[None], axis=0)[0]
 
+  def of(self, order: jax.Array) -> 'Plan':
+    """Returns the plan, without `Steps`, of the examples `order` int32 [N]."""
+    reveal_step = None if self.reveal_step is None else self.reveal_step[order]
+    sigmas, to_write = self.sigmas[:, order], self.to_write[order]
+    return self._replace(sigmas=sigmas, to_write=to_write, reveal_step=reveal_step)
+
 
 class View(NamedTuple):
   """What a strategy may look at in one step."""

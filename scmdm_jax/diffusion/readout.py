@@ -194,8 +194,7 @@ def read(
     keys: [B, L] typed keys, one per position; consumed.
     predictor: the networks, M of them.
     hidden: [B, L, M D], of `predictor.encode`.
-    x_t: int32 [B, L]. A visible position keeps its token, which `measure` is taken of,
-      unless `decoding` says otherwise.
+    x_t: int32 [B, L]. A visible token stays and is measured, unless `decoding` edits.
     decoding: see `Decoding`.
     wanted: bool [B, L]; where tokens and measures are wanted.
     carried: bool [B, L]; where signals are wanted. None: nowhere.

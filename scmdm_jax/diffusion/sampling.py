@@ -29,6 +29,8 @@ from scmdm_jax.diffusion.blocks import Blocks
 from scmdm_jax.diffusion.caching import write_blocks
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.network import Network
+from scmdm_jax.diffusion.planning import Plan
+from scmdm_jax.diffusion.shrinking import walk
 from scmdm_jax.diffusion.stepping import (
   Chain,
   Sampler,
@@ -48,6 +50,7 @@ class Samples(NamedTuple):
   written: jax.Array  # int32 [B]; after so many an example stood as it is.
   trajectory: jax.Array | None  # int32 [T, B, L]: tokens after every step.
   positions: jax.Array  # int32 []; positions of an example that were evaluated.
+  rows: jax.Array  # int32 []; examples evaluated, added up over all evaluations.
 
 
 def sample(
@@ -102,89 +105,95 @@ def sample(
   state = initial_state(chain.predictor, x_init)
   if blocks > 1 and sampler.cache != 'none':
     work = write_blocks(keys, x_init, chain, blocks, keep_trajectory)
-    done = work.state
-    return Samples(
-      done.x_t, done.evaluations, done.written, work.trajectory, work.positions
-    )
-  if blocks == 1:
-    state, states = _write(keys, state, chain, writable, keep_trajectory)
+    done, rows = work.state, work.state.evaluations * len(x_init)
+    states, positions = work.trajectory, work.positions
   else:
-    dealt = Blocks.of(writable, size, sampler.num_steps, starts)
-    state, states = _write_blocks(keys, state, chain, dealt, keep_trajectory)
-  positions = state.evaluations * length
-  return Samples(state.x_t, state.evaluations, state.written, states, positions)
+    if blocks == 1:
+      first = fold(keys, sampler.num_steps)
+      steps = sampler.num_steps
+      plan = sampler.strategy.start(first, writable, sampler.schedule, steps)
+      way: _Whole | _Dealt = _Whole(keys, plan, writable)
+    else:
+      way = _Dealt(keys, Blocks.of(writable, size, sampler.num_steps, starts))
+    done, rows, states = _written(way, chain, state, keep_trajectory)
+    positions = done.evaluations * length
+  return Samples(done.x_t, done.evaluations, done.written, states, positions, rows)
 
 
-def _write(
-  keys: jax.Array,
-  state: SamplerState,
-  chain: Chain,
-  active: jax.Array,
-  keep_trajectory: bool,
-) -> tuple[SamplerState, jax.Array | None]:
-  """Runs a strategy from its start until all `active` positions are written.
+class _Whole(NamedTuple):
+  """The way of examples that are written as a whole; see `shrinking.Way`."""
 
-  Returns the state and, if they are to be kept, the tokens after every step.
-  """
-  strategy, steps = chain.sampler.strategy, chain.sampler.num_steps
-  plan = strategy.start(fold(keys, steps), active, chain.sampler.schedule, steps)
+  keys: jax.Array
+  plan: Plan
+  active: jax.Array
 
-  def step(state: SamplerState, i: jax.Array) -> SamplerState:
-    return reverse_step(fold(keys, i), state, chain, plan, i, active, i == steps - 1)
+  def of(self, order: jax.Array) -> '_Whole':
+    """Returns those of the examples `order`; see `Way`."""
+    return _Whole(self.keys[order], self.plan.of(order), self.active[order])
 
-  def scanned(state: SamplerState, i: jax.Array):
-    state = step(state, i)
-    return state, state.x_t if keep_trajectory else None
+  def left(self, chain: Chain, state: SamplerState, i: jax.Array) -> jax.Array:
+    """Returns which examples have not ended; `i` is []."""
+    return (i < chain.sampler.num_steps) & ~settled(state, chain, self.active)
 
-  if keep_trajectory or not strategy.early_exit:
-    return jax.lax.scan(scanned, state, jnp.arange(steps))
-
-  def unfinished(carry) -> jax.Array:
-    state, i = carry
-    return (i < steps) & ~settled(state, chain, active).all()
-
-  state, _ = jax.lax.while_loop(
-    unfinished, lambda carry: (step(*carry), carry[1] + 1), (state, jnp.int32(0))
-  )
-  return state, None
+  def step(
+    self, chain: Chain, state: SamplerState, i: jax.Array
+  ) -> tuple[SamplerState, jax.Array]:
+    """Takes step `i`; returns the state and the next step."""
+    keys, last = fold(self.keys, i), i == chain.sampler.num_steps - 1
+    return reverse_step(keys, state, chain, self.plan, i, self.active, last), i + 1
 
 
-def _write_blocks(
-  keys: jax.Array,
-  state: SamplerState,
-  chain: Chain,
-  blocks: Blocks,
-  keep_trajectory: bool,
-) -> tuple[SamplerState, jax.Array | None]:
-  """Runs a strategy in one block after the other, every example at its own pace.
+class _Dealt(NamedTuple):
+  """The way of examples through their blocks, each at its own pace.
 
   What a strategy draws before a block follows from the block's key: it is drawn again
-  in every step, so nothing of it is carried. Returns what `_write` does.
+  in every step, so nothing of it is carried.
   """
-  strategy, total = chain.sampler.strategy, chain.sampler.num_steps
 
-  def step(state: SamplerState, i: jax.Array) -> tuple[SamplerState, jax.Array]:
-    """Takes step `i` [B]; returns the state and the next step with work to do."""
-    b, steps, local, active = blocks.at(i)
-    keys_b = fold(keys, b)
-    begun = fold(keys_b, steps.own)
-    plan = strategy.start(begun, active, chain.sampler.schedule, steps)
+  keys: jax.Array
+  blocks: Blocks
+
+  def of(self, order: jax.Array) -> '_Dealt':
+    """Returns those of the examples `order`; see `Way`."""
+    return _Dealt(self.keys[order], self.blocks.of_examples(order))
+
+  def left(self, chain: Chain, state: SamplerState, i: jax.Array) -> jax.Array:
+    """Returns which examples have not ended; `i` is [B]."""
+    del chain, state
+    return i < self.blocks.steps.sum(-1)
+
+  def step(
+    self, chain: Chain, state: SamplerState, i: jax.Array
+  ) -> tuple[SamplerState, jax.Array]:
+    """Takes step `i`; returns the state and the next step."""
+    b, steps, local, active = self.blocks.at(i)
+    keys_b = fold(self.keys, b)
+    begun, sampler = fold(keys_b, steps.own), chain.sampler
+    plan = sampler.strategy.start(begun, active, sampler.schedule, steps)
     last = local == steps.own - 1
     state = reverse_step(fold(keys_b, local), state, chain, plan, local, active, last)
     # A block that is written leaves its other steps unused.
     written = settled(state, chain, active)
     return state, jnp.where(written, i - local + steps.own, i + 1)
 
+
+def _written(
+  way: _Whole | _Dealt, chain: Chain, state: SamplerState, keep_trajectory: bool
+) -> tuple[SamplerState, jax.Array, jax.Array | None]:
+  """Takes all steps, or those that are needed.
+
+  Returns the state, the examples evaluated (see `walk`), and, if they are to be kept,
+  the tokens after every step.
+  """
+  batch, apart = len(state.x_t), isinstance(way, _Dealt)
+
   def scanned(state: SamplerState, i: jax.Array):
-    state, _ = step(state, jnp.broadcast_to(i, len(blocks.writable)))
+    state, _ = way.step(chain, state, jnp.broadcast_to(i, batch) if apart else i)
     return state, state.x_t if keep_trajectory else None
 
-  if keep_trajectory or not strategy.early_exit:
-    return jax.lax.scan(scanned, state, jnp.arange(total, dtype=jnp.int32))
-
-  def unfinished(carry: tuple[SamplerState, jax.Array]) -> jax.Array:
-    return (carry[1] < blocks.steps.sum(-1)).any()
-
-  first = jnp.zeros(len(blocks.writable), jnp.int32)
-  state, _ = jax.lax.while_loop(unfinished, lambda c: step(*c), (state, first))
-  return state, None
+  if keep_trajectory or not chain.sampler.strategy.early_exit:
+    steps = jnp.arange(chain.sampler.num_steps, dtype=jnp.int32)
+    state, states = jax.lax.scan(scanned, state, steps)
+    return state, state.evaluations * batch, states
+  first = jnp.zeros(batch, jnp.int32) if apart else jnp.int32(0)
+  return *walk(way, chain, state, first), None

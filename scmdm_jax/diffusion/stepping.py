@@ -42,6 +42,8 @@ class Sampler:
     is 'exact' with a model of blocks and 'none' with any other.
   refresh: above 0: 'prefix' and 'dual' keep all of them again after so many steps in a
     block, and not only where a block begins.
+  compact: above 0: a batch is halved as its examples end, down to so many, where the
+    strategy may end early and nothing is kept; see `shrinking`. Changes no token.
   chunk: positions read at a time; None chooses. Does not change the result.
   """
 
@@ -56,6 +58,7 @@ class Sampler:
   keep_signal: bool = True
   cache: str = 'auto'
   refresh: int = 0
+  compact: int = 0
   chunk: int | None = None
 
   def __post_init__(self):
@@ -74,6 +77,7 @@ class Sampler:
     check(fits, 'refresh', self.refresh, wanted)
     wanted = 'prefix and dual with a block_length above 0 only'
     check(length > 0 or not approximate, 'cache', self.cache, wanted)
+    check(self.compact >= 0, 'compact', self.compact, 'a number of at least 0')
     check(self.chunk is None or self.chunk > 0, 'chunk', self.chunk, 'a number above 0')
 
   def of_model(self, block_length: int, keeps: bool) -> 'Sampler':
@@ -101,6 +105,9 @@ class Sampler:
     check(self.cache in fitting, 'cache', self.cache, wanted)
     auto = 'exact' if block_length and keeps else 'none'
     cache = auto if self.cache == 'auto' else self.cache
+    wanted = f"0 with cache = {cache}; above 0 with 'none' only"
+    fits = not self.compact or cache == 'none'
+    check(fits, 'compact', self.compact, wanted)
     return dataclasses.replace(self, block_length=found or block_length, cache=cache)
 
   def blocks(self, length: int) -> int:
@@ -141,6 +148,11 @@ class Chain(NamedTuple):
   sampler: Sampler
   mask_id: int
   temperature: jax.Array | float = 1.0
+
+  def of(self, order: jax.Array) -> 'Chain':
+    """Returns the same for the examples `order` int32 [N] of a batch."""
+    networks = tuple(n.of(order) if n.of else n for n in self.predictor.networks)
+    return self._replace(predictor=self.predictor._replace(networks=networks))
 
 
 def initial_state(predictor: Predictor, x_init: jax.Array) -> SamplerState:
@@ -209,13 +221,10 @@ def reverse_step(
     step: int32 [], from 0, within the plan; [B] where examples have steps of their own.
     active: bool [B, L]: what may be written at all; the prompt is not.
     last: whether to reveal everything that is left, bool [] or [B].
-    seen: the evaluation, of a run that holds all that is `active`; None: it is made
-      here, of all positions.
+    seen: the evaluation, of a run with all that is `active`; None: made here, of all.
   """
   sampler, strategy = chain.sampler, chain.sampler.strategy
-  if strategy.edits:
-    # What came to rest waits for its neighbours, which must not matter to it.
-    active = active & ~settled(state, chain, active)[:, None]
+  active = _unsettled(state, chain, active)
   split = jax.vmap(jax.random.split)(keys)
   masked = (state.x_t == chain.mask_id) & active
   view = View(
@@ -260,6 +269,17 @@ def settled(state: SamplerState, chain: Chain, active: jax.Array) -> jax.Array:
   if not chain.sampler.strategy.edits:
     return done
   return done & ((state.written < state.evaluations) | ~active.any(-1))
+
+
+def _unsettled(state: SamplerState, chain: Chain, active: jax.Array) -> jax.Array:
+  """Returns what may be written in this step, bool [B, L].
+
+  With a strategy that edits, an example that came to rest waits for its neighbours,
+  which must not matter to it.
+  """
+  if not chain.sampler.strategy.edits:
+    return active
+  return active & ~settled(state, chain, active)[:, None]
 
 
 def _choose(

@@ -68,6 +68,7 @@ class Denoiser(NamedTuple):
   beside: `encode` of rows [B, 2 L], a clean example and a noised copy; None without
     blocks.
   cached: see `Cached`; None: it cannot be given a cache.
+  of: (int32 [N]) -> the same for those examples of a batch; None: it is for all alike.
   """
 
   encode: Encode
@@ -78,6 +79,7 @@ class Denoiser(NamedTuple):
   block_length: int = 0
   beside: Callable[..., jax.Array] | None = None
   cached: Cached | None = None
+  of: Callable[[jax.Array], 'Denoiser'] | None = None
 
 
 def _backbone(

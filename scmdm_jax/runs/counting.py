@@ -34,12 +34,13 @@ def counted(drawn: Drawn, x_init: np.ndarray, tokenizer: Tokenizer) -> Drawn:
 
 
 def cost(drawn: Drawn) -> dict[str, Any]:
-  """Returns the figures of samples that are `counted`, per example."""
+  """Returns the figures of samples that are `counted`, all but `rows` per example."""
   assert drawn.generated is not None
   mean = float(drawn.generated.mean())
   return {
     'evaluations': drawn.evaluations,
     'positions': drawn.positions,
+    'rows': drawn.rows,
     'generated': mean,
     'tokens_per_evaluation': mean / max(drawn.evaluations, 1),
   }

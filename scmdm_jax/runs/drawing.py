@@ -21,6 +21,7 @@ from scmdm_jax.domains.protocol import Domain
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.attention import AttentionMask
+from scmdm_jax.models.denoiser import Denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
@@ -38,6 +39,7 @@ class Drawn(NamedTuple):
   trajectory: np.ndarray | None  # int32 [T, N, L]: tokens after every step.
   evaluations: int  # Denoiser evaluations of a batch, the most of all batches.
   positions: int  # Of an example that were evaluated in a batch, likewise.
+  rows: int  # Examples evaluated, added up over evaluations and batches.
   seconds: float  # Of sampling, compilation included.
   generated: np.ndarray | None = None  # int [N], see `counting`.
 
@@ -64,29 +66,10 @@ def compiled_sampler(
 
   def draw_batch(params, keys, x_init, temperature, spans=None) -> Samples:
     denoise = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
-    prompt = x_init != mask_id
-    real = AttentionMask(lengths=None if spans is None else spans.ends)
-
-    def encode(x_t, signal, sigma):
-      return denoise.encode(x_t, signal, sigma, real)
-
-    def encode_unprompted(x_t, signal, sigma):
-      return encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
-
-    def encode_part(x_t, signal, sigma, cache, start, fresh):
-      assert denoise.cached is not None
-      shown = jax.lax.dynamic_slice_in_dim(prompt, start, x_t.shape[1], axis=1)
-      x_t = jnp.where(shown, mask_id, x_t)
-      return denoise.cached.encode(x_t, signal, sigma, cache, start, fresh)
-
-    network = denoise._replace(encode=encode)
     if spans is not None:  # Nothing is kept of examples with padding.
-      network = network._replace(cached=None)
-    # The same network, shown no prompt (LLaDA).
-    unconditional = network._replace(encode=encode_unprompted)
-    if network.cached is not None:
-      part = network.cached._replace(encode=encode_part)
-      unconditional = unconditional._replace(cached=part)
+      denoise = denoise._replace(cached=None)
+    ends = None if spans is None else spans.ends
+    network, unconditional = _networks(denoise, mask_id, x_init != mask_id, ends)
     return sample(
       keys,
       network,
@@ -100,6 +83,45 @@ def compiled_sampler(
     )
 
   return jax.jit(draw_batch, out_shardings=meshes.replicated(mesh))
+
+
+def _networks(
+  denoise: Denoiser, mask_id: int, prompt: jax.Array, ends: jax.Array | None
+) -> tuple[Denoiser, Denoiser]:
+  """Returns the network, and the same that is shown no prompt (LLaDA).
+
+  Args:
+    denoise: bound parameters.
+    mask_id: what stands for the prompt then.
+    prompt: bool [B, L], where it is.
+    ends: int32 [B], where padding begins; None: there is none.
+  """
+  real = AttentionMask(lengths=ends)
+
+  def encode(x_t, signal, sigma):
+    return denoise.encode(x_t, signal, sigma, real)
+
+  def encode_unprompted(x_t, signal, sigma):
+    return encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
+
+  def encode_part(x_t, signal, sigma, cache, start, fresh):
+    assert denoise.cached is not None
+    shown = jax.lax.dynamic_slice_in_dim(prompt, start, x_t.shape[1], axis=1)
+    x_t = jnp.where(shown, mask_id, x_t)
+    return denoise.cached.encode(x_t, signal, sigma, cache, start, fresh)
+
+  def of(order: jax.Array) -> tuple[Denoiser, Denoiser]:
+    own = None if ends is None else ends[order]
+    return _networks(denoise, mask_id, prompt[order], own)
+
+  network = denoise._replace(encode=encode, of=lambda order: of(order)[0])
+  unconditional = denoise._replace(
+    encode=encode_unprompted, of=lambda order: of(order)[1]
+  )
+  if denoise.cached is not None:
+    part = denoise.cached._replace(encode=encode_part)
+    unconditional = unconditional._replace(cached=part)
+  return network, unconditional
 
 
 def sampler_on(
@@ -173,7 +195,8 @@ def draw_rows(
     trajectory = steps[:, :count]
   evaluations = max(int(r.evaluations) for r in results)
   positions = max(int(r.positions) for r in results)
-  return Drawn(tokens, trajectory, evaluations, positions, time.time() - started)
+  rows, seconds = sum(int(r.rows) for r in results), time.time() - started
+  return Drawn(tokens, trajectory, evaluations, positions, rows, seconds)
 
 
 def batches_of(

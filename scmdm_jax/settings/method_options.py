@@ -229,6 +229,15 @@ class SampleSettings:
       'not only where a block begins.'
     ),
   )
+  compact: int = at_least(
+    0,
+    0,
+    (
+      'Above 0: a batch is halved as its examples end, down to so many, where the '
+      'strategy may end early and nothing is kept; each size is one more loop to '
+      'compile.'
+    ),
+  )
   guidance: float = within(
     0.0,
     0,

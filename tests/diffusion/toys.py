@@ -41,6 +41,7 @@ class Toy(NamedTuple):
   block_length: int = 0
   beside: Any = None
   cached: Any = None
+  of: Any = None
 
 
 def weights(seed=0, vocab=VOCAB, length=LENGTH, dim=DIM, scale=1.0):

@@ -11,8 +11,9 @@ import pytest
 
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data import tokenizers
+from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.sampling import Sampler
-from scmdm_jax.diffusion.strategies import Confidence, FirstHitting
+from scmdm_jax.diffusion.strategies import Confidence, EntropyBound, FirstHitting
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
@@ -169,6 +170,19 @@ def record(ids, start, tokens, evaluations=4):
   prompt = answering.Prompt('here', 'x', np.int32(ids), start)
   found = answering.Answer(0, np.int32(tokens), evaluations)
   return answers.record_of(prompt, found, TOKENIZER)
+
+
+def test_answers_of_batches_that_shrink_are_the_same(asked):
+  """With padding and guidance, whose networks know their examples."""
+  sampler = Sampler(
+    12, EntropyBound(0.5), block_length=8, guidance=Guidance(0.5), compact=1
+  )
+  options = SampleSettings(batch_size=4, temperature=0.0)
+  shrunk = answer(asked, sampler, options)
+  whole = answer(asked, dataclasses.replace(sampler, compact=0), options)
+  for i in whole:
+    np.testing.assert_array_equal(shrunk[i].tokens, whole[i].tokens)
+    assert shrunk[i].evaluations == whole[i].evaluations
 
 
 def test_an_answer_ends_at_its_first_end_token():
