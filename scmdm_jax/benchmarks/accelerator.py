@@ -3,7 +3,7 @@ r"""What one accelerator does with MDLM-OWT and a model of LLaDA-8B's shape, onc
 python -m scmdm_jax.benchmarks.accelerator FILE.json [--reduced]
 
 Random weights in bfloat16, samplers and a training step; made for one H100 of 80 GB and
-ten minutes, and run so far on CPUs alone, by `--reduced` to toy sizes. Ours is run in
+ten minutes; no accelerator has run it. `--reduced` takes toy sizes. Ours is run in
 turn with a straightforward JAX sampler and, of MDLM, with PyTorch's where that is
 installed. LLaDA-8B is adapted by low-rank factors. Writes JSON: times of all rounds,
 tokens per second, MFU by the formula of `models.flops`, and bytes at the peak.
