@@ -10,6 +10,8 @@ from scmdm_jax.settings.resolve import resolve
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {
   'benchmark_small.py': 'benchmark',
+  'blocks_small.py': 'compare',
+  'blocks_small.py:32': 'compare',
   'chat_small.py': 'train',
   'cifar10_paper.py': 'compare',
   'cifar10_paper.py:classifier': 'train',

@@ -314,7 +314,7 @@ def evaluate(
     if converse is None:
       raise BadInput(
         f'evaluate.lm_eval_chat: found data.name = {settings.data.name!r}, which has '
-        "no conversations; wanted 'chat' or 'text'"
+        'no conversations; wanted data that have them'
       )
     speech = converse(settings.data, model.tokenizer)
   found: Any = evaluator.simple_evaluate(

@@ -247,3 +247,4 @@ def test_a_failing_server_is_one_line(monkeypatch, cloud):
     assert '\n' not in str(failed.value)
   finally:
     server.shutdown()
+    server.server_close()

@@ -168,6 +168,7 @@ ZERO_ALLOWED = {
   'seed',
   'sample.block_length',
   'sample.refresh',
+  'sample.compact',
   'sample.guidance',
   'sample.label',
   'method.eps',
