@@ -53,7 +53,6 @@ def gs_server():
   host, port = running._api._httpd.socket.getsockname()
   yield f'http://{host}:{port}'
   running.stop()
-  running._api._httpd.server_close()
   objects._multipart_upload = insert
 
 
