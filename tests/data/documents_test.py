@@ -1,6 +1,7 @@
 """Documents out of files: which files, which formats, the text of pages."""
 
 import gzip
+import math
 import re
 import time
 
@@ -103,13 +104,16 @@ UNITS += [
 
 @pytest.mark.parametrize('unit', UNITS)
 def test_time_of_a_page_grows_with_its_length_only(unit):
-  seconds = []
-  for count in (1000, 8000):
-    start = time.process_time()
-    documents.html_text(unit * count)
-    seconds.append(time.process_time() - start)
-  # Eight times as long: 8 if linear, 64 if quadratic.
-  assert seconds[1] < 24 * seconds[0] + 0.3
+  least = {1000: math.inf, 8000: math.inf}
+  for _ in range(5):  # A busy machine is slow at times, a quadratic reader always.
+    for count in least:
+      start = time.process_time()
+      documents.html_text(unit * count)
+      least[count] = min(least[count], time.process_time() - start)
+    # Eight times as long: 8 if linear, 64 if quadratic.
+    if least[8000] < 24 * least[1000]:
+      return
+  pytest.fail(f'{unit}: {least} seconds of the processor by repetitions')
 
 
 def test_a_page_without_text_is_named(tmp_path):
