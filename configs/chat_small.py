@@ -1,4 +1,4 @@
-r"""Questions answered, on two cores: a small model of prose learns what nouns mean.
+r"""Questions answered, on two cores: a small model of prose learns to answer.
 
   run() { launch/local.sh python -m scmdm_jax.main "$@"; }
   run --config=configs/chat_small.py --workdir=runs/chat_small
@@ -10,7 +10,8 @@ r"""Questions answered, on two cores: a small model of prose learns what nouns m
 
 adapts scmdm_jax/assets/text_base by low-rank factors (train.lora_rank=0: all of it).
 The questions are made of WordNet's definitions; docs/text_data.md says how.
-docs/chat_small.py measures it; so far with all weights trained, not the factors.
+docs/chat_small.py measures it, the result is in docs/text_data.md: the form of an answer
+is learnt, not what nouns mean.
 """
 
 import importlib.resources

@@ -15,9 +15,10 @@
 The last line on standard output is one JSON object with the main figures of the mode.
 Exit codes: 1 for a verdict of no ("ok": false); and, each with one line on standard
 error, 2 for a mistake in what was asked, 3 for damaged data, 4 when another process of
-the run was lost, 75 when SIGTERM stopped it. After 4 and 75 the same command resumes.
+the run was lost, 75 when SIGTERM stopped it, 130 after an interrupt. After the last
+three the same command resumes.
 
-Started several times with the variables of `parallel/joining`, the processes are one
+Started several times with the variables of `processes/joining`, the processes are one
 run, and the first of them writes.
 """
 
