@@ -10,8 +10,8 @@ r"""Questions answered, on two cores: a small model of prose learns to answer.
 
 adapts scmdm_jax/assets/text_base by low-rank factors (train.lora_rank=0: all of it).
 The questions are made of WordNet's definitions; docs/text_data.md says how.
-docs/chat_small.py measures it, the result is in docs/text_data.md: the form of an answer
-is learnt, not what nouns mean.
+docs/chat_small.py measures it, the result is in docs/text_data.md: what is learnt is
+the form of an answer, not what nouns mean.
 """
 
 import importlib.resources

@@ -3,12 +3,12 @@ r"""Measures configs/chat_small.py: losses and answers, of LoRA and of all weigh
   launch/local.sh python docs/chat_small.py --out=docs/chat_small.json
   launch/local.sh python docs/chat_small.py --out=docs/chat_small.json --table
 
-The first does what is not in the file yet, run by run; the second prints mean,
-lowest and highest over seeds. The data come first: docs/text_data.md. An answer is `kind: definition`. It
-has the right kind if its first word is that of the held-out answer; `words` is the
-share of the definition's words of four letters and more that stand in the answer, and
-`other_words` the same of another question's definition, which is what frequent words
-alone give.
+The first does what is not in the file yet, run by run; the second prints mean, lowest
+and highest over seeds. The data come first: docs/text_data.md. An answer is
+`kind: definition`. It has the right kind if its first word is that of the held-out
+answer; `words` is the share of the definition's words of four letters and more that
+stand in the answer, and `other_words` the same of another question's definition, which
+is what frequent words alone give.
 """
 
 import argparse
