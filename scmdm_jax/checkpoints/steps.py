@@ -57,7 +57,7 @@ def require_writable(directory: pathlib.Path) -> None:
   """
   with writing(directory):
     where = directory if directory.exists() else directory.parent
-    with tempfile.NamedTemporaryFile(dir=where, prefix='.try-') as file:
+    with tempfile.TemporaryFile(dir=where) as file:  # A kill leaves no name.
       file.write(b'0' * 4096)
       file.flush()
 

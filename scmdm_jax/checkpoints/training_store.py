@@ -320,6 +320,9 @@ class TrainingStore:
     """Clears what a killed process left unfinished."""
     self._set_aside_incomplete()
     self._remove_idle_digests()
+    # No later write takes the name of one that was killed: that step may never return.
+    for path in self.directory.glob(f'.*{steps_on_disk.DIGESTS}.tmp'):
+      path.unlink(missing_ok=True)
 
   def _set_aside_incomplete(self) -> None:
     """Renames incomplete steps newer than the last complete one.
