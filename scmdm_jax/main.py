@@ -241,7 +241,7 @@ def _unraisable(what: Any) -> None:
 
   An interrupt inside of code that cannot raise ends the program there and then.
   """
-  if isinstance(what.exc_value, KeyboardInterrupt):
+  if isinstance(what.exc_value, KeyboardInterrupt) and stopping.interrupted():
     os._exit(stopping.INTERRUPTED)
   if 'Event loop is closed' not in str(what.exc_value):
     sys.__unraisablehook__(what)

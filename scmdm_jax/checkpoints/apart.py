@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from scmdm_jax.checkpoints import digests
-from scmdm_jax.errors import BadInput
+from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.processes import multihost
 
 _rounds = itertools.count()
@@ -56,10 +56,32 @@ def on_each_disk(name: str, do: Callable[[], None]) -> None:
   if not _store:
     multihost.first_does(name, do)
     return
+  problem = ''
   try:
     do()
-  except BadInput as e:  # All disks hold the same.
-    raise multihost.CommonMistake(str(e), e.exit_code) from e
+  except BadInput as e:
+    problem = json.dumps([str(e), e.exit_code])
+  for found in filter(None, multihost.exchanged(f'{name}/{next(_rounds)}', problem)):
+    raise multihost.CommonMistake(*json.loads(found))
+
+
+def check_equal(name: str, value: str) -> None:
+  """Refuses to go on where the disks of the processes differ.
+
+  Args:
+    name: of what is compared, for the message.
+    value: what this process has of it.
+
+  Raises:
+    CommonMistake: they do, in every process.
+  """
+  found = multihost.exchanged(f'{name}/{next(_rounds)}', value) if _store else [value]
+  if len(set(found)) > 1:
+    raise multihost.CommonMistake(
+      f'{name}: found {", ".join(found)} on the disks of the processes; wanted one '
+      'everywhere; start again, which copies the bucket anew',
+      DamagedData.exit_code,
+    )
 
 
 def record(directory: pathlib.Path, manifest: pathlib.Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from orbax.checkpoint import v1 as ocp
 
+from scmdm_jax import files
 from scmdm_jax.checkpoints import apart, digests, disk, model_writer, tree_diff
 from scmdm_jax.checkpoints import steps as steps_on_disk
 from scmdm_jax.checkpoints.store import FORMAT, check_format, placed
@@ -119,7 +120,11 @@ class TrainingStore:
     apart.on_each_disk('finding a sound step', lambda: self._find_sound(fall_back))
     if self._opened is not None:
       self._opened.reload()
-    return self.latest_step()
+    latest = self.latest_step()
+    apart.check_equal(f'{self.directory.name}: newest sound step', str(latest))
+    if multihost.index() == 0:  # A copy elsewhere must not keep what was put aside.
+      files.written(self.directory)
+    return latest
 
   def _find_sound(self, fall_back: bool) -> None:
     newest, *earlier = reversed(self.steps() or [-1])

@@ -103,7 +103,8 @@ def draw_tokens(
   Args:
     keys: [N] typed keys; consumed.
     logits: float32 [N, V]; `BANNED` tokens are never drawn.
-    temperature: scalar >= 0; may be traced. 0 is greedy.
+    temperature: scalar >= 0; may be traced. 0 is greedy; of equal scores the lowest id
+      of the first block counts, which above 16384 tokens need not be the lowest of all.
     vocabulary_shards: see `network.Placement`; does not change the result.
   """
   vocab, blocks = logits.shape[-1], _blocks_of(logits.shape[-1])

@@ -73,7 +73,7 @@ def sampling(
   reads = vocabulary(description) / 2 * (2 if self_conditioning else 1)
   share, first = 1.0, 0
   if description.block_length:
-    number = length // description.block_length
+    number = max(length // description.block_length, 1)
     # Only what is being written is read.
     reads /= number
     share, first = (1 / number, number) if cached else (1.0, 0)

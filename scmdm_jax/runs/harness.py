@@ -39,7 +39,7 @@ from scmdm_jax.runs import answering, answers
 from scmdm_jax.runs.answering import Prompt
 from scmdm_jax.runs.opening import Model, place
 from scmdm_jax.settings.building import sampler_of
-from scmdm_jax.settings.options import Settings
+from scmdm_jax.settings.options import SampleSettings, Settings
 
 _NEW_TOKENS = 256  # Of an answer, where neither the run nor the task says how many.
 
@@ -216,21 +216,28 @@ class DiffusionLM(LM):
       asked = ids.copy()
       asked[start:] = self._tokenizer.mask_id
       prompts.append(Prompt(f'request {i}', i, asked, start))
-    options = dataclasses.replace(self._settings.sample, temperature=0.0)
-    steps = max(len(ids) - start for ids, start in rows)
-    sampler = dataclasses.replace(
-      sampler_of(options, self._schedule),
-      # No probability is as large: one token a step.
-      strategy=Threshold(tau=2.0),
-      num_steps=1 << (steps - 1).bit_length(),
-      block_length=0,
+    # Whatever else samples are drawn with has no part in it.
+    options = SampleSettings(
+      temperature=0.0,
+      batch_size=self._settings.sample.batch_size,
+      dtype=self._settings.sample.dtype,
     )
     model = dataclasses.replace(self._model, params=self._params)
+    # Each by its own length, so that an answer does not depend on the others.
+    steps = [1 << (len(ids) - start - 1).bit_length() for ids, start in rows]
     found: dict[int, np.ndarray] = {}
-    for batch in answering.answer(
-      model, sampler, options, self._key, prompts, self._mesh
-    ):
-      found |= {answer.number: answer.tokens for answer in batch}
+    for number in sorted({*steps}):
+      # No probability is as large as tau: one token a step.
+      sampler = dataclasses.replace(
+        sampler_of(options, self._schedule),
+        strategy=Threshold(tau=2.0),
+        num_steps=number,
+      )
+      others = {i for i, own in enumerate(steps) if own != number}
+      for batch in answering.answer(
+        model, sampler, options, self._key, prompts, self._mesh, others
+      ):
+        found |= {answer.number: answer.tokens for answer in batch}
     return [bool((found[i] == ids).all()) for i, (ids, _) in enumerate(rows)]
 
   def loglikelihood_rolling(
@@ -306,6 +313,11 @@ def evaluate(
     BadInput: no such task, or one that the model is too short for.
   """
   options, sample = settings.evaluate, settings.sample
+  if options.lm_eval_greedy and model.description.block_length:
+    raise BadInput(
+      'evaluate.lm_eval_greedy: found True, and a model with blocks, which writes them '
+      'in turn; wanted False'
+    )
   names, manager = _tasks(settings)
   tasks: Any = names
   speech = None
