@@ -6,8 +6,8 @@ r"""LLaDA-8B, adapted by low-rank factors beside a frozen bfloat16 base.
 
 Plans for one H100 of 80 GB, a slice v5e-8 and a slice v6e-4; trained with --mode=train
 --config.checkpoint=hf://GSAI-ML/LLaDA-8B-Base and data of one's own.
-By the plan, on one H100: 31.7 of 74.5 GiB, and at MFU 0.4 3.4 device-hours per 100M
-tokens. The slices' plans have not been compiled with all 32 layers.
+By the plan 31.7 of 74.5 GiB on the H100, 8.7 of 14.9 on v5e, 13.9 of 29.8 on v6e; at
+MFU 0.4 3.4, 17.2 and 3.7 device-hours per 100M tokens.
 The numbers of the recipe are NeMo AutoModel's for this family (rank 16, alpha 32).
 """
 
