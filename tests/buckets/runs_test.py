@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -118,7 +119,7 @@ sys.exit(main(['main.py', *sys.argv[1:]]))
 @pytest.mark.slow
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
 def test_a_killed_run_resumes_from_the_bucket_to_the_same_bits(
-  cloud, tree, tmp_path, capsys, scheme
+  cloud, tree, tmp_path, capsys, caplog, monkeypatch, scheme
 ):
   files, bucket = cloud(scheme)
   config = f'--config={tiny_run.write_config(tmp_path)}'
@@ -142,8 +143,9 @@ def test_a_killed_run_resumes_from_the_bucket_to_the_same_bits(
     child.send_signal(signal.SIGKILL)
     child.wait()
   assert not files.exists(f'{root}/model/digests.json')
+  monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
   assert main(['main.py', *options, f'--workdir={url}']) == 0
-  assert 'took over the lock' in capsys.readouterr().err
+  assert 'took over the lock' in caplog.text
   assert figures(files, url) == tiny_run.curve(tmp_path / 'whole')
   files.get(f'{root}/model/', f'{tmp_path}/got/model/', recursive=True)
   assert tiny_run.model_bytes(tmp_path / 'got') == tiny_run.model_bytes(
