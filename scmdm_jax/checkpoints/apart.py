@@ -79,7 +79,7 @@ def check_equal(name: str, value: str) -> None:
   if len(set(found)) > 1:
     raise multihost.CommonMistake(
       f'{name}: found {", ".join(found)} on the disks of the processes; wanted one '
-      'everywhere; start again, which copies the bucket anew',
+      'everywhere; start again, which copies the bucket again',
       DamagedData.exit_code,
     )
 

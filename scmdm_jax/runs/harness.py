@@ -304,6 +304,24 @@ def _tasks(settings: Settings) -> tuple[list[str], TaskManager]:
   return asked, manager
 
 
+def _check_greedy(settings: Settings, model: Model) -> None:
+  if settings.evaluate.lm_eval_greedy and model.description.block_length:
+    raise BadInput(
+      'evaluate.lm_eval_greedy: found True, and a model with blocks, which writes them '
+      'in turn; wanted False'
+    )
+
+
+def _speech(settings: Settings, model: Model) -> Conversing:
+  converse = registry.of(settings.data).converse
+  if converse is None:
+    raise BadInput(
+      f'evaluate.lm_eval_chat: found data.name = {settings.data.name!r}, which has '
+      'no conversations; wanted data that have them'
+    )
+  return converse(settings.data, model.tokenizer)
+
+
 def evaluate(
   settings: Settings, model: Model, schedule: Schedule, mesh: Mesh
 ) -> dict[str, Any]:
@@ -313,22 +331,10 @@ def evaluate(
     BadInput: no such task, or one that the model is too short for.
   """
   options, sample = settings.evaluate, settings.sample
-  if options.lm_eval_greedy and model.description.block_length:
-    raise BadInput(
-      'evaluate.lm_eval_greedy: found True, and a model with blocks, which writes them '
-      'in turn; wanted False'
-    )
+  _check_greedy(settings, model)
   names, manager = _tasks(settings)
   tasks: Any = names
-  speech = None
-  if options.lm_eval_chat:
-    converse = registry.of(settings.data).converse
-    if converse is None:
-      raise BadInput(
-        f'evaluate.lm_eval_chat: found data.name = {settings.data.name!r}, which has '
-        'no conversations; wanted data that have them'
-      )
-    speech = converse(settings.data, model.tokenizer)
+  speech = _speech(settings, model) if options.lm_eval_chat else None
   found: Any = evaluator.simple_evaluate(
     model=DiffusionLM(settings, model, schedule, mesh, speech),
     tasks=tasks,

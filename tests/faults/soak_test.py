@@ -93,7 +93,8 @@ def test_300_steps_with_saves_samples_and_random_kills(
     assert saved >= before
     lost = max(lost, killing.lines_in(killed) - saved)
   killing.finish(begin('killed'))
-  assert kills == KILLS and lost < 2 * SAVE_EVERY
+  # The save under way, and the step that would have begun the next one.
+  assert kills == KILLS and lost <= 2 * SAVE_EVERY
   whole = runs['whole']
   assert tiny_run.curve(killed) == tiny_run.curve(whole)
   assert [step for step, *_ in tiny_run.curve(killed)] == list(range(1, STEPS + 1))
