@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.benchmarks.contenders import random_params
+from scmdm_jax.diffusion.caching import evaluated
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.strategies import Confidence
 from scmdm_jax.models import denoiser
@@ -67,20 +68,6 @@ class _Contender:
     self.found = jax.block_until_ready(self._compiled(*self._arguments))
     self.cpu.append(time.process_time() - started)
     return self.found
-
-
-def evaluated(cache: str, num_steps: int) -> dict[int, int]:
-  """Evaluations of a sample by how many positions each has; see `caching`."""
-  later = num_steps - _BLOCKS  # Steps that are not the first of a block.
-  if cache == 'none':
-    return {_LENGTH: num_steps}
-  if cache == 'exact':
-    return {_LENGTH: 1, 2 * _BLOCK: _BLOCKS, _BLOCK: later}
-  found = {_LENGTH: _BLOCKS}
-  for left in range(1, _BLOCKS + 1):
-    size = _BLOCK * (1 << (left - 1).bit_length() if cache == 'prefix' else 1)
-    found[size] = found.get(size, 0) + later // _BLOCKS
-  return found
 
 
 def flops(description: ModelDescription, params: Any, size: int) -> float:
@@ -130,8 +117,11 @@ def measure(
   times = timing.interleaved(runs, rounds, warm=1)
   per_size = functools.cache(lambda size: flops(whole, params, size))
 
+  def sizes_of(cache: str) -> dict[int, int]:
+    return evaluated(cache, _LENGTH, _BLOCK, num_steps, _PROMPT)
+
   def work(cache: str) -> float:
-    return sum(n * per_size(size) for size, n in evaluated(cache, num_steps).items())
+    return sum(n * per_size(size) for size, n in sizes_of(cache).items())
 
   def against(name: str, block: int) -> dict[str, Any]:
     other = f'none, blocks of {block}'
@@ -147,8 +137,8 @@ def measure(
   rows = {}
   for name in caches:
     found, wanted = runs[name].found, plain[_CACHES[name]].found
-    sizes_of = evaluated(name, num_steps)
-    assert int(found.positions) == sum(size * n for size, n in sizes_of.items())
+    counts = sizes_of(name)
+    assert int(found.positions) == sum(size * n for size, n in counts.items())
     same = np.asarray(found.tokens == wanted.tokens)[:, _PROMPT:]
     rows[name] = {
       'evaluations': int(found.evaluations),

@@ -1,7 +1,8 @@
 """Blocks from left to right, where most keys and values are kept and not made again.
 
-All examples write the same block, each in its own number of steps; every block runs
-through the same program. What is evaluated, with blocks of N in L positions:
+All examples write their blocks of the same number at a time, each in its own number of
+steps; every block runs through the same program. What is evaluated, with blocks of N in
+L positions:
 
 * 'exact', of models whose blocks see themselves and earlier ones only: N positions in
   every step, 2 N in the first one, which also makes the keys of the block that was just
@@ -17,13 +18,15 @@ The last two are approximations: what is kept was made when the block was still 
 Legend: `B` batch, `L` length, `K` blocks, `N` = L / K, `T` steps, `M` networks.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion.blocks import deal_steps
+from scmdm_jax.diffusion.blocks import Blocks
 from scmdm_jax.diffusion.planning import Plan, Steps
+from scmdm_jax.diffusion.shrinking import walk
 from scmdm_jax.diffusion.stepping import (
   Chain,
   SamplerState,
@@ -31,8 +34,37 @@ from scmdm_jax.diffusion.stepping import (
   fold,
   initial_state,
   reverse_step,
+  run_of,
   settled,
 )
+
+
+def evaluated(
+  cache: str, length: int, size: int, num_steps: int, prompt: int = 0
+) -> dict[int, int]:
+  """Returns evaluations of an example by how many positions each has, without exits.
+
+  Args:
+    cache: 'none', 'exact', 'prefix' or 'dual'.
+    length: L.
+    size: N; it divides L.
+    num_steps: T, a multiple of the number of blocks that are written.
+    prompt: positions in front that are given, whole blocks.
+  """
+  blocks = (length - prompt) // size
+  later = num_steps - blocks  # Steps that are not the first of a block.
+  if cache == 'none' or length == size:
+    return {length: num_steps}
+  if cache == 'exact':
+    filled = {length: 1} if prompt else {}
+    return filled | {2 * size: blocks, size: later}
+  found = {length: blocks}
+  for left in range(1, blocks + 1):
+    run = size
+    while cache == 'prefix' and run < left * size:
+      run = min(2 * run, length)
+    found[run] = found.get(run, 0) + later // blocks
+  return found
 
 
 class Work(NamedTuple):
@@ -41,60 +73,107 @@ class Work(NamedTuple):
   state: SamplerState  # Its signal is that of the block, [B, N, M D].
   caches: tuple[Any, ...]  # One of each network.
   positions: jax.Array  # int32 []; positions of an example evaluated so far.
+  rows: jax.Array  # int32 []; examples evaluated, added up over all evaluations.
   trajectory: jax.Array | None  # int32 [T, B, L]
+
+  @property
+  def x_t(self) -> jax.Array:
+    """The tokens, int32 [B, L]."""
+    return self.state.x_t
+
+  @property
+  def evaluations(self) -> jax.Array:
+    """Evaluations made so far, int32 []."""
+    return self.state.evaluations
 
 
 class Block(NamedTuple):
-  """One block of all examples."""
+  """One block of all examples, and their way through it; see `shrinking.Way`."""
 
   keys: jax.Array  # [B]
-  start: jax.Array  # int32 []; its first position.
+  start: jax.Array  # int32 [] or [B]; its first position.
   active: jax.Array  # bool [B, L]; what may be written in it.
+  begins: jax.Array  # bool [B]; whether its first step is to be taken in any case.
   own: jax.Array  # int32 [B]; steps of every example, perhaps none.
   before: jax.Array  # int32 [B]; steps of earlier blocks.
   plan: Plan
+
+  def of(self, order: jax.Array) -> 'Block':
+    """Returns that of the examples `order` int32 [N]; see `Way`."""
+    start = self.start[order] if self.start.ndim else self.start
+    keys, active, begins, own, before = (
+      x[order] for x in (self.keys, self.active, self.begins, self.own, self.before)
+    )
+    return Block(keys, start, active, begins, own, before, self.plan.of(order))
+
+  def left(self, chain: Chain, state: Work, i: jax.Array) -> jax.Array:
+    """Returns which examples have steps to take, bool [B]; `i` is []."""
+    goes = i < self.own
+    if not chain.sampler.strategy.remasks and state.trajectory is None:
+      goes &= ~settled(state.state, chain, self.active)
+    return goes | (self.begins & (i == 0))
+
+  def step(self, chain: Chain, state: Work, i: jax.Array) -> tuple[Work, jax.Array]:
+    """Takes step `i`; returns the work and the next step."""
+    return _stepped(state, chain, self, i), i + 1
 
 
 def write_blocks(
   keys: jax.Array,
   x_init: jax.Array,
   chain: Chain,
-  number: int,
   keep_trajectory: bool,
+  starts: jax.Array | None = None,
 ) -> Work:
-  """Writes the `number` = K blocks of examples `x_init` int32 [B, L].
+  """Writes the blocks of examples `x_init` int32 [B, L].
 
-  The cache is that of `chain.sampler`; a block in which all examples are done is left,
-  unless tokens are masked again or a trajectory is kept.
+  Cache and blocks are those of `chain.sampler`; a block in which all examples are done
+  is left, unless tokens are masked again or a trajectory is kept.
+
+  Args:
+    keys: [B], of every example.
+    x_init: see `sampling.sample`.
+    chain: see `Chain`; with `sampler.compact` batches shrink within a block.
+    keep_trajectory: whether tokens after every step are kept; no batch shrinks then.
+    starts: int32 [B], where first blocks begin, or where what is to be written does,
+      if that is before; None: at 0.
   """
-  batch, length = x_init.shape
-  size, total = length // number, chain.sampler.num_steps
+  length, total = x_init.shape[1], chain.sampler.num_steps
+  size, exact = chain.sampler.block_length, chain.sampler.cache == 'exact'
+  if keep_trajectory:
+    chain = chain._replace(sampler=dataclasses.replace(chain.sampler, compact=0))
   writable = x_init == chain.mask_id
-  to_write = writable.reshape(batch, number, size).sum(-1, dtype=jnp.int32)
-  dealt = deal_steps(to_write, total)
+  if starts is not None:
+    starts = jnp.minimum(starts, jnp.argmax(writable, axis=-1).astype(jnp.int32))
+  blocks = Blocks.of(writable, size, total, starts)
+  dealt, number = blocks.steps, blocks.steps.shape[1]
   before = jnp.cumsum(dealt, axis=-1) - dealt
-  wanted = to_write.any(0)
-  exact = chain.sampler.cache == 'exact'
-  first = jnp.argmax(wanted)
+  begins = dealt > 0
+  first = jnp.argmax(begins.any(0))
   if exact:
     # Blocks between two that are written have keys of what was still masked.
-    later = jnp.cumsum(wanted) > 0
-    wanted = later & (jnp.cumsum(wanted[::-1])[::-1] > 0)
+    begins = jnp.cumsum(begins[:, ::-1], axis=-1)[:, ::-1] > 0
+  wanted = begins.any(0) & (jnp.arange(number) >= first)
   work = _begun(x_init, chain, size, keep_trajectory)
   if exact:
     filled = wanted.any() & (first > 0)
     work = jax.lax.cond(filled, lambda w: _filled(w, chain), lambda w: w, work)
 
   def write(work: Work, b: jax.Array) -> Work:
-    inside = jnp.arange(length) // size == b
-    active, own = writable & inside[None], dealt[:, b]
+    active, own = writable & (blocks.places == b), dealt[:, b]
     steps = Steps(jnp.maximum(own, 1), total, total // number)
     keys_b = fold(keys, b)
     plan = chain.sampler.strategy.start(
       fold(keys_b, steps.own), active, chain.sampler.schedule, steps
     )
-    block = Block(keys_b, b * size, active, own, before[:, b], plan)
-    return _written(work, chain, block)
+    start = b * size
+    if starts is not None:  # The last block may reach beyond the end.
+      start = jnp.minimum(starts + start, length - size)
+    block = Block(keys_b, start, active, begins[:, b], own, before[:, b], plan)
+    null = jnp.zeros_like(work.state.signal)
+    work = work._replace(state=work.state._replace(signal=null))
+    work, rows = walk(block, chain, work, jnp.int32(0))
+    return work._replace(rows=work.rows + rows)
 
   def scanned(work: Work, b: jax.Array) -> tuple[Work, None]:
     return jax.lax.cond(wanted[b], write, lambda work, _: work, work, b), None
@@ -112,33 +191,16 @@ def _begun(x_init: jax.Array, chain: Chain, size: int, keep_trajectory: bool) ->
     steps = chain.sampler.num_steps
     trajectory = jnp.broadcast_to(x_init, (steps, *x_init.shape))
   state = state._replace(signal=state.signal[:, :size])
-  return Work(state, caches, jnp.int32(0), trajectory)
+  return Work(state, caches, jnp.int32(0), jnp.int32(0), trajectory)
 
 
 def _filled(work: Work, chain: Chain) -> Work:
   """Returns the work after an evaluation of everything, for what prompts fill."""
   batch, length = work.state.x_t.shape
   _, work = _evaluated(work, chain, jnp.zeros(batch), 0, (0, 0), length)
-  made = work.state.evaluations + len(chain.predictor.networks)
-  return work._replace(state=work.state._replace(evaluations=made))
-
-
-def _written(work: Work, chain: Chain, block: Block) -> Work:
-  """Returns the work after one block, of which at least one step is taken."""
-  sampler, null = chain.sampler, jnp.zeros_like(work.state.signal)
-  work = work._replace(state=work.state._replace(signal=null))
-  takes_all = sampler.strategy.remasks or work.trajectory is not None
-
-  def unfinished(carry: tuple[Work, jax.Array]) -> jax.Array:
-    work, i = carry
-    left = ~settled(work.state, chain, block.active).all()
-    return (i == 0) | ((i < block.own.max()) & (takes_all | left))
-
-  def step(carry: tuple[Work, jax.Array]) -> tuple[Work, jax.Array]:
-    work, i = carry
-    return _stepped(work, chain, block, i), i + 1
-
-  return jax.lax.while_loop(unfinished, step, (work, jnp.int32(0)))[0]
+  made = len(chain.predictor.networks)
+  state = work.state._replace(evaluations=work.evaluations + made)
+  return work._replace(state=state, rows=work.rows + batch * made)
 
 
 def _stepped(work: Work, chain: Chain, block: Block, i: jax.Array) -> Work:
@@ -191,7 +253,7 @@ def _kept(
   size, length = work.state.signal.shape[1], work.state.x_t.shape[1]
   if chain.sampler.cache != 'prefix':
     return _evaluated(work, chain, sigma, start, (start, start), size)
-  runs = [size]
+  runs = [size]  # As in `evaluated`.
   while runs[-1] < length:
     runs.append(min(2 * runs[-1], length))
 
@@ -200,7 +262,7 @@ def _kept(
       work, chain, sigma, start, (length - count, start), count
     )
 
-  which = (jnp.array(runs) < length - start).sum()
+  which = (jnp.array(runs) < length - start.min()).sum()
   return jax.lax.switch(which, [run(count) for count in runs], work)
 
 
@@ -221,14 +283,14 @@ def _evaluated(
   first, fresh = (jnp.asarray(x, jnp.int32) for x in window)
   start = jnp.asarray(start, jnp.int32)
   size = state.signal.shape[1]
-  x_t = jax.lax.dynamic_slice_in_dim(state.x_t, first, count, axis=1)
+  x_t = run_of(state.x_t, first, count)
   signal = Seen(state.signal, start - first).put(state.signal, count)
   hidden, caches = [], []
   signals = jnp.split(signal, len(networks), axis=-1)
   for network, own, cache in zip(networks, signals, work.caches, strict=True):
     assert network.cached is not None
     found, cache = network.cached.encode(x_t, own, sigma, cache, first, fresh)
-    hidden.append(jax.lax.dynamic_slice_in_dim(found, start - first, size, axis=1))
+    hidden.append(run_of(found, start - first, size))
     caches.append(cache)
   positions = work.positions + count * len(networks)
   work = work._replace(caches=tuple(caches), positions=positions)

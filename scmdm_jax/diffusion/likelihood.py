@@ -71,7 +71,7 @@ def nelbo(
   """
   chex.assert_rank(x_0, 2)
   key_t, key_mask = jax.random.split(key)
-  blocks = number_of_blocks(network, x_0.shape[1])
+  blocks = number_of_blocks(network.block_length, x_0.shape[1])
   t = block_times(key_t, x_0.shape[0], blocks, T_MIN)
   threshold = jax.random.uniform(key_mask, x_0.shape)
   x_t = mask_tokens(threshold, x_0, schedule(t), mask_id, target)
@@ -120,7 +120,7 @@ def carried_nelbo(
     mask: as for `nelbo`.
   """
   chex.assert_rank(x_0, 2)
-  blocks = number_of_blocks(network, x_0.shape[1])
+  blocks = number_of_blocks(network.block_length, x_0.shape[1])
   num_steps = max(num_steps // blocks, 1)
   alphas = reverse_alphas(schedule, num_steps)
   # A token is visible at time t once alpha_t passes its own threshold.
@@ -159,7 +159,7 @@ def _hidden(
   """
   signal, sigma, mask = rest
   length = x_0.shape[1]
-  if number_of_blocks(network, length) == 1:
+  if number_of_blocks(network.block_length, length) == 1:
     return encode(network, x_t, *rest)
   signal = jnp.concatenate([jnp.zeros_like(signal), signal], axis=1)
   rows = beside_clean(x_0, x_t)

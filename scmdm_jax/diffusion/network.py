@@ -67,9 +67,9 @@ class Cached(Protocol):
   def encode(self) -> Callable[..., tuple[jax.Array, Any]]:
     """(x int32 [B, N], signal [B, N, D], sigma [B], cache, start, fresh) -> two.
 
-    Hidden [B, N, D] of the N positions from `start` on, int32 [], and the cache, which
-    from `fresh` on, int32 [], has their keys and values in it. Queries see all that is
-    kept, as far as the network lets them.
+    Hidden [B, N, D] of the N positions from `start` on, and the cache, which from
+    `fresh` on has their keys and values in it; both int32 [], or [B] of every example.
+    Queries see all that is kept, as far as the network lets them.
     """
     ...
 
@@ -170,13 +170,13 @@ def pairs_of(network: Network) -> Pairs:
   )
 
 
-def number_of_blocks(network: Network, length: int) -> int:
-  """Returns K of examples of `length` tokens; 1: everybody sees everybody.
+def number_of_blocks(block_length: int, length: int) -> int:
+  """Returns K of examples of `length` tokens with such blocks of a network, 0: none.
 
   Raises:
     ValueError: blocks that do not divide the length.
   """
-  block = network.block_length or length
+  block = block_length or length
   check(not length % block, 'length', length, f'a multiple of the blocks of {block}')
   return length // block
 

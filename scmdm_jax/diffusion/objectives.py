@@ -113,7 +113,7 @@ def diffusion_loss(
   x_0 = batch.tokens
   chex.assert_rank(x_0, 2)
   key_t, key_mask, key_rate, key_gap, key_shown = jax.random.split(key, 5)
-  blocks = number_of_blocks(network, x_0.shape[1])
+  blocks = number_of_blocks(network.block_length, x_0.shape[1])
   t = noise.times(key_t, batch, T_MIN, blocks)
   threshold = noise.thresholds(key_mask, batch)
   if shown:

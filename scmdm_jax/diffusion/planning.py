@@ -49,10 +49,14 @@ class Plan(NamedTuple):
     return jnp.take_along_axis(values, step[None], axis=0)[0]
 
   def of(self, order: jax.Array) -> 'Plan':
-    """Returns the plan, without `Steps`, of the examples `order` int32 [N]."""
-    reveal_step = None if self.reveal_step is None else self.reveal_step[order]
-    sigmas, to_write = self.sigmas[:, order], self.to_write[order]
-    return self._replace(sigmas=sigmas, to_write=to_write, reveal_step=reveal_step)
+    """Returns the plan of the examples `order` int32 [N]."""
+    return Plan(
+      self.alphas[:, order] if self.alphas.ndim > 1 else self.alphas,
+      self.sigmas[:, order],
+      self.to_write[order],
+      None if self.reveal_step is None else self.reveal_step[order],
+      None if self.steps is None else self.steps[order],
+    )
 
 
 class View(NamedTuple):

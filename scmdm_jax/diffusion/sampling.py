@@ -15,8 +15,8 @@ read there. With guidance each of the two evaluations has its own; see
 
 With blocks every example goes its own way: how many steps it spends on a block depends
 on what its prompt left to write there, see `blocks.deal_steps`, and its blocks may
-begin where its prompt ends. With a cache all write the same block at a time, see
-`caching`.
+begin where its prompt ends. With a cache all write their blocks of the same number at a
+time, see `caching`.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from scmdm_jax.diffusion.blocks import Blocks
 from scmdm_jax.diffusion.caching import write_blocks
 from scmdm_jax.diffusion.guidance import Predictor
-from scmdm_jax.diffusion.network import Network
+from scmdm_jax.diffusion.network import Network, number_of_blocks
 from scmdm_jax.diffusion.planning import Plan
 from scmdm_jax.diffusion.shrinking import walk
 from scmdm_jax.diffusion.stepping import (
@@ -81,6 +81,8 @@ def sample(
     unconditional: the other network under guidance; None without.
     starts: int32 [B], where the first block of each example begins, which may then have
       up to T blocks with something to write; None: at 0, as `Sampler.blocks` says.
+      Blocks of the network's own lie where its attention has them. With a cache,
+      nothing to write may stand before, or the first block begins there.
     keep_trajectory: also return the tokens after every step.
 
   Raises:
@@ -97,15 +99,16 @@ def sample(
   sampler = sampler.of_model(network.block_length, network.cached is not None)
   chain = Chain(Predictor(networks, sampler.guidance), sampler, mask_id, temperature)
   length = x_init.shape[1]
-  if network.block_length:
-    starts = None  # Its blocks lie where its attention has them.
+  number_of_blocks(network.block_length, length)
   size = sampler.block_length or length
   blocks = sampler.blocks(length) if starts is None else -(-length // size)
+  if network.block_length:
+    starts = None
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
   if blocks > 1 and sampler.cache != 'none':
-    work = write_blocks(keys, x_init, chain, blocks, keep_trajectory)
-    done, rows = work.state, work.state.evaluations * len(x_init)
+    work = write_blocks(keys, x_init, chain, keep_trajectory, starts)
+    done, rows = work.state, work.rows
     states, positions = work.trajectory, work.positions
   else:
     if blocks == 1:

@@ -5,41 +5,41 @@ and so on: one program, which has the loop's body once for each size. Legend: `B
 `L` length, `N` examples that are gathered, `M` networks.
 """
 
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion.stepping import Chain, SamplerState
+from scmdm_jax.diffusion.stepping import Chain
 
 
 class Way(Protocol):
-  """What examples do in a loop, and what each of them needs for it."""
+  """What examples do in a loop, and what each of them needs for it.
+
+  Their state is a tree of arrays, [] or [B, ...]; its `x_t` int32 [B, L] are tokens,
+  its `evaluations` int32 [] those of the denoiser so far.
+  """
 
   def of(self, order: jax.Array) -> Self:
     """Returns the ways of the examples `order` int32 [N]."""
     ...
 
-  def left(self, chain: Chain, state: SamplerState, i: jax.Array) -> jax.Array:
+  def left(self, chain: Chain, state: Any, i: jax.Array) -> jax.Array:
     """Returns which examples have not ended, bool [B]."""
     ...
 
-  def step(
-    self, chain: Chain, state: SamplerState, i: jax.Array
-  ) -> tuple[SamplerState, jax.Array]:
+  def step(self, chain: Chain, state: Any, i: jax.Array) -> tuple[Any, jax.Array]:
     """Takes step `i`, [] or [B]; returns the state and the next step."""
     ...
 
 
-def walk(
-  way: Way, chain: Chain, state: SamplerState, i: jax.Array
-) -> tuple[SamplerState, jax.Array]:
+def walk(way: Way, chain: Chain, state: Any, i: jax.Array) -> tuple[Any, jax.Array]:
   """Takes all examples to their ends.
 
   Args:
     way: of the B examples.
     chain: see `Chain`; its `sampler.compact` is the smallest batch, 0: B.
-    state: of the B examples.
+    state: of the B examples; see `Way`.
     i: int32, [] or [B], the step to begin with.
 
   Returns:
@@ -50,7 +50,7 @@ def walk(
   shards = chain.predictor.networks[0].placement.batch_shards
   smaller = half if least and half >= least and not half % shards else 0
 
-  def more(carry: tuple[SamplerState, jax.Array]) -> jax.Array:
+  def more(carry: tuple[Any, jax.Array]) -> jax.Array:
     return way.left(chain, *carry).sum() > smaller
 
   before = state.evaluations

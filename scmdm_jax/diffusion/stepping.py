@@ -4,6 +4,7 @@ The loops around a step are `sampling`'s, and those with kept keys `caching`'s.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -43,7 +44,7 @@ class Sampler:
   refresh: above 0: 'prefix' and 'dual' keep all of them again after so many steps in a
     block, and not only where a block begins.
   compact: above 0: a batch is halved as its examples end, down to so many, where the
-    strategy may end early and nothing is kept; see `shrinking`. Changes no token.
+    strategy may end early or a cache is kept; see `shrinking`. Changes no token.
   chunk: positions read at a time; None chooses. Does not change the result.
   """
 
@@ -105,9 +106,6 @@ class Sampler:
     check(self.cache in fitting, 'cache', self.cache, wanted)
     auto = 'exact' if block_length and keeps else 'none'
     cache = auto if self.cache == 'auto' else self.cache
-    wanted = f"0 with cache = {cache}; above 0 with 'none' only"
-    fits = not self.compact or cache == 'none'
-    check(fits, 'compact', self.compact, wanted)
     return dataclasses.replace(self, block_length=found or block_length, cache=cache)
 
   def blocks(self, length: int) -> int:
@@ -167,35 +165,43 @@ def fold(keys: jax.Array, data: jax.Array | int) -> jax.Array:
   return jax.vmap(jax.random.fold_in, (0, 0 if jnp.ndim(data) else None))(keys, data)
 
 
+def run_of(x: jax.Array, start: jax.Array, count: int) -> jax.Array:
+  """Returns `count` positions of `x` [B, L, ...] from `start` int32 [] or [B] on."""
+  if not start.ndim:
+    return jax.lax.dynamic_slice_in_dim(x, start, count, axis=1)
+  own = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=count)
+  return jax.vmap(own)(x, start)
+
+
 class Seen(NamedTuple):
   """A run of N positions that was evaluated alone, or all of them."""
 
   hidden: jax.Array  # [B, N, M D], of `guidance.Predictor`.
-  start: jax.Array | None = None  # int32 [], its first position; None: N is L.
+  start: jax.Array | None = None  # int32 [] or [B], its first position; None: N is L.
 
   def cut(self, x: jax.Array) -> jax.Array:
     """Returns the run of `x` [B, L, ...], [B, N, ...]."""
-    if self.start is None:
-      return x
-    return jax.lax.dynamic_slice_in_dim(x, self.start, self.hidden.shape[1], axis=1)
+    return x if self.start is None else run_of(x, self.start, self.hidden.shape[1])
 
   def put(self, x: jax.Array, length: int) -> jax.Array:
     """Returns `x` [B, N, ...] in its place, zeros elsewhere, [B, L, ...]."""
     if self.start is None:
       return x
     zeros = jnp.zeros((len(x), length, *x.shape[2:]), x.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(zeros, x, self.start, axis=1)
+    own = jax.lax.dynamic_update_slice_in_dim
+    if not self.start.ndim:
+      return own(zeros, x, self.start, axis=1)
+    return jax.vmap(functools.partial(own, axis=0))(zeros, x, self.start)
 
   def position_keys(self, keys: jax.Array) -> jax.Array:
     """Returns a key per position, [B, N]: it does not matter which are read."""
-    places = jnp.arange(self.hidden.shape[1]) + (
-      0 if self.start is None else self.start
+    places = jnp.arange(self.hidden.shape[1])[None]
+    if self.start is not None:
+      places = places + jnp.atleast_1d(self.start)[:, None]
+    of_example = jax.vmap(jax.random.fold_in, (None, 0))
+    return jax.vmap(of_example)(
+      keys, jnp.broadcast_to(places, (len(keys), places.shape[1]))
     )
-
-    def of_example(key: jax.Array) -> jax.Array:
-      return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-
-    return jax.vmap(of_example)(keys)
 
 
 def reverse_step(

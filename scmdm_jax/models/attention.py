@@ -15,19 +15,38 @@ def _static(default: Any) -> Any:
   return dataclasses.field(default=default, metadata={'static': True})
 
 
+def column(positions: jax.Array) -> jax.Array:
+  """Returns `positions` [] or [B] so that they go with [B, L], [1, 1] or [B, 1]."""
+  return jnp.atleast_1d(positions)[:, None]
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Span:
   """A run of an example's positions that is evaluated alone, by keys that are kept.
 
-  start: int32 [], its first position.
-  fresh: int32 [], the first position whose kept keys and values are replaced.
+  start: int32 [], its first position, or [B], that of every example.
+  fresh: likewise, the first position whose kept keys and values are replaced.
   length: L, of the whole example.
   """
 
   start: jax.Array
   fresh: jax.Array
   length: int = _static(0)
+
+  def cut(self, x: jax.Array, count: int) -> jax.Array:
+    """Returns the `count` = M positions of `x` [B, L, ...] from `start` on."""
+    if not self.start.ndim:
+      return jax.lax.dynamic_slice_in_dim(x, self.start, count, axis=1)
+    own = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=count)
+    return jax.vmap(own)(x, self.start)
+
+  def put(self, x: jax.Array, values: jax.Array) -> jax.Array:
+    """Returns `x` [B, L, ...] with `values` [B, M, ...] from `start` on."""
+    if not self.start.ndim:
+      return jax.lax.dynamic_update_slice_in_dim(x, values, self.start, axis=1)
+    own = functools.partial(jax.lax.dynamic_update_slice_in_dim, axis=0)
+    return jax.vmap(own)(x, values, self.start)
 
 
 @jax.tree_util.register_dataclass
@@ -70,9 +89,9 @@ class AttentionMask:
     return not (self.causal or self.window or self.block_length)
 
   def queries(self, count: int) -> jax.Array:
-    """Returns the positions of `count` queries, int32 [M]."""
-    places = jnp.arange(count)
-    return places if self.span is None else self.span.start + places
+    """Returns the positions of `count` = M queries, int32 [1, M] or [B, M]."""
+    places = jnp.arange(count)[None]
+    return places if self.span is None else column(self.span.start) + places
 
   def orders(self, q: Any, k: Any) -> Any:
     """Returns what the numbers allow, of integer positions that broadcast."""
@@ -86,10 +105,10 @@ class AttentionMask:
     """Returns whether queries see keys, bool [B or 1, M or 1, L]; None: all do.
 
     Args:
-      q: int32 [M], positions of the queries.
+      q: int32 [1, M] or [B, M], positions of the queries.
       k: int32 [L], positions of the keys.
     """
-    q, k = q[None, :, None], k[None, None, :]
+    q, k = q[:, :, None], k[None, None, :]
     found = []
     if not self.sees_all:
       found.append(self.orders(q, k))

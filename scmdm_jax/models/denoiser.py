@@ -42,9 +42,9 @@ class Cached(NamedTuple):
   """A network that keeps keys and values, as a tree of arrays [B, L, ...].
 
   start: (B, L) -> a cache that keeps nothing yet.
-  encode: (x_t int32 [B, M], signal [B, M, D], sigma [B], cache, start, fresh) -> hidden
-    [B, M, D] of the M positions from `start` on, int32 [], and the cache, where from
-    `fresh` on, int32 [], their keys and values now are.
+  encode: (x_t int32 [B, M], signal [B, M, D], sigma [B], cache, start, fresh[, mask])
+    -> hidden [B, M, D] of the M positions from `start` on, and the cache, where from
+    `fresh` on their keys and values now are; both int32 [], or [B] of every example.
   """
 
   start: Callable[..., Any]
@@ -362,11 +362,13 @@ def _cached(
     cache: Any,
     start: jax.Array,
     fresh: jax.Array,
+    mask: AttentionMask = EVERYBODY,
   ) -> tuple[jax.Array, Any]:
     length = jax.tree.leaves(cache)[0].shape[1] if cache else x_t.shape[1]
-    mask = AttentionMask(span=Span(start, fresh, length))
+    mask = dataclasses.replace(mask, span=Span(start, fresh, length))
     inputs = (embedded(x_t, signal), sigma, mask, *conditioning)
-    return backbone(*inputs, method='encode', cache=cache)
+    hidden, cache = backbone(*inputs, method='encode', cache=cache)
+    return hidden, jax.tree.map(bound.placement.constrain_kept, cache)
 
   def start(batch: int, length: int) -> Any:
     tokens, nowhere = jnp.zeros((batch, length), jnp.int32), jnp.int32(0)
@@ -374,6 +376,6 @@ def _cached(
     sigma = jnp.zeros((batch,))
     _, cache = jax.eval_shape(encode, tokens, signal, sigma, {}, nowhere, nowhere)
     empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), cache)
-    return jax.tree.map(bound.placement.constrain_batch, empty)
+    return jax.tree.map(bound.placement.constrain_kept, empty)
 
   return Cached(start, encode)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from scmdm_jax.models.attention import AttentionMask
+from scmdm_jax.models.attention import AttentionMask, column
 
 CACHE = 'cache'
 
@@ -34,11 +34,10 @@ def kept(
     shape = (len(values), span.length, *values.shape[2:])
     nothing = jnp.zeros(shape, values.dtype)
     cache, count = module.get_variable(CACHE, name, nothing), values.shape[1]
-    old = jax.lax.dynamic_slice_in_dim(cache, span.start, count, axis=1)
-    is_fresh = mask.queries(count) >= span.fresh
-    is_fresh = is_fresh.reshape(1, -1, *[1] * (values.ndim - 2))
-    values = jnp.where(is_fresh, values, old)
-    cache = jax.lax.dynamic_update_slice_in_dim(cache, values, span.start, axis=1)
+    is_fresh = mask.queries(count) >= column(span.fresh)
+    is_fresh = is_fresh.reshape(*is_fresh.shape, *[1] * (values.ndim - 2))
+    values = jnp.where(is_fresh, values, span.cut(cache, count))
+    cache = span.put(cache, values)
     module.put_variable(CACHE, name, cache)
     found.append(cache)
   return found
@@ -54,7 +53,7 @@ def shifted(module: Any, x: jax.Array, mask: AttentionMask) -> jax.Array:
   (x,) = kept(module, {'hidden': x}, mask)
   before = jnp.concatenate([x[:, :1], x[:, :-1]], 1)
   if mask.span is not None:
-    return jax.lax.dynamic_slice_in_dim(before, mask.span.start, count, axis=1)
+    return mask.span.cut(before, count)
   if not mask.beside:
     return before
   first, place = mask.beside, jnp.arange(count)

@@ -217,9 +217,11 @@ def _turn(x: jax.Array, turns: _Turns, mask: AttentionMask) -> jax.Array:
 def _of_queries(
   table: np.ndarray, count: int, mask: AttentionMask
 ) -> np.ndarray | jax.Array:
-  """Returns those of `table` [1, L, 1, K / 2] that `count` rows turn by."""
+  """Returns those of `table` [1, L, 1, K / 2] that `count` positions turn by."""
   if mask.beside:
     return np.tile(table, (1, 2, 1, 1))
   if mask.span is None:
     return table
-  return jax.lax.dynamic_slice_in_dim(table, mask.span.start, count, axis=1)
+  if mask.span.start.ndim:
+    return jnp.asarray(table[0])[mask.queries(count)]
+  return mask.span.cut(jnp.asarray(table), count)

@@ -66,6 +66,22 @@ class Placement:
     """Keeps the S times P groups along the first axis of `x` on their devices."""
     return self._constrain(x, (*BATCH_AXES, 'sequence'))
 
+  def kept_sharding(self, shape: tuple[int, ...]) -> NamedSharding | None:
+    """Returns where kept arrays [B, L, ...] lie; None: on the only device.
+
+    Keys and values [B, L, N, K] lie as heads do, where `tensor` divides N.
+    """
+    if self.mesh is None or self._is_trivial:
+      return None
+    by_heads = len(shape) == 4 and not shape[2] % self.mesh.shape['tensor']
+    heads = ('tensor',) if by_heads else ()
+    return NamedSharding(self.mesh, P(BATCH_AXES, None, *heads))
+
+  def constrain_kept(self, x: jax.Array) -> jax.Array:
+    """Keeps `x` [B, L, ...] where `kept_sharding` says."""
+    where = self.kept_sharding(x.shape)
+    return x if where is None else jax.lax.with_sharding_constraint(x, where)
+
   def apart(
     self, function: Callable[..., Any], shared: Any, split: Any, whole: Any
   ) -> Any:

@@ -139,11 +139,14 @@ def as_trained(description: ModelDescription, settings: Settings) -> ModelDescri
   """Returns the description of a model as it is trained: its rows and its blocks.
 
   Raises:
-    BadInput: `settings.model` has blocks that the model cannot have.
+    BadInput: `settings.model` has blocks that the model cannot have, or that do not
+      divide the length.
   """
   framing = registry.of(settings.data).framing(settings.data)
   framed = dataclasses.replace(description, framing=framing or description.framing)
-  return reported('model', lambda: framed.in_blocks(settings.model.block_length))
+  found = reported('model', lambda: framed.in_blocks(settings.model.block_length))
+  opening.check_blocks(found, settings)
+  return found
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:

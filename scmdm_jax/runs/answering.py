@@ -215,15 +215,39 @@ def answer(
 
   Args:
     model: a masked diffusion model.
-    sampler: see `sampling.Sampler`; its blocks begin where prompts end.
+    sampler: see `sampling.Sampler`; its blocks begin where prompts end, those of a
+      model with blocks where it has them.
     options: batch size, temperature and dtype.
     key: consumed.
     prompts: see `Prompt`.
     mesh: of the run.
     done: numbers of those that are left out.
+
+  Raises:
+    BadInput: when called: blocks or a cache that the model cannot have, or prompts
+      that want more steps, see `check_steps`.
   """
+  sampler = drawing.sampler_on(model.description, sampler, mesh)
+  if model.description.block_length:
+    prompts = [prompt._replace(start=0) for prompt in prompts]
+  check_steps(prompts, sampler, model.tokenizer)
+  return _answers(model, sampler, options, key, prompts, mesh, done)
+
+
+def _answers(
+  model: Model,
+  sampler: Sampler,
+  options: SampleSettings,
+  key: jax.Array,
+  prompts: Sequence[Prompt],
+  mesh: Mesh,
+  done: Collection[int],
+) -> Iterator[list[Answer]]:
+  """Yields what `answer` does."""
   longest, pad = model.description.architecture.length, model.tokenizer.pad_id
+  block = model.description.block_length or 1
   lengths = [padded_length(len(prompt.ids), longest) for prompt in prompts]
+  lengths = [-(-length // block) * block for length in lengths]
   shards = meshes.batch_shards(mesh)
   batch = -(-min(options.batch_size, len(prompts)) // shards) * shards
   draw = drawing.batches_of(model, sampler, options, key, mesh)

@@ -20,7 +20,7 @@ from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains.protocol import Domain
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.attention import AttentionMask
+from scmdm_jax.models.attention import AttentionMask, Span
 from scmdm_jax.models.denoiser import Denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
@@ -66,8 +66,6 @@ def compiled_sampler(
 
   def draw_batch(params, keys, x_init, temperature, spans=None) -> Samples:
     denoise = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
-    if spans is not None:  # Nothing is kept of examples with padding.
-      denoise = denoise._replace(cached=None)
     ends = None if spans is None else spans.ends
     network, unconditional = _networks(denoise, mask_id, x_init != mask_id, ends)
     return sample(
@@ -104,11 +102,14 @@ def _networks(
   def encode_unprompted(x_t, signal, sigma):
     return encode(jnp.where(prompt, mask_id, x_t), signal, sigma)
 
-  def encode_part(x_t, signal, sigma, cache, start, fresh):
+  def encode_part(*inputs):
     assert denoise.cached is not None
-    shown = jax.lax.dynamic_slice_in_dim(prompt, start, x_t.shape[1], axis=1)
+    return denoise.cached.encode(*inputs, real)
+
+  def encode_unprompted_part(x_t, signal, sigma, cache, start, fresh):
+    shown = Span(start, fresh).cut(prompt, x_t.shape[1])
     x_t = jnp.where(shown, mask_id, x_t)
-    return denoise.cached.encode(x_t, signal, sigma, cache, start, fresh)
+    return encode_part(x_t, signal, sigma, cache, start, fresh)
 
   def of(order: jax.Array) -> tuple[Denoiser, Denoiser]:
     own = None if ends is None else ends[order]
@@ -119,23 +120,22 @@ def _networks(
     encode=encode_unprompted, of=lambda order: of(order)[1]
   )
   if denoise.cached is not None:
-    part = denoise.cached._replace(encode=encode_part)
-    unconditional = unconditional._replace(cached=part)
+    cached = denoise.cached
+    network = network._replace(cached=cached._replace(encode=encode_part))
+    unconditional = unconditional._replace(
+      cached=cached._replace(encode=encode_unprompted_part)
+    )
   return network, unconditional
 
 
-def sampler_on(
-  description: ModelDescription, sampler: Sampler, length: int, mesh: Mesh
-) -> Sampler:
+def sampler_on(description: ModelDescription, sampler: Sampler, mesh: Mesh) -> Sampler:
   """Returns the sampler with the blocks and the cache of a model.
 
   Raises:
     BadInput: blocks or a cache that the model cannot have, or not on this mesh.
   """
   keeps = description.keeps_keys and mesh.shape['sequence'] == 1
-  found = reported('sample', lambda: sampler.of_model(description.block_length, keeps))
-  reported('sample', lambda: found.blocks(length))
-  return found
+  return reported('sample', lambda: sampler.of_model(description.block_length, keeps))
 
 
 @functools.cache
@@ -176,7 +176,8 @@ def draw_rows(
     Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
-  sampler = sampler_on(model.description, sampler, x_init.shape[1], mesh)
+  sampler = sampler_on(model.description, sampler, mesh)
+  reported('sample', lambda: sampler.blocks(x_init.shape[1]))
   draw_batch = batches_of(model, sampler, options, key, mesh)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)
@@ -294,8 +295,10 @@ def _records(
     record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
     record |= domain.fields(tokens, tokenizer)
     if drawn.generated is not None:
-      record['generated'] = int(drawn.generated[i])
+      count = int(drawn.generated[i])
+      record['generated'] = count
       record['evaluations'] = drawn.evaluations  # Of its batch, at most.
+      record['tokens_per_evaluation'] = round(count / max(drawn.evaluations, 1), 4)
     if drawn.trajectory is not None:
       steps = drawn.trajectory[:, i]
       record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]

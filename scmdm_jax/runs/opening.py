@@ -16,6 +16,7 @@ from scmdm_jax.checkpoints import apart, digests, disk, hub, store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import undefined_ranges
+from scmdm_jax.diffusion.network import number_of_blocks
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.errors import BadInput, DamagedData
@@ -25,7 +26,7 @@ from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import converting
 from scmdm_jax.settings import resolve
-from scmdm_jax.settings.building import grid_of_rows
+from scmdm_jax.settings.building import grid_of_rows, reported
 from scmdm_jax.settings.options import Settings
 
 
@@ -219,6 +220,16 @@ def own_tokenizer(model: store.StoredModel) -> Tokenizer | None:
   if registry.is_built_in(description.tokenizer):
     return registry.get_tokenizer(description.tokenizer)
   return None
+
+
+def check_blocks(description: ModelDescription, settings: Settings) -> None:
+  """Refuses rows that are no whole blocks of a model.
+
+  Raises:
+    BadInput: as `data.length`.
+  """
+  block, length = description.block_length, settings.data.length
+  reported('data', lambda: number_of_blocks(block, length))
 
 
 def load_masked(

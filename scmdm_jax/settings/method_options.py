@@ -234,8 +234,8 @@ class SampleSettings:
     0,
     (
       'Above 0: a batch is halved as its examples end, down to so many, where the '
-      'strategy may end early and nothing is kept; each size is one more loop to '
-      'compile.'
+      'strategy may end early or keys and values are kept, there within a block; each '
+      'size is one more loop to compile.'
     ),
   )
   guidance: float = within(
@@ -269,7 +269,8 @@ class SampleSettings:
       '--mode=sample: a file of JSON lines, each with an `id` and a `prompt` (to be '
       'continued), a `text` (as sample.prompt) or `messages`, instead of one prompt '
       'for all samples. Each is answered once, at its own length; a stopped run '
-      'goes on behind the last answer. Blocks begin where prompts end.'
+      'goes on behind the last answer. Blocks begin where prompts end, or where a '
+      'model with blocks has them.'
     ),
   )
   max_new_tokens: int = at_least(

@@ -18,7 +18,7 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import measuring
 from scmdm_jax.runs.counting import cost, counted
 from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
-from scmdm_jax.runs.opening import Opened, load_masked, mesh_of, open_run
+from scmdm_jax.runs.opening import Opened, check_blocks, load_masked, mesh_of, open_run
 from scmdm_jax.runs.scoring import judge_samples, likelihood
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import Settings
@@ -35,6 +35,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh)
+  check_blocks(model.description, settings)
   measure = measuring.measure_of(settings, workdir, tokenizer)
   rows = domain.read_rows(settings.data, tokenizer, 'test')
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))

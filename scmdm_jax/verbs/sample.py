@@ -82,11 +82,10 @@ def _answer(
     length,
     functools.partial(speak, settings.data, tokenizer) if speak else None,
   )
-  sampler = sampler_of(options, schedule)
-  answering.check_steps(prompts, sampler, tokenizer)
   path = workdir / 'samples.jsonl'
   done = answers.left_out(path, prompts)
   model = load_masked(settings, opened, mesh, options.dtype)
+  sampler = sampler_of(options, schedule)
   key = jax.random.key(settings.seed)
   batches = answering.answer(model, sampler, options, key, prompts, mesh, done)
   answers.write(path, batches, prompts, tokenizer)

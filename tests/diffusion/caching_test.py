@@ -28,7 +28,7 @@ from scmdm_jax.diffusion.strategies import (
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs.drawing import compiled_sampler
+from scmdm_jax.runs.drawing import Spans, compiled_sampler
 from tests.compiling import quick_jit, split_key
 from tests.models import tiny
 
@@ -58,18 +58,16 @@ def prompts():
   return rows
 
 
-def both(model, options, keep_trajectory=False, x_init=None):
+def both(model, options, keep_trajectory=False, x_init=None, spans=None):
   """Samples without a cache and with that of `options`."""
   description, params = model
   found = []
-  for cache in ('none', options.cache):
-    sampler = dataclasses.replace(options, cache=cache, refresh=0)
-    if cache != 'none':
-      sampler = dataclasses.replace(sampler, refresh=options.refresh)
+  plain = dataclasses.replace(options, cache='none', refresh=0, compact=0)
+  for sampler in (plain, options):
     jitted = compiled_sampler(description, sampler, keep_trajectory, one_device())
     run = quick_jit(jitted.__wrapped__)
     start = prompts() if x_init is None else x_init
-    found.append(run(params, KEYS[: len(start)], start, jnp.float32(0.8)))
+    found.append(run(params, KEYS[: len(start)], start, jnp.float32(0.8), spans))
     assert run._cache_size() == 1
   return found
 
@@ -151,6 +149,95 @@ def test_what_is_made_anew_in_every_step_is_no_approximation(cache):
   assert within.positions == within.evaluations * LENGTH
 
 
+# Examples of 5, 6, 4, 6 and 3 tokens whose blocks begin at 1, 0, 2, 3 and 0.
+SPANS = Spans(np.int32([1, 0, 2, 3, 0]), np.int32([5, 6, 4, 6, 3]))
+
+
+def padded():
+  """What is behind the ends of `SPANS` is padding; all else from the starts, masked."""
+  places = np.arange(LENGTH)[None]
+  rows = (np.arange(5)[:, None] + 3 * places) % tiny.MASK
+  written = (places >= SPANS.starts[:, None]) & (places < SPANS.ends[:, None])
+  return np.where(written, tiny.MASK, rows).astype(np.int32)
+
+
+@pytest.mark.parametrize(
+  ('arch', 'options'),
+  [
+    ('dream', {'cache': 'exact'}),
+    ('dream', {'cache': 'dual', 'refresh': 1}),
+    ('dit', {'cache': 'prefix', 'refresh': 1, 'compact': 1}),
+    pytest.param(
+      'llada',
+      {'cache': 'dual', 'refresh': 1, 'guidance': Guidance(0.7), 'compact': 1},
+      marks=pytest.mark.slow,
+    ),
+    pytest.param(
+      'dit',
+      {'cache': 'exact', 'guidance': Guidance(0.7), 'compact': 2},
+      marks=pytest.mark.slow,
+    ),
+  ],
+)
+def test_examples_of_different_lengths(arch, options):
+  """Padding is seen by nobody, blocks begin where prompts end, unless a model has its.
+
+  What is made anew in every step is exact, wherever the blocks of an example begin.
+  """
+  sampler = Sampler(T, EntropyBound(1.0), block_length=BLOCK, **options)
+  model = model_of(arch, BLOCK if sampler.cache == 'exact' else 0)
+  without, within = both(model, sampler, x_init=padded(), spans=SPANS)
+  assert np.array_equal(within.tokens, without.tokens)
+  assert not np.any(np.asarray(within.tokens) == tiny.MASK)
+  assert within.positions < within.evaluations * LENGTH or sampler.refresh
+  assert within.rows < within.evaluations * 5 or not sampler.compact
+
+
+@pytest.mark.parametrize('cache', ['prefix', 'dual'])
+def test_what_is_kept_of_examples_of_different_lengths(cache):
+  """Each alone, in a batch of one, is as it is beside the others."""
+  options = Sampler(T, P2(), block_length=BLOCK, cache=cache)
+  description, params = model_of('dream', 0)
+  jitted = compiled_sampler(description, options, False, one_device())
+  run = quick_jit(jitted.__wrapped__)
+  found = run(params, KEYS, padded(), jnp.float32(0.8), SPANS)
+  assert found.positions < found.evaluations * LENGTH
+  for i in range(5):
+    one = slice(i, i + 1)
+    spans = Spans(SPANS.starts[one], SPANS.ends[one])
+    alone = run(params, KEYS[one], padded()[one], jnp.float32(0.8), spans)
+    assert np.array_equal(alone.tokens[0], found.tokens[i])
+
+
+@pytest.mark.parametrize(
+  ('strategy', 'cache', 'options'),
+  [
+    (FirstHitting(), 'exact', {}),
+    (P2(), 'dual', {}),
+    pytest.param(P2(), 'prefix', {}, marks=pytest.mark.slow),
+    pytest.param(
+      Edit(0.3, 0.4), 'exact', {'guidance': Guidance(0.7)}, marks=pytest.mark.slow
+    ),
+  ],
+  ids=str,
+)
+def test_batches_shrink_within_a_block(strategy, cache, options):
+  """The same tokens as in whole batches, for fewer rows."""
+  sampler = Sampler(T, strategy, block_length=BLOCK, cache=cache, **options)
+  description, params = model_of('dit', BLOCK if cache == 'exact' else 0)
+  found = []
+  for compact in (0, 1):
+    shrinking = dataclasses.replace(sampler, compact=compact)
+    jitted = compiled_sampler(description, shrinking, False, one_device())
+    run = quick_jit(jitted.__wrapped__)
+    found.append(run(params, KEYS, prompts(), jnp.float32(0.8)))
+  whole, shrunk = found
+  assert np.array_equal(shrunk.tokens, whole.tokens)
+  assert np.array_equal(shrunk.written, whole.written)
+  assert shrunk.evaluations == whole.evaluations
+  assert whole.rows == 5 * whole.evaluations > shrunk.rows
+
+
 @pytest.mark.parametrize(
   ('cache', 'wanted'),
   [
@@ -206,7 +293,7 @@ def test_one_program_writes_all_blocks():
   watched = network._replace(cached=network.cached._replace(encode=encode))
   sampler = Sampler(T, Confidence()).of_model(BLOCK, True)
   chain = Chain(Predictor((watched,)), sampler, tiny.MASK)
-  jax.eval_shape(lambda: write_blocks(KEYS, jnp.asarray(prompts()), chain, 3, False))
+  jax.eval_shape(lambda: write_blocks(KEYS, jnp.asarray(prompts()), chain, False))
   assert set(sizes) == {BLOCK, 2 * BLOCK, LENGTH}
 
 

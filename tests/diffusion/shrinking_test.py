@@ -98,6 +98,3 @@ def test_rows_are_those_of_examples_that_go_on():
 def test_what_it_does_not_go_with():
   with pytest.raises(ValueError, match='compact: found -1; wanted a number of at'):
     Sampler(T, compact=-1)
-  sampler = Sampler(T, compact=2, block_length=2)
-  with pytest.raises(ValueError, match='compact: found 2; wanted 0 with cache = exact'):
-    sampler.of_model(2, True)

@@ -13,7 +13,12 @@ from scmdm_jax.checkpoints import store
 from scmdm_jax.data import tokenizers
 from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.sampling import Sampler
-from scmdm_jax.diffusion.strategies import Confidence, EntropyBound, FirstHitting
+from scmdm_jax.diffusion.strategies import (
+  Confidence,
+  EntropyBound,
+  FirstHitting,
+  ReMDM,
+)
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.models.description import ModelDescription
@@ -134,8 +139,10 @@ def test_few_lengths():
   assert answering.padded_length(50, 60) == 60
 
 
-def answer(prompts, sampler=SAMPLER, options=OPTIONS, done=()):
-  model = Model(DESCRIPTION, PARAMS, TOKENIZER)
+MODEL = Model(DESCRIPTION, PARAMS, TOKENIZER)
+
+
+def answer(prompts, sampler=SAMPLER, options=OPTIONS, done=(), model=MODEL):
   key = jax.random.key(1)
   found = answering.answer(model, sampler, options, key, prompts, one_device(), done)
   return {a.number: a for batch in found for a in batch}
@@ -144,7 +151,8 @@ def answer(prompts, sampler=SAMPLER, options=OPTIONS, done=()):
 def test_padding_and_neighbours_change_nothing(asked):
   found = answer(asked)
   assert sorted(found) == [0, 1, 2, 3, 4]
-  run = drawing.compiled_sampler(DESCRIPTION, SAMPLER, False, one_device())
+  sampler = SAMPLER.of_model(0, True)
+  run = drawing.compiled_sampler(DESCRIPTION, sampler, False, one_device())
   assert run._cache_size() == 2  # Of 32 and of 48 tokens.
   for i, prompt in enumerate(asked):
     given = prompt.ids != MASK
@@ -183,6 +191,53 @@ def test_answers_of_batches_that_shrink_are_the_same(asked):
   for i in whole:
     np.testing.assert_array_equal(shrunk[i].tokens, whole[i].tokens)
     assert shrunk[i].evaluations == whole[i].evaluations
+
+
+@pytest.mark.parametrize(
+  ('block_length', 'options'),
+  [
+    (0, {'cache': 'dual', 'refresh': 1, 'compact': 1}),
+    pytest.param(
+      0,
+      {'cache': 'prefix', 'refresh': 1, 'guidance': Guidance(0.5)},
+      marks=pytest.mark.slow,
+    ),
+    (12, {'cache': 'exact', 'compact': 1}),
+  ],
+)
+def test_answers_by_kept_keys_are_the_same(asked, block_length, options):
+  """With blocks of the model exactly; without, where all is made anew every time."""
+  model = Model(DESCRIPTION.in_blocks(block_length), PARAMS, TOKENIZER)
+  sampler = Sampler(12, EntropyBound(0.5), block_length=block_length or 8, **options)
+  plain = dataclasses.replace(sampler, cache='none', refresh=0, compact=0)
+  within, without = (answer(asked, s, model=model) for s in (sampler, plain))
+  for i in without:
+    np.testing.assert_array_equal(within[i].tokens, without[i].tokens)
+    given = asked[i].ids != MASK
+    np.testing.assert_array_equal(within[i].tokens[given], asked[i].ids[given])
+    assert not (within[i].tokens == MASK).any()
+
+
+@pytest.mark.parametrize(
+  ('block_length', 'options', 'words'),
+  [
+    (0, {'cache': 'exact'}, "sample.cache: found 'exact'; wanted one of auto, none, p"),
+    (12, {'cache': 'dual', 'block_length': 12}, "sample.cache: found 'dual'; wanted"),
+    (12, {'block_length': 8}, 'sample.block_length: found 8; wanted 0 or 12 with a'),
+    (  # What is masked again must not lie in a block that others have seen finished.
+      12,
+      {'block_length': 24, 'strategy': ReMDM('cap')},
+      r'found 24; wanted 0 or 12 .*, whose finished blocks stay as they are',
+    ),
+    # Blocks of the model lie where it has them, wherever an answer begins.
+    (12, {'num_steps': 1}, r'num_steps: found 1; .*line 1 wants at least 2'),
+  ],
+)
+def test_samplers_that_a_model_cannot_have(asked, block_length, options, words):
+  model = Model(DESCRIPTION.in_blocks(block_length), PARAMS, TOKENIZER)
+  sampler = Sampler(**{'num_steps': 4, 'strategy': Confidence()} | options)
+  with pytest.raises(BadInput, match=words):
+    answer(asked, sampler, model=model)
 
 
 def test_an_answer_ends_at_its_first_end_token():

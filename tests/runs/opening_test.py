@@ -211,3 +211,30 @@ def test_a_tokenizer_without_a_mask_cannot_sample(folder, tmp_path):
   tokenizer = opening.open_run(options, tmp_path).tokenizer
   with pytest.raises(BadInput, match='has no mask; wanted that of a masked'):
     drawing.starting_rows(options, tokenizer)
+
+
+def test_blocks_that_do_not_divide_the_length_are_refused():
+  """The length of the model, and the length of the rows."""
+
+  def trained(block_length, model=None, length=16):
+    data = dataclasses.replace(Settings().data, length=length)
+    options = Settings(model=ModelSettings(block_length=block_length), data=data)
+    return adapting.as_trained(model or described(), options)
+
+  with pytest.raises(
+    BadInput,
+    match=r'model\.block_length is 5; wanted 0, or a divisor of the length, 16',
+  ):
+    trained(5)
+  wanted = r'data\.length: found 12; wanted a multiple of the blocks of 8'
+  with pytest.raises(BadInput, match=wanted):
+    trained(8, length=12)
+  found = trained(8)
+  assert found.block_length == 8
+  with pytest.raises(
+    BadInput, match=r'model\.block_length: found 4 .*own is 8; wanted'
+  ):
+    trained(4, found)
+  data = dataclasses.replace(Settings().data, length=12)
+  with pytest.raises(BadInput, match=wanted):
+    opening.check_blocks(found, Settings(data=data))

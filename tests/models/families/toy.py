@@ -43,7 +43,7 @@ class Mixer(nn.Module):
 
   def __call__(self, x: jax.Array, mask: AttentionMask) -> jax.Array:
     at = jnp.arange(x.shape[1])
-    allowed = mask.allows(at, at)
+    allowed = mask.allows(at[None], at)
     weights = jnp.ones((1, 1, len(at))) if allowed is None else allowed.astype(x.dtype)
     mean = (weights / weights.sum(-1, keepdims=True)) @ x
     h = nn.relu(self.execution.per_token(self.inner, x + mean))
