@@ -63,18 +63,20 @@ def sampling(
   length: int,
   num_steps: int,
   self_conditioning: bool,
-  cached: bool = False,
+  number: int = 1,
+  positions: int = 0,
 ) -> float:
   """Of a whole sample, per token, half of the positions being masked on average.
 
-  With the exact cache of a model with blocks a step evaluates one block, and the first
-  step of each the block before it, too; see `diffusion.caching`.
+  Args:
+    description: the model.
+    length: of an example.
+    num_steps: of all blocks.
+    self_conditioning: whether a signal is made of what is read.
+    number: of blocks that are written in turn; only what is being written is read.
+    positions: of an example that are evaluated in all steps, with a cache; 0: all are
+      in each.
   """
-  reads = vocabulary(description) / 2 * (2 if self_conditioning else 1)
-  share, first = 1.0, 0
-  if description.block_length:
-    number = max(length // description.block_length, 1)
-    # Only what is being written is read.
-    reads /= number
-    share, first = (1 / number, number) if cached else (1.0, 0)
-  return (num_steps + first) * share * blocks(description, length) + num_steps * reads
+  reads = vocabulary(description) / 2 * (2 if self_conditioning else 1) / number
+  times = positions / length if positions else num_steps
+  return times * blocks(description, length) + num_steps * reads

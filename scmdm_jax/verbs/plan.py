@@ -20,20 +20,26 @@ from jax.sharding import Mesh
 from scmdm_jax import files
 from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import disk, model_config, store
+from scmdm_jax.diffusion.caching import evaluated
 from scmdm_jax.diffusion.noise import batch_of
+from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser, flops, lora
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import chips, roofline, rules
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.compiled import Facts, compile_and_measure
+from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.report.plan import table
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.compiling import compiled_step
-from scmdm_jax.runs.drawing import compiled_sampler
+from scmdm_jax.runs.drawing import compiled_sampler, sampler_on
 from scmdm_jax.settings.building import (
   adapter_of,
   new_model,
   optimizer_of,
+  reported,
   sampler_of,
   schedule_of,
 )
@@ -88,6 +94,42 @@ def _bytes(tree: Any) -> int:
   )
 
 
+def _sampler(settings: Settings, description: ModelDescription, mesh: Mesh) -> Sampler:
+  """The sampler of a run, with the cache that its model has.
+
+  Raises:
+    BadInput: blocks or a cache that the model cannot have.
+  """
+  sampler = sampler_of(settings.sample, schedule_of(settings.method))
+  sampler = sampler_on(description, sampler, mesh)
+  reported('sample', lambda: sampler.blocks(settings.data.length))
+  return sampler
+
+
+def _cache(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
+  """What is kept of keys and values, by every network; None: nothing is."""
+  sampler, sample = _sampler(settings, description, mesh), settings.sample
+  if sampler.cache == 'none' or sampler.blocks(settings.data.length) == 1:
+    return None
+  placement = Placement(mesh)
+
+  def start(params: Any) -> Any:
+    network = denoiser.bind(params, description, execution=Execution(placement))
+    assert network.cached is not None
+    return network.cached.start(sample.batch_size, settings.data.length)
+
+  params = rules.placed(mesh, denoiser.abstract_params(description), sample.dtype)
+  kept = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=placement.kept_sharding(x.shape) or meshes.replicated(mesh),
+    ),
+    jax.eval_shape(start, params),
+  )
+  return [kept] * (2 if sampler.guidance else 1)
+
+
 def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
   """The training step or the sampler of a run, ready to be compiled."""
   rows, whole = meshes.batch_sharding(mesh), meshes.replicated(mesh)
@@ -121,8 +163,9 @@ def _lowered(settings: Settings, description: ModelDescription, mesh: Mesh) -> A
     )
   sample = settings.sample
   meshes.check_batch('sample.batch_size', sample.batch_size, mesh)
-  sampler = sampler_of(sample, schedule_of(settings.method))
-  run = compiled_sampler(description, sampler, sample.trajectory, mesh)
+  run = compiled_sampler(
+    description, _sampler(settings, description, mesh), sample.trajectory, mesh
+  )
   shape = (sample.batch_size, length)
   return run.lower(
     rules.placed(mesh, denoiser.abstract_params(description), sample.dtype),
@@ -138,7 +181,9 @@ def _kept(
   """Bytes per device of what stays from step to step."""
   if settings.plan.job == 'sample':
     params = denoiser.abstract_params(description)
-    return {'weights': _bytes(rules.placed(mesh, params, settings.sample.dtype))}
+    kept = {'weights': _bytes(rules.placed(mesh, params, settings.sample.dtype))}
+    cache = _cache(settings, description, mesh)
+    return kept if cache is None else kept | {'cache': _bytes(cache)}
   state, frozen = _state(settings, description, mesh)
   return {
     'weights': _bytes((state.params, frozen)),
@@ -204,21 +249,28 @@ def _nearest(
 
 
 def _cost(
-  settings: Settings, description: ModelDescription, devices: int, chip: Any
+  settings: Settings,
+  description: ModelDescription,
+  devices: int,
+  chip: Any,
+  sampler: Sampler | None = None,
 ) -> dict[str, Any]:
   """Work, time and price at the stated share of the chip's speed."""
   plan, length = settings.plan, settings.data.length
-  if plan.job == 'train':
+  if sampler is None:
     per_token = flops.training(description, length, settings.method.rate)
     tokens = settings.train.batch_size * length
   else:
     conditioned = settings.sample.self_conditioning and description.injection != 'none'
+    size = sampler.block_length or length
+    counts = evaluated(sampler.cache, length, size, sampler.num_steps)
     per_token = flops.sampling(
       description,
       length,
-      settings.sample.num_steps,
+      sampler.num_steps,
       conditioned,
-      cached=settings.sample.cache != 'none',
+      length // size,
+      sum(size * n for size, n in counts.items()),
     )
     tokens = settings.sample.batch_size * length
   cost: dict[str, Any] = {
@@ -270,56 +322,6 @@ def _prediction(
   return roofline.predicted(moved, flops, floor, cost['tokens_per_step'] / steps, chip)
 
 
-def _table(figures: dict[str, Any]) -> str:
-  """The figures for people."""
-
-  def gib(size: float) -> str:
-    return f'{size / 2**30:.2f} GiB'
-
-  kept, compiler, cost = (figures[k] for k in ('bytes_per_device', 'compiler', 'cost'))
-  rows = [
-    ('parameters', f'{figures["parameters"]:,}'),
-    ('devices', f'{figures["devices"]} x {figures["chip"]}'),
-    ('mesh', ', '.join(f'{k} {v}' for k, v in figures['mesh'].items())),
-    *((f'{name}, per device', gib(size)) for name, size in kept.items()),
-    ('peak, per device', gib(figures['peak_bytes'])),
-    ('memory, per device', gib(figures['room']) if figures['room'] else 'not known'),
-    ('FLOPs per token', f'{cost["flops_per_token"]:.4g}'),
-    ('tokens per step', f'{cost["tokens_per_step"]:,}'),
-  ]
-  if compiler is not None:
-    rows.insert(-3, ('temporaries, per device', gib(compiler['temporaries'])))
-    for kind, entry in (compiler['collectives'] or {}).items():
-      rows.append((f'{kind} in the program', f'{entry["count"]}'))
-  if spoken := figures['communication']:
-    rows += [
-      ('collectives per step', f'{spoken["collectives_per_step"]:.1f}'),
-      ('of them, per device', gib(spoken['bytes_per_step'])),
-    ]
-  if 'seconds_per_step' in cost:
-    rows += [
-      (f'seconds per step at MFU {cost["mfu"]:g}', f'{cost["seconds_per_step"]:.3g}'),
-      (f'device-hours for {cost["tokens"]:.3g} tokens', f'{cost["device_hours"]:.4g}'),
-    ]
-  if found := figures['prediction']:
-    each = ', '.join(f'{k} {v:.3g}' for k, v in found['milliseconds_of'].items())
-    rows += [
-      ('predicted ms per step', f'{found["milliseconds"]:.3g} ({each})'),
-      ('predicted floor, ms per step', f'{found["floor_milliseconds"]:.3g}'),
-      ('predicted tokens per second', f'{found["tokens_per_second"]:.4g}'),
-      ('most bytes, of all that is moved', found['largest']['name'][-60:]),
-    ]
-  if 'price' in cost:
-    rows.append(('price', f'{cost["price"]:.2f}'))
-  verdict = {True: 'yes', False: 'no', None: 'not known'}[figures['fits']]
-  rows.append(('fits', verdict))
-  if figures['change']:
-    change = ', '.join(f'{k} = {v}' for k, v in figures['change'].items())
-    rows.append(('would fit with', change))
-  width = max(len(name) for name, _ in rows)
-  return '\n'.join(f'{name:{width}}  {value}' for name, value in rows)
-
-
 def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   """Compiles, writes `plan.json`, prints a table and returns the same figures."""
   plan, description = settings.plan, _described(settings, workdir)
@@ -333,7 +335,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   fits = (facts is not None and peak <= room) if room else None
   params = denoiser.abstract_params(description)
   kept = _kept(settings, description, mesh)
-  cost = _cost(settings, description, len(devices), chip)
+  sampler = None if plan.job == 'train' else _sampler(settings, description, mesh)
+  cost = _cost(settings, description, len(devices), chip, sampler)
   compiler = None if facts is None else facts._asdict()
   if compiler is not None:
     del compiler['traffic']  # Of every operation; `prediction` has the sum.
@@ -360,6 +363,6 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     if fits is not False
     else _nearest(settings, description, devices, room),
   }
-  print(_table(figures))
+  print(table(figures))
   files.write_json(workdir / 'plan.json', figures)
   return figures

@@ -4,6 +4,7 @@ import json
 import jax
 import pytest
 
+from scmdm_jax.diffusion.caching import evaluated
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import flops
 from scmdm_jax.models.description import ModelDescription
@@ -113,6 +114,95 @@ def test_parameters_that_do_not_fit_as_copies_are_spread(tmp_path):
   assert fits is True
 
 
+def cached(**options):
+  """Settings of a sampler with a cache, in bfloat16."""
+  sample = {'cache': 'dual', 'block_length': 8, 'num_steps': 8, 'batch_size': 8}
+  sizes = {'hidden_dim': 32, 'num_blocks': 2, 'num_heads': 4, 'cond_dim': 4}
+  return resolve(
+    TINY
+    | {'model': sizes, 'sample': sample | {'dtype': 'bfloat16'} | options}
+    | {'plan': {'job': 'sample'}}
+  )
+
+
+# Keys and values of 2 layers, 8 examples of 32 tokens, 4 heads of 8, 2 bytes each.
+WHOLE_CACHE = 2 * 2 * 8 * 32 * 4 * 8 * 2
+
+
+def test_a_plan_of_sampling_lists_what_is_kept_of_keys(tmp_path):
+  figures = plan.run(cached(), tmp_path)
+  kept = figures['bytes_per_device']
+  assert kept['cache'] == WHOLE_CACHE
+  assert figures['compiler']['temporaries'] > WHOLE_CACHE
+  assert 'cache' not in plan.run(cached(cache='none'), tmp_path)['bytes_per_device']
+  # All in the first of two steps of each of 4 blocks, then 8.
+  fewer = 4 * 32 + 4 * 8
+  described = ModelDescription(DiTConfig(35, 32, 32, 2, 4, 4), 3, '', 'embedding')
+  per_token = flops.sampling(described, 32, 8, True, 4, fewer)
+  assert figures['cost']['flops_per_token'] == per_token
+  with pytest.raises(
+    BadInput, match=r"sample\.cache: found 'exact'; wanted one of auto"
+  ):
+    plan.run(cached(cache='exact', block_length=0), tmp_path)
+  with pytest.raises(
+    BadInput, match=r'sample\.block_length: found 5; wanted a divisor'
+  ):
+    plan.run(cached(block_length=5), tmp_path)
+
+
+# What a plan says of a cache on 8 devices, and the bytes and tokens of a real one.
+SHARDED_CACHE = """\
+import dataclasses, json, pathlib, sys
+import jax, numpy as np
+from scmdm_jax.diffusion.schedules import LogLinear
+from scmdm_jax.domains.text.tokenizer import TEXT8
+from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.families.dit import DiTConfig
+from scmdm_jax.parallel.mesh import make_mesh, one_device
+from scmdm_jax.parallel.placement import Placement
+from scmdm_jax.runs import drawing
+from scmdm_jax.runs.opening import Model, place
+from scmdm_jax.settings.options import MeshSettings
+from scmdm_jax.verbs import plan
+from tests.models.parameters import random_params
+from tests.verbs.plan_test import cached
+settings = dataclasses.replace(cached(), mesh=MeshSettings(data=2, tensor=4))
+kept = plan.run(settings, pathlib.Path(sys.argv[1]))['bytes_per_device']['cache']
+described = ModelDescription(DiTConfig(35, 32, 32, 2, 4, 4), 34, '', 'embedding')
+params, mesh = random_params(described), make_mesh(2, 1, 4)
+@jax.jit
+def evaluated(params, x):
+  network = denoiser.bind(params, described, execution=Execution(Placement(mesh)))
+  signal = jax.numpy.zeros((*x.shape, 32))
+  cache, first = network.cached.start(*x.shape), jax.numpy.int32(0)
+  return network.cached.encode(
+    x, signal, jax.numpy.zeros(8), cache, first, first)[1]
+x = np.full((8, 32), 34, np.int32)
+leaves = jax.tree.leaves(evaluated(place(params, mesh, 'bfloat16'), x))
+held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+options = dataclasses.replace(settings.sample, dtype='float32', compact=4)
+drawn = [
+  drawing.draw(Model(described, params, TEXT8), LogLinear(), options,
+               jax.random.key(3), x, mesh).tokens.tolist()
+  for mesh in (mesh, one_device())
+]
+print(json.dumps([kept, held, [str(leaf.dtype) for leaf in leaves],
+                  str(leaves[0].sharding.spec), drawn[0] == drawn[1]]))
+"""
+
+
+@pytest.mark.slow
+def test_a_cache_lies_on_devices_as_planned(tmp_path):
+  out = on_eight_devices('-c', SHARDED_CACHE, str(tmp_path))
+  planned, held, dtypes, spec, same = json.loads(out.splitlines()[-1])
+  assert planned == held == WHOLE_CACHE // 8
+  assert dtypes == ['bfloat16'] * 4
+  assert 'data' in spec and 'tensor' in spec
+  assert same is True
+
+
 def test_nothing_fits_nowhere(tmp_path):
   figures = plan.run(settings_with(hbm_gib=1e-9), tmp_path)
   assert (figures['fits'], figures['change']) == (False, None)
@@ -186,8 +276,11 @@ def test_flops_of_blocks_are_those_of_what_is_evaluated():
   assert flops.training(described, length, 0.0) == 3 * (2 * block + half)
   assert flops.training(described, length, 1.0) == 4 * (2 * block + half) + half
   reads = steps * size * 2 * half
-  plain = flops.sampling(described, length, steps, True)
+  plain = flops.sampling(described, length, steps, True, 8)
   assert plain * length == steps * length * block + reads
-  cached = flops.sampling(described, length, steps, True, cached=True)
   # Two blocks in the first step of each of eight, then one.
-  assert cached * length == (8 * 2 * size + (steps - 8) * size) * block + reads
+  counts = evaluated('exact', length, size, steps)
+  positions = sum(size * n for size, n in counts.items())
+  assert positions == 8 * 2 * size + (steps - 8) * size
+  cached = flops.sampling(described, length, steps, True, 8, positions)
+  assert cached * length == positions * block + reads
