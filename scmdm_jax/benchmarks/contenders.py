@@ -11,6 +11,7 @@ import numpy as np
 
 from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
+from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -39,6 +40,7 @@ class Bench(NamedTuple):
   batch: int
   length: int
   num_steps: int
+  tokenizer: Tokenizer | None = None  # Of a model that was trained.
 
   @property
   def x_init(self) -> jax.Array:
@@ -87,6 +89,7 @@ def bench_of(settings: Settings, model: Model | None, **sizes: int) -> Bench:
     sizes.get('batch', settings.sample.batch_size),
     sizes.get('length', settings.data.length),
     sizes.get('num_steps', settings.sample.num_steps),
+    None if model is None else model.tokenizer,
   )
 
 

@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,7 @@ from scmdm_jax.benchmarks.contenders import (
   pytorch,
   straightforward,
 )
+from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.flops import sampling as sampling_flops
@@ -33,6 +34,7 @@ from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, timing
 from scmdm_jax.runs.adapting import fresh_state
 from scmdm_jax.runs.compiling import compiled_step
+from scmdm_jax.runs.counting import generated
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings
@@ -143,18 +145,41 @@ def utilization(work: float, seconds: float) -> float | None:
   return None if chip is None else work / seconds / chip.flops
 
 
-def _row(bench: Bench, seconds: list[float], evaluations: int) -> dict[str, Any]:
+class _Made(NamedTuple):
+  """What one run of a sampler made, and of how much."""
+
+  evaluations: int  # Of the denoiser, of a batch.
+  positions: int  # Of an example that were evaluated.
+  generated: int  # Tokens of all examples, without ends and what is behind them.
+
+
+def _made(bench: Bench, result: Any) -> _Made:
+  """What a run returned: `Samples`, or tokens [B, L] of all steps on all positions."""
+  tokens = np.asarray(getattr(result, 'tokens', result))
+  x_init = np.asarray(bench.x_init)
+  count = x_init.size
+  if bench.tokenizer is not None:
+    ended = up_to_end(tokens, x_init, bench.tokenizer)
+    count = int(generated(ended, x_init, bench.tokenizer).sum())
+  evaluations = int(getattr(result, 'evaluations', bench.num_steps))
+  positions = int(getattr(result, 'positions', evaluations * bench.length))
+  return _Made(evaluations, positions, count)
+
+
+def _row(bench: Bench, seconds: list[float], made: _Made) -> dict[str, Any]:
   """Rates of one sampler from its times; generated tokens only."""
-  tokens = bench.batch * bench.length
+  evaluations, tokens = made.evaluations, made.generated
   middle = statistics.median(seconds)
   per_step = sorted(1e3 * s / evaluations for s in seconds)
   return {
     'seconds': middle,
+    'generated': tokens,
     'tokens_per_second': tokens / middle,
     'tokens_per_second_per_device': tokens / middle,  # One device is used.
     'evaluations': evaluations,
+    'positions': made.positions,
     'evaluations_per_second': evaluations / middle,
-    'tokens_per_evaluation': tokens / evaluations,
+    'tokens_per_evaluation': tokens / bench.batch / evaluations,  # Of an example.
     'ms_per_step_p50': statistics.median(per_step),
     'ms_per_step_p90': per_step[math.ceil(0.9 * len(per_step)) - 1],
   }
@@ -175,10 +200,6 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
     name: _compiled_facts(bench, run, arguments, name.startswith(OURS))
     for name, run in compiled.items()
   }
-  evaluations = {}
-  for name, run in compiled.items():
-    result = run(*arguments)
-    evaluations[name] = int(getattr(result, 'evaluations', bench.num_steps))
   contenders: dict[str, Callable[[], Any]] = {
     name: functools.partial(run, *arguments) for name, run in compiled.items()
   }
@@ -186,11 +207,12 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
   contenders['Python loop, waiting'] = looped(bench, wait=True)
   contenders['Python loop, asynchronous'] = looped(bench, wait=False)
   contenders |= pytorch(bench)
+  made = {name: _made(bench, run()) for name, run in contenders.items()}
   times = timing.interleaved(contenders, options.rounds)
   speed, counted = matmul_roofline(), flops(bench)
   rows = {}
   for name, seconds in times.items():
-    row = _row(bench, seconds, evaluations.get(name, bench.num_steps))
+    row = _row(bench, seconds, made[name])
     row['ratio'] = timing.ratio_of(seconds, times[REFERENCE])
     if name in compiled:
       row |= facts[name]

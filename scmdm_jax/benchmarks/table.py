@@ -7,12 +7,14 @@ def table(results: dict[str, Any]) -> str:
   """The figures for a terminal."""
   samplers = results['samplers']
   lines = [
-    f'{"sampler":38} {"tokens/s":>9} {"evals":>6} {"ms/step p50 p90":>17}  ratio'
+    f'{"sampler":38} {"tokens/s":>9} {"evals":>6} {"tokens/eval":>11} '
+    f'{"ms/step p50 p90":>17}  ratio'
   ]
   for name, row in samplers['rows'].items():
     ratio = row['ratio']
     lines.append(
       f'{name:38} {row["tokens_per_second"]:9.1f} {row["evaluations"]:6d} '
+      f'{row["tokens_per_evaluation"]:11.2f} '
       f'{row["ms_per_step_p50"]:8.1f} {row["ms_per_step_p90"]:8.1f}  '
       f'{ratio["median"]:.3f} ({ratio["low"]:.3f} to {ratio["high"]:.3f})'
     )
@@ -21,7 +23,7 @@ def table(results: dict[str, Any]) -> str:
   for name, row in results.get('training', {}).get('rows', {}).items():
     ratio = row['ratio']
     lines.append(
-      f'{"training step, " + name:38} {row["tokens_per_second"]:9.1f} {"":24}  '
+      f'{"training step, " + name:38} {row["tokens_per_second"]:9.1f} {"":36}  '
       f'{ratio["median"]:.3f} ({ratio["low"]:.3f} to {ratio["high"]:.3f})'
     )
   for name, curve in results.get('sweeps', {}).items():

@@ -20,17 +20,25 @@ APPROXIMATE = ('prefix', 'dual')
 def counted(drawn: Drawn, x_init: np.ndarray, tokenizer: Tokenizer) -> Drawn:
   """Returns samples up to their ends, and how many tokens of each were generated.
 
-  Generated is what was written, without ends and what fills a row behind them.
-
   Args:
     drawn: the samples.
     x_init: int32 [N, L], what they were drawn from.
     tokenizer: of the samples.
   """
   tokens = up_to_end(drawn.tokens, x_init, tokenizer)
+  return drawn._replace(tokens=tokens, generated=generated(tokens, x_init, tokenizer))
+
+
+def generated(
+  tokens: np.ndarray, x_init: np.ndarray, tokenizer: Tokenizer
+) -> np.ndarray:
+  """Returns how many tokens of samples int32 [N, L] were generated, int [N].
+
+  That is what was written, without ends and what fills a row behind them; `x_init` is
+  what the samples were drawn from, `tokens` are up to their ends.
+  """
   fillers = [i for i in (tokenizer.eos_id, tokenizer.pad_id) if i is not None]
-  counts = (x_init == tokenizer.mask_id) & ~np.isin(tokens, fillers)
-  return drawn._replace(tokens=tokens, generated=counts.sum(-1))
+  return ((x_init == tokenizer.mask_id) & ~np.isin(tokens, fillers)).sum(-1)
 
 
 def cost(drawn: Drawn) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class DiffusionLM(LM):
     self._length = model.description.architecture.length
     self._params = place(model.params, mesh, settings.sample.dtype)
     self._key = jax.random.key(settings.seed)
+    self._generated = self._evaluations = 0
 
   @property
   def _tokenizer(self) -> Tokenizer:
@@ -177,7 +178,6 @@ class DiffusionLM(LM):
       ends = self._speech.ends if self._speech else ()
       prompts.append(Prompt(f'request {i}', i, ids, len(given), ends))
     sampler = sampler_of(options, self._schedule)
-    answering.check_steps(prompts, sampler, self._tokenizer)
     found = [''] * len(prompts)
     model = dataclasses.replace(self._model, params=self._params)
     for batch in answering.answer(
@@ -186,6 +186,8 @@ class DiffusionLM(LM):
       for answer in batch:
         number = answer.number
         record = answers.record_of(prompts[number], answer, self._tokenizer)
+        self._generated += record['generated']
+        self._evaluations += record['evaluations']
         stops = _arguments(requests[number])[1].get('until') or []
         stops = [stops] if isinstance(stops, str) else stops
         text = record['text']
@@ -194,6 +196,17 @@ class DiffusionLM(LM):
         found[number] = text
         self.cache_hook.add_partial('generate_until', requests[number].args, text)
     return found
+
+  @property
+  def cost(self) -> dict[str, float]:
+    """Of all answers so far, beside what they are worth; {} where none was drawn."""
+    if not self._evaluations:
+      return {}
+    return {
+      'generated': self._generated,
+      'evaluations': self._evaluations,
+      'tokens_per_evaluation': round(self._generated / self._evaluations, 4),
+    }
 
   def loglikelihood(
     self, requests: list[Instance], disable_tqdm: bool = False
@@ -335,8 +348,9 @@ def evaluate(
   names, manager = _tasks(settings)
   tasks: Any = names
   speech = _speech(settings, model) if options.lm_eval_chat else None
+  judged = DiffusionLM(settings, model, schedule, mesh, speech)
   found: Any = evaluator.simple_evaluate(
-    model=DiffusionLM(settings, model, schedule, mesh, speech),
+    model=judged,
     tasks=tasks,
     task_manager=manager,
     num_fewshot=None if options.lm_eval_fewshot < 0 else options.lm_eval_fewshot,
@@ -356,9 +370,11 @@ def evaluate(
     'versions': found['versions'],
     'fewshot': found['n-shot'],
     'limit': options.lm_eval_limit,
+    **judged.cost,
     'template': speech.template if speech else '',
     'steps': sample.num_steps,
     'block_length': sample.block_length,
+    'cache': sample.cache,
     'max_new_tokens': sample.max_new_tokens,
     'strategy': sample.strategy,
     'temperature': sample.temperature,

@@ -77,19 +77,20 @@ def quick_compilation(monkeypatch):
 
 
 def answers():
-  """What the sampler answers, up to the first `w`."""
+  """What the sampler answers up to the first `w`, and the cost: tokens, evaluations."""
   prompts = []
   for text in QUESTIONS:
     ids = TOKENIZER.encode_text(text)
     row = np.concatenate([ids, np.full(NEW, MASK)]).astype(np.int32)
     prompts.append(answering.Prompt('', text, row, len(ids)))
   found = answering_test.answer(prompts, Sampler(num_steps=3, strategy=Confidence()))
-  texts = []
+  texts, count = [], 0
   for i, prompt in enumerate(prompts):
     tokens = found[i].tokens[prompt.start :].tolist()
     end = tokens.index(TOKENIZER.eos_id) if TOKENIZER.eos_id in tokens else NEW
     texts.append(TOKENIZER.decode(tokens[:end]).split('w')[0])
-  return texts
+    count += end
+  return texts, (count, sum(answer.evaluations for answer in found.values()))
 
 
 def best_choices():
@@ -124,7 +125,7 @@ def lines(path, records):
 
 
 def test_tasks_of_both_kinds(tmp_path, capsys):
-  told, chosen = answers(), best_choices()
+  (told, cost), chosen = answers(), best_choices()
   assert all(told) and len(set(told)) > 1
   golds = [told[0], 'something else', told[2]]
   sums = lines(
@@ -169,6 +170,8 @@ def test_tasks_of_both_kinds(tmp_path, capsys):
   assert figures['results']['sums']['exact_match,none'] == pytest.approx(2 / 3)
   stated = json.loads((tmp_path / 'run' / 'evaluation.json').read_text())
   assert stated == figures
+  assert (figures['generated'], figures['evaluations']) == cost
+  assert figures['tokens_per_evaluation'] == pytest.approx(cost[0] / cost[1], abs=1e-4)
   for name, value in {
     'steps': 3,
     'draws': 2,

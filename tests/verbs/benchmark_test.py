@@ -68,7 +68,8 @@ def test_rates_follow_from_times_and_counts(results):
     assert row['evaluations'] == 8, name
     assert row['tokens_per_second'] == pytest.approx(16 / row['seconds'])
     assert row['evaluations_per_second'] == pytest.approx(8 / row['seconds'])
-    assert row['tokens_per_evaluation'] == 2
+    assert (row['generated'], row['positions']) == (16, 8 * 8)
+    assert row['tokens_per_evaluation'] == 1  # Of each of two examples.
     assert row['ms_per_step_p50'] == pytest.approx(1e3 * row['seconds'] / 8)
     assert row['ms_per_step_p50'] <= row['ms_per_step_p90']
     assert row['ratio']['low'] <= row['ratio']['median'] <= row['ratio']['high']
@@ -160,8 +161,16 @@ def test_quality_stands_beside_speed(tmp_path, capsys):
     *('--config.benchmark.rounds=1', '--config.benchmark.train=False'),
     *('--config.benchmark.torch=False', '--config.sample.batch_size=4'),
   )
-  found = json.loads((tmp_path / 'timed' / 'benchmark.json').read_text())['quality']
+  timed = json.loads((tmp_path / 'timed' / 'benchmark.json').read_text())
+  found = timed['quality']
   assert found.keys() == {'self-conditioned', 'vanilla'}
+  rows = timed['samplers']['rows']
+  for row in rows.values():
+    # Molecules end long before their 32 positions, and what fills those is no token.
+    assert 4 * 3 < row['generated'] < 4 * 30
+    assert row['tokens_per_second'] == pytest.approx(row['generated'] / row['seconds'])
+  figures = wanted['samples']
+  assert figures['tokens_per_evaluation'] == figures['generated'] / 4
   for figures in found.values():
     assert (figures['noise'], figures['samples']) == ('high', 20)
     assert 1 < figures['generative_perplexity'] < 1000
