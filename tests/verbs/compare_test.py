@@ -101,6 +101,9 @@ def test_whole_comparison(tmp_path, capsys):
   assert {r['samples']['3']['evaluations'] for r in report['runs']} == {3}
   assert (workdir / 'report' / 'index.html').stat().st_size > 10_000
   assert len(report['trajectory']['tokens']) == 4
+  with_, without = report['trajectory']['beliefs']['samples']
+  assert set(with_['state'][-1] + without['state'][-1]) <= {'w', 'f'}
+  assert len(with_['entropy']) == len(without['entropy']) == 3
   assert not any(report['trajectory']['masked'][-1])
   assert set(report['cost']) == {'train_step_ratio', 'sampler_ratio'}
 
