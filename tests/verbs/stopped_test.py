@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests import tiny_run
+from tests import compiling, tiny_run
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 2000
@@ -35,8 +35,7 @@ def _start(directory, *options):
     env={
       **os.environ,
       'PYTHONPATH': str(ROOT),
-      # Compiling would take longer than everything else.
-      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'XLA_FLAGS': compiling.flags(),
       'JAX_COMPILATION_CACHE_DIR': str(directory / 'cache'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     },
