@@ -94,19 +94,19 @@ STRATEGIES = (
   ('strategy', 'arch', 'options'),
   [
     (EntropyBound(1.0), 'dream', {}),
-    pytest.param(ReMDM('conf'), 'dream', {}, marks=pytest.mark.slow),
+    pytest.param(ReMDM('conf'), 'dream', {}, marks=pytest.mark.long),
     *(
-      pytest.param(strategy, 'dit', {}, marks=pytest.mark.slow)
+      pytest.param(strategy, 'dit', {}, marks=pytest.mark.long)
       for strategy in STRATEGIES
     ),
     pytest.param(
-      Confidence(), 'dream', {'guidance': Guidance(0.7)}, marks=pytest.mark.slow
+      Confidence(), 'dream', {'guidance': Guidance(0.7)}, marks=pytest.mark.long
     ),
     pytest.param(
       ReMDM('cap', eta=0.5),
       'llada',
       {'guidance': Guidance(0.7, shared_signal=True), 'keep_signal': False},
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
   ],
   ids=str,
@@ -131,6 +131,7 @@ def test_trajectory_with_a_cache_is_that_without():
   assert np.array_equal(within.trajectory, without.trajectory)
 
 
+@pytest.mark.slow
 def test_positions_are_counted():
   start = np.full((2, LENGTH), tiny.MASK, np.int32)
   _, within = both(model_of('dit'), Sampler(T, P2(), cache='exact'), x_init=start)
@@ -143,6 +144,7 @@ def test_positions_are_counted():
   assert within.positions == LENGTH + 2 * BLOCK + (T - 1) * BLOCK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cache', ['prefix', 'dual'])
 def test_what_is_made_anew_in_every_step_is_no_approximation(cache):
   options = Sampler(T, P2(), block_length=BLOCK, cache=cache, refresh=1)
@@ -151,6 +153,7 @@ def test_what_is_made_anew_in_every_step_is_no_approximation(cache):
   assert within.positions == within.evaluations * LENGTH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('cache', 'wanted'),
   [

@@ -51,7 +51,7 @@ for V, top_p in ((520, 1.0), (520, 0.9), (8 * 2200, 1.0)):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_same_tokens_and_no_weight_is_gathered():
   root = pathlib.Path(__file__).parents[2]
   env = os.environ | {

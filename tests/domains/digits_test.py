@@ -65,6 +65,7 @@ def test_it_is_unknown_elsewhere():
   assert not registry.is_built_in('levels')
 
 
+@pytest.mark.slow
 def test_it_trains_samples_evaluates_and_compares(
   digits, tmp_path, capsys, monkeypatch
 ):

@@ -11,7 +11,7 @@ import pytest
 from tests import compiling, tiny_run
 from tests.processes import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 # The program; given a file and a number of lines, process 1 sends itself SIGTERM as
 # soon as the file has them.

@@ -31,7 +31,7 @@ def on_eight_devices(*arguments):
   return result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ('architecture', 'meshes'), [('dit', 3), ('dream', 5), ('blocks', 3)]
 )

@@ -9,7 +9,7 @@ from scmdm_jax import ASSETS
 from tests import compiling
 from tests.processes import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 # The quick start, reduced to seconds.
 REDUCED = [

@@ -141,6 +141,7 @@ def answer(prompts, sampler=SAMPLER, options=OPTIONS, done=()):
   return {a.number: a for batch in found for a in batch}
 
 
+@pytest.mark.slow
 def test_padding_and_neighbours_change_nothing(asked):
   found = answer(asked)
   assert sorted(found) == [0, 1, 2, 3, 4]
@@ -172,6 +173,7 @@ def record(ids, start, tokens, evaluations=4):
   return answers.record_of(prompt, found, TOKENIZER)
 
 
+@pytest.mark.slow
 def test_answers_of_batches_that_shrink_are_the_same(asked):
   """With padding and guidance, whose networks know their examples."""
   sampler = Sampler(
@@ -231,7 +233,7 @@ def test_conversations_are_asked_as_their_template_says(tmp_path):
     answering.read(path, spoken, 3, LENGTH)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_answers_are_written_as_they_come_and_gone_on_with(tmp_path, capsys):
   checkpoint, path = tmp_path / 'model', written(tmp_path / 'asked.jsonl', ASKED)
   store.save_model(checkpoint, DESCRIPTION, PARAMS, {}, TOKENIZER.files)

@@ -43,6 +43,7 @@ def quick_compilation():
     yield
 
 
+@pytest.mark.slow
 def test_arms_spend_what_they_say(tmp_path):
   """At the shapes of the quick start, by XLA's own count of a training step."""
   config = command_line.load_config(str(tiny_run.write_config(tmp_path)))
@@ -73,7 +74,7 @@ def test_arms_spend_what_they_say(tmp_path):
   assert half.flops_ratio == pytest.approx(middle, abs=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whole_comparison(tmp_path, capsys):
   base_config = tiny_run.write_config(tmp_path)
   program = tiny_run.Program(capsys)

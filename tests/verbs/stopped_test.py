@@ -11,6 +11,8 @@ import pytest
 
 from tests import compiling, tiny_run
 
+pytestmark = pytest.mark.slow
+
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 2000
 # Starting a program takes seconds, on a busy machine many.
@@ -103,7 +105,7 @@ def test_training_saves_its_step_and_leaves(tmp_path, start):
   assert not (run / 'model').exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_run_ends_in_the_same_bits(tmp_path, start):
   steps = 100
   whole = train(start, 'whole', steps)
@@ -120,7 +122,7 @@ def test_stopped_run_ends_in_the_same_bits(tmp_path, start):
   assert tiny_run.model_bytes(parts) == tiny_run.model_bytes(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_signal_leaves_the_last_checkpoint_intact(tmp_path, start):
   run = tmp_path / 'run'
   process = train(start, 'run')
