@@ -19,13 +19,12 @@ from scmdm_jax.buckets import staging, urls
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
-from scmdm_jax.diffusion.beliefs import replay
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.errors import BadInput
-from scmdm_jax.models import denoiser, lora
+from scmdm_jax.models import lora
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.runs import adapting, compiling, drawing, opening, scoring
+from scmdm_jax.runs import adapting, compiling, drawing, opening, scoring, watching
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import loop_of, optimizer_of
 from scmdm_jax.settings.options import (
@@ -183,25 +182,10 @@ def beliefs(
     ValueError: a sampler that cannot be replayed; see `diffusion.beliefs`.
   """
   _check_masked(model)
-  mask_id = model.tokenizer.mask_id
-  assert mask_id is not None
-  sampler = sampler or Sampler(num_steps=32)
-  if model.description.injection == 'none':
-    sampler = dataclasses.replace(sampler, self_conditioning=False)
   start = _starting_rows(model, num_samples, prompt, 0)
-  drawn = drawing.draw_rows(
-    model, sampler, SampleSettings(trajectory=True), key, start, meshes.one_device()
-  )
-  assert drawn.trajectory is not None
-  states = np.concatenate([start[None], drawn.trajectory])
-
-  @jax.jit
-  def replayed(params, states):
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, np.arange(num_samples))
-    network = denoiser.bind(params, model.description)
-    return replay(keys, network, states, sampler, mask_id=mask_id)
-
-  return Beliefs(states, np.asarray(replayed(model.params, states)))
+  sampler = sampler or Sampler(num_steps=32)
+  mesh = meshes.one_device()
+  return Beliefs(*watching.watched(model, sampler, SampleSettings(), key, start, mesh))
 
 
 def adapt(

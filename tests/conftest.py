@@ -8,6 +8,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 # Where libtpu is installed for its compiler, it would look for chips, and say so.
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
+from tests import compiling
+
+# Of programs that tests start, too.
+os.environ.setdefault('XLA_FLAGS', compiling.flags())
+
 import hypothesis
 import jax
 

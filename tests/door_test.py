@@ -44,6 +44,7 @@ def molecules(output: str) -> list[str]:
   return lines
 
 
+@pytest.mark.slow
 def test_the_readme_prints_molecules(model):
   code = readme_lines()
   assert len([line for line in code.splitlines() if line]) <= 10
@@ -83,6 +84,7 @@ def test_importing_it_does_not_start_jax():
   assert done.stdout == 'False\n'
 
 
+@pytest.mark.slow
 def test_samples_are_those_of_the_command_line(model, tmp_path, capsys):
   program = tiny_run.Program(capsys)
   code, _, _ = program.run(
@@ -101,6 +103,7 @@ def test_samples_are_those_of_the_command_line(model, tmp_path, capsys):
   assert [json.loads(line)['tokens'] for line in lines] == found.tolist()
 
 
+@pytest.mark.slow
 def test_beliefs_are_those_of_the_samples(model):
   sampler = sc.Sampler(num_steps=4)
   found = sc.beliefs(KEY, model, num_samples=2, sampler=sampler, prompt='C_C(=O)N$')

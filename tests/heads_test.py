@@ -88,7 +88,7 @@ with multihost.joined():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_would_start_every_head(tmp_path):
   heads = [arguments for name in FILES for arguments in commands(name)]
   words = [
@@ -113,7 +113,7 @@ def test_two_processes_would_start_every_head(tmp_path):
       assert wrong.keys() <= given | {'memory', 'disk'}, (arguments, wrong)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_launchers_show_runs_as_two_processes(tmp_path):
   launched = [commands(name) for name in FILES if name.startswith('launch')]
   found = {arguments[0] for heads in launched for arguments in heads}
@@ -131,7 +131,7 @@ def test_what_launchers_show_runs_as_two_processes(tmp_path):
   assert (tmp_path / 'run/report/index.html').is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_two_processes_would_start_the_quick_start(tmp_path):
   words = ['--config=configs/quickstart.py', '--mode=doctor', f'--workdir={tmp_path}/x']

@@ -41,6 +41,7 @@ def pinned(path):
   return dict(line.split('==') for line in lines if not line.startswith('#'))
 
 
+@pytest.mark.slow
 def test_every_module_imports_without_tensorflow_or_warnings(tmp_path):
   """Run elsewhere, so that the installed package is found, not the source tree."""
   command = [sys.executable, '-I', '-W', 'error', '-c', IMPORT_EVERYTHING]

@@ -25,7 +25,7 @@ from tests import tiny_run
 from tests.compiling import quick_jit
 from tests.models.parameters import random_params
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 ROOT = pathlib.Path(__file__).parents[1]
 VERSES = [v for v in (ROOT / 'tests/acts27.txt').read_text().split('\n') if v]

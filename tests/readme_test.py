@@ -16,7 +16,7 @@ from tests.data.tokenizers import tiny
 from tests.domains.text import chats
 from tests.tiny_run import Program
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 ROOT = pathlib.Path(__file__).parents[1]
 TOKENS = len(tiny.bpe_vocabulary()) + len(chats.SPECIAL['dream']) + 1
 LLAMA = manifests.LLAMA_CONFIG | {'vocab_size': TOKENS, 'max_position_embeddings': 256}

@@ -33,7 +33,7 @@ def test_it_is_small_and_was_run_in_order():
   assert {(o.output_type, o.get('name')) for o in outputs} == {('stream', 'stdout')}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1800)
 def test_it_runs_and_prints_what_it_shows():
   """Samples of the base are the same tokens; trained figures agree within rounding."""

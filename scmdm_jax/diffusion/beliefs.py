@@ -4,14 +4,53 @@ The compiled sampler keeps nothing of size V. Here its own tokens are read once 
 that what is shown belongs to what was drawn.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from scmdm_jax.diffusion import readout
-from scmdm_jax.diffusion.checks import check
 from scmdm_jax.diffusion.network import Network, null_signal
 from scmdm_jax.diffusion.sampling import Sampler
+
+
+class Likeliest(NamedTuple):
+  """What is kept of predictions where all of them are too many.
+
+  Attributes:
+    tokens: int32 [..., L], the likeliest of each position.
+    probability: float32 [..., L], theirs.
+    entropy: float32 [..., L], of the whole prediction, nats.
+  """
+
+  tokens: jax.Array
+  probability: jax.Array
+  entropy: jax.Array
+
+
+def likeliest(log_probs: jax.Array) -> Likeliest:
+  """Returns the likeliest tokens of log p [..., L, V] and how sure the model was."""
+  probs = jnp.exp(log_probs)
+  terms = jnp.where(probs > 0, probs * log_probs, 0.0)
+  return Likeliest(log_probs.argmax(-1), probs.max(-1), -terms.sum(-1))
+
+
+def obstacle(sampler: Sampler, block_length: int) -> str:
+  """Returns why a sampler cannot be replayed, '' if it can.
+
+  Args:
+    sampler: any.
+    block_length: of the network; 0: it sees both ways.
+  """
+  if sampler.guidance is not None:
+    return f'guidance: {sampler.guidance}; wanted none'
+  if sampler.block_length or block_length:
+    return f'block_length: {sampler.block_length or block_length}; wanted no blocks'
+  if not sampler.keep_signal:
+    return 'keep_signal: False; wanted True'
+  return ''
 
 
 def replay(
@@ -21,11 +60,13 @@ def replay(
   sampler: Sampler,
   *,
   mask_id: int,
-) -> jax.Array:
+  keep: Callable[[jax.Array], Any] = lambda log_probs: log_probs,
+) -> Any:
   """Returns log p of every token at every step of a sampler, float32 [T, B, L, V].
 
   The model's own prediction, before temperature and top-p; at visible positions it says
-  nothing. All of it is kept: meant for a few examples and a small vocabulary.
+  nothing. All of it is kept, for a few examples and a small vocabulary, unless `keep`
+  makes less of it.
 
   Args:
     keys: [B] typed keys, those that `sampling.sample` was given.
@@ -33,18 +74,17 @@ def replay(
     states: int32 [T + 1, B, L]: `x_init`, then the trajectory that `sample` returned.
     sampler: the one that wrote them.
     mask_id: the mask token.
+    keep: what is kept of a step's log p, float32 [B, L, V], as `likeliest`; the result
+      has T of it.
 
   Raises:
     ValueError: a sampler with guidance, blocks, or `keep_signal=False`, or a network of
       blocks.
   """
   chex.assert_shape(states, (sampler.num_steps + 1, len(keys), None))
-  wanted = 'the default: only such samplers are replayed'
-  check(sampler.guidance is None, 'guidance', sampler.guidance, wanted)
-  check(not sampler.block_length, 'block_length', sampler.block_length, wanted)
-  blocks = network.block_length
-  check(not blocks, 'block_length', blocks, 'a network that sees both ways')
-  check(sampler.keep_signal, 'keep_signal', sampler.keep_signal, wanted)
+  reason = obstacle(sampler, network.block_length)
+  if reason:
+    raise ValueError(f'such a sampler is not replayed: {reason}')
   starts = jax.vmap(jax.random.fold_in, (0, None))(keys, sampler.num_steps)
   plan = sampler.strategy.start(
     starts, states[0] == mask_id, sampler.schedule, sampler.num_steps
@@ -57,7 +97,7 @@ def replay(
     if sampler.self_conditioning:
       predicted = readout.read_signal(network, logits)
       signal = jnp.where((x_t == mask_id)[..., None], predicted, signal)
-    return signal, jax.nn.log_softmax(logits, axis=-1)
+    return signal, keep(jax.nn.log_softmax(logits, axis=-1))
 
   null = null_signal(network, states[0])
   return jax.lax.scan(step, null, (states[:-1], plan.sigmas))[1]

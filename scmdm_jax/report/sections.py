@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 
 import markupsafe
 
-from scmdm_jax.report import figures, page, summary, table, text, trajectory
+from scmdm_jax.report import (
+  animation,
+  figures,
+  page,
+  summary,
+  table,
+  text,
+  trajectory,
+)
 from scmdm_jax.report.table import Metrics
 
 Report = Mapping[str, Any]
@@ -128,14 +136,31 @@ def is_conditioned(report: Report) -> bool:
 
 
 def trajectory_of(report: Report) -> dict[str, Any]:
-  """The trajectory as frames of a film, where it has them, or as rows of a table."""
+  """The trajectory as frames of a film, where it has them, or as rows of a table.
+
+  Before it the animation of what was believed, or why there is none; neither where the
+  report was written before there were any.
+  """
   shown = report['trajectory']
   if not shown or not shown['tokens']:
-    return {'frames': [], 'steps': [], 'conditioned': False}
+    nothing = {'animation': '', 'no_animation': '', 'animated': {}}
+    return nothing | {'frames': [], 'steps': [], 'conditioned': False}
   conditioned = is_conditioned(report)
   frames = trajectory.frames_of(shown)
   steps = [] if frames else trajectory.steps_of(shown, conditioned=conditioned)
-  return {'frames': frames, 'steps': steps, 'conditioned': conditioned}
+  beliefs = shown.get('beliefs', {})
+  reason, webp = beliefs.get('obstacle', ''), None
+  if beliefs and not reason:
+    webp = animation.animated(beliefs)
+    reason = '' if webp else 'the installed Pillow writes no WebP'
+  return {
+    'animation': animation.data_uri(webp) if webp else '',
+    'no_animation': reason,
+    'animated': beliefs,
+    'frames': frames,
+    'steps': steps,
+    'conditioned': conditioned,
+  }
 
 
 def cost(report: Report) -> Cost:

@@ -23,11 +23,11 @@ from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing
+from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing, watching
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings import recipes
-from scmdm_jax.settings.building import optimizer_of, schedule_of
+from scmdm_jax.settings.building import optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.writer import read_metrics
 
@@ -161,7 +161,7 @@ class Bench:
   def draw(self, model: Model, seed: int, **changes: Any) -> drawing.Drawn:
     """Samples under the seed's own keys, the same for every arm."""
     options = dataclasses.replace(self.settings.sample, **changes)
-    key = jax.random.fold_in(jax.random.key(seed), 2)
+    key = sampling_key(seed)
     x_init = drawing.starting_rows(
       self.settings, self.base.tokenizer, options.num_samples
     )
@@ -206,6 +206,11 @@ class Bench:
       point = {name: scores[name] for name in names if name in scores}
       figures['temperature_curve'].append({'temperature': temperature, **point})
     return figures
+
+
+def sampling_key(seed: int) -> jax.Array:
+  """What every arm's samples of a seed start from."""
+  return jax.random.fold_in(jax.random.key(seed), 2)
 
 
 def say(text: str) -> None:
@@ -293,18 +298,28 @@ def trajectory(
   model = dataclasses.replace(bench.base, description=description, params=params)
   drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None
-  tokenizer = bench.base.tokenizer
-  start = drawing.starting_rows(bench.settings, tokenizer, 1)
+  tokenizer, settings = bench.base.tokenizer, bench.settings
+  start = drawing.starting_rows(settings, tokenizer, 1)
   rows = np.stack([*start, *drawn.trajectory[:, 0]])
-  domain, film = bench.domain, {}
-  if domain.film:
-    frames = domain.show(bench.settings.data, rows, tokenizer)
-    film = {'film': domain.film, 'frames': frames}
+  domain = bench.domain
+  show = (
+    (lambda rows: domain.show(settings.data, rows, tokenizer)) if domain.film else None
+  )
+  film = {'film': domain.film, 'frames': show(rows)} if show else {}
+  sampler = sampler_of(settings.sample, schedule_of(settings.method))
+  beliefs = watching.side_by_side(
+    model,
+    sampler,
+    settings.sample,
+    sampling_key(seed),
+    start,
+    mesh_of(settings),
+    show,
+  )
   return film | {
     'arm': arm.name,
-    'num_steps': bench.settings.sample.num_steps,
+    'num_steps': settings.sample.num_steps,
     'tokens': [[tokenizer.tokens[t] for t in row] for row in rows],
-    'masked': [
-      (np.asarray(row) == bench.base.tokenizer.mask_id).tolist() for row in rows
-    ],
+    'masked': (rows == tokenizer.mask_id).tolist(),
+    'beliefs': beliefs,
   }

@@ -14,20 +14,27 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{mean|STUDY|ARM|METRIC@T}}               one figure
   {{difference|STUDY|ARM|METRIC@T}}         the same against the control
   {{gain|STUDY|ARM|METRIC}}                 the same at matched entropy
+  {{steps|STUDY|METRIC}}                    a drawing: a measure against T
+  {{entropy|STUDY|METRIC}}                  another: it against entropy, by temperature
+  {{bounds|STUDY}}                          another: NELBOs, less those of the control
 
-A figure is the mean over seeds ± its standard error; a difference is paired by seed, in
-brackets how many standard errors it is from zero.
+A drawing is an SVG file beside the raw results, which `main` writes. A figure is the
+mean over seeds ± its standard error; a difference is paired by seed, in brackets how
+many standard errors it is from zero.
 """
 
 import json
+import math
 import pathlib
 import re
+import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scmdm_jax.domains import registry
 from scmdm_jax.report import summary, table, text
+from scmdm_jax.report.charts import Axis, Point, chart
 
 CONTROL = 'rate 0, equal FLOPs'
 _KEPT = ('arm', 'seed', 'train_steps', 'flops_ratio', 'samples', 'temperature_curve')
@@ -107,6 +114,11 @@ class Study:
     metric, _, steps = measure.partition('@')
     return self._rows.get((arm, metric, int(steps) if steps else None))
 
+  @property
+  def drawn(self) -> list[str]:
+    """The arms with the control first."""
+    return sorted(self.arms, key=lambda arm: arm != CONTROL)
+
   def seeds(self, arm: str) -> int:
     """How many seeds it has."""
     return sum(run['arm'] == arm for run in self.runs)
@@ -176,6 +188,64 @@ _FILLS = {
 }
 
 
+def _points(rows: Sequence[tuple[float, Any]], what: str = 'mean') -> list[Point]:
+  """A point for each (x, row of `summarize`) that has a value."""
+  error = {'mean': 'standard_error', 'difference': 'difference_error'}[what]
+  return [Point(x, r[what], r[error] or 0.0) for x, r in rows if r]
+
+
+def _steps(study: Study, metric: str) -> str:
+  counts = sorted({int(steps) for run in study.runs for steps in run['samples']})
+  series = {}
+  for i, arm in enumerate(study.drawn):  # Side by side, T on a logarithmic axis.
+    places = [math.log2(steps) + 0.04 * i for steps in counts]
+    rows = [study.row(arm, f'{metric}@{steps}') for steps in counts]
+    series[arm] = _points(list(zip(places, rows, strict=True)))
+  ticks = {math.log2(steps): str(steps) for steps in counts}
+  return chart(series, Axis('sampling steps T', ticks), Axis(_METRICS.of(metric).label))
+
+
+def _entropy(study: Study, metric: str) -> str:
+  series = {}
+  for arm in study.drawn:
+    curves = [r['temperature_curve'] for r in study.runs if r['arm'] == arm]
+    of_arm = []
+    for temperature in sorted({p['temperature'] for c in curves for p in c}):
+      found = [p for c in curves for p in c if p['temperature'] == temperature]
+      x, y = ([p[name] for p in found] for name in ('entropy', metric))
+      errors = [summary.standard_error(values) or 0.0 for values in (y, x)]
+      of_arm.append(Point(statistics.fmean(x), statistics.fmean(y), *errors))
+    series[arm] = of_arm
+  label = _METRICS.of(metric).label
+  return chart(series, Axis('unigram entropy of the samples, nats'), Axis(label))
+
+
+def _bounds(study: Study) -> str:
+  counts = sorted(
+    {int(t) for run in study.runs for t in run['likelihood']['carried_nelbo']}
+  )
+  names = {'nelbo_null': 'null pass', 'nelbo_two_pass': 'two passes'}
+  names |= {f'carried_nelbo@{t}': f'carried, T = {t}' for t in counts}
+  series = {}
+  for i, arm in enumerate(study.drawn):
+    rows = [(j + 0.08 * i, study.row(arm, name)) for j, name in enumerate(names)]
+    series[arm] = (
+      [Point(x, 0.0) for x, _ in rows]
+      if arm == CONTROL
+      else _points(rows, 'difference')
+    )
+  ticks = {float(j): name for j, name in enumerate(names.values())}
+  label = 'NELBO - control, nats per token'
+  return chart(series, Axis('bound', ticks), Axis(label), lines=False)
+
+
+_DRAWINGS = {
+  'steps': (_steps, '{1} of {0} against T'),
+  'entropy': (_entropy, '{1} of {0} against entropy'),
+  'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
+}
+
+
 def rendered(page: str, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
   """`page` with its holes filled from the runs of `studies`.
 
@@ -186,9 +256,30 @@ def rendered(page: str, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> s
 
   def fill(hole: re.Match) -> str:
     kind, study, *rest = hole[1].split('|')
+    if kind in _DRAWINGS:
+      label = [_METRICS.of(metric).label for metric in rest]
+      title = _DRAWINGS[kind][1].format(study, *label)
+      return f'![{title}](evidence/{_file(hole[1])})'
     return _FILLS[kind](found[study], *rest)
 
   return _HOLE.sub(fill, page)
+
+
+def drawings(
+  page: str, studies: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, str]:
+  """The SVG files that `rendered` shows, by their name."""
+  found = {}
+  for hole in _HOLE.findall(page):
+    kind, study, *rest = hole.split('|')
+    if kind in _DRAWINGS:
+      found[_file(hole)] = _DRAWINGS[kind][0](Study(studies[study]), *rest)
+  return found
+
+
+def _file(hole: str) -> str:
+  kind, study, *rest = hole.split('|')
+  return '_'.join([study, kind, *rest]) + '.svg'
 
 
 def read_studies(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
@@ -209,6 +300,8 @@ def main(arguments: Sequence[str]) -> None:
     lines = ',\n'.join(json.dumps(record) for record in records)
     path.write_text(f'[\n{lines}\n]\n')
   page = (folder / 'page.md').read_text()
+  for name, svg in drawings(page, read_studies(folder)).items():
+    (folder / name).write_text(svg)
   (folder.parent / 'evidence.md').write_text(rendered(page, read_studies(folder)))
 
 

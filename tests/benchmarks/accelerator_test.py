@@ -10,7 +10,7 @@ from scmdm_jax.benchmarks import accelerator, contenders, measuring
 from scmdm_jax.models import flops
 from scmdm_jax.parallel import chips
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from tests import tiny_run
 from tests.buckets.steps_test import steps_of
 from tests.faults import starting
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 VARIABLES = {'s3': 'AWS_ENDPOINT_URL', 'gs': 'STORAGE_EMULATOR_HOST'}
 
 

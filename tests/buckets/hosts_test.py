@@ -9,7 +9,7 @@ from tests import tiny_run
 from tests.buckets.runs_test import figures
 from tests.processes import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 # The program, with a disk for copies that the other process does not see; it dies when
 # a file appears.

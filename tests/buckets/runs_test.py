@@ -30,7 +30,7 @@ def figures(files, url):
   return [(r['step'], r['loss'], r['grad_norm']) for r in records]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_run_in_a_bucket_is_that_on_a_disk(program, cloud, tree, tmp_path):
   files, bucket = cloud('s3')
   config = f'--config={tiny_run.write_config(tmp_path)}'
@@ -116,7 +116,7 @@ sys.exit(main(['main.py', *sys.argv[1:]]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
 def test_a_killed_run_resumes_from_the_bucket_to_the_same_bits(
   cloud, tree, tmp_path, capsys, caplog, monkeypatch, scheme

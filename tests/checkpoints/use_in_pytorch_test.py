@@ -109,6 +109,7 @@ def assert_close(found, wanted):
   )
 
 
+@pytest.mark.slow
 def test_log_probabilities_with_and_without_a_signal(models):
   import torch
 

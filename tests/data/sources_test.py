@@ -178,7 +178,7 @@ print(len(rows))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_prepare_at_once_without_tensorflow(tmp_path):
   source = write_csv(tmp_path / 'qm9.csv')
   command = [sys.executable, '-c', PREPARE, str(tmp_path / 'data'), str(source)]

@@ -43,7 +43,7 @@ def position_keys(step):
   return [of_example(key) for key in KEYS]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('carried', [True, False])
 def test_the_sampler_drew_from_what_is_replayed(carried):
   """The same keys and the replayed prediction give every token of the sampler."""
@@ -59,7 +59,7 @@ def test_the_sampler_drew_from_what_is_replayed(carried):
   assert count == BATCH * (toys.LENGTH - 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('strategy', [FirstHitting(), ReMDM(rule='loop')])
 def test_greedy_tokens_are_the_likeliest(strategy):
   """Where strategies have clocks of their own, or mask again."""
@@ -69,7 +69,7 @@ def test_greedy_tokens_are_the_likeliest(strategy):
   np.testing.assert_array_equal(states[1:][new], log_probs.argmax(-1)[new])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_only_the_carried_prediction_tells_two_runs_apart():
   """The first step sees none, so both believe the same; later ones do not."""
   with_, without = (

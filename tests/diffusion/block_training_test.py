@@ -117,6 +117,7 @@ def test_loss_weighs_every_block_by_its_own_time():
   np.testing.assert_allclose(loss, wanted, rtol=1e-4)  # Of float32 logits.
 
 
+@pytest.mark.slow
 def test_one_block_is_the_full_model_bit_for_bit():
   x_0, key = clean(4), jax.random.key(7)
   options = dict(schedule=LogLinear(), mask_id=tiny.MASK)
@@ -156,6 +157,7 @@ def test_carried_bound_gives_every_block_its_share_of_steps():
   np.testing.assert_allclose(found, wanted, rtol=1e-4)  # Of float32 logits.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rate', [0.0, 1.0])
 def test_blocks_learn(rate):
   """Gradients of the loss are finite, and reach the injection where it is trained."""

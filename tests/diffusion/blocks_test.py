@@ -107,6 +107,7 @@ def test_steps_go_to_what_is_left_to_write(to_write, num_steps, wanted):
   assert found.tolist() == [wanted]
 
 
+@pytest.mark.slow
 def test_all_steps_are_dealt_and_none_to_a_block_without_work():
   rng = np.random.default_rng(0)
   for _ in range(20):
@@ -121,6 +122,7 @@ def test_all_steps_are_dealt_and_none_to_a_block_without_work():
       assert np.all(found >= to_write)  # One position at a time is possible.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('strategy', 'schedule'),
   [
@@ -181,9 +183,10 @@ OTHERS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'strategy',
-  [*KINDS, *(pytest.param(s, marks=pytest.mark.slow) for s in OTHERS)],
+  [*KINDS, *(pytest.param(s, marks=pytest.mark.long) for s in OTHERS)],
   ids=str,
 )
 def test_equals_block_after_block_by_hand(strategy):
@@ -212,6 +215,7 @@ def test_equals_block_after_block_by_hand(strategy):
   assert min(evaluations) == 0  # Nothing to write.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strategy', [*KINDS, *OTHERS], ids=str)
 def test_every_strategy_goes_from_left_to_right(strategy):
   seen = []

@@ -92,19 +92,19 @@ STRATEGIES = (
   ('strategy', 'arch', 'options'),
   [
     (EntropyBound(1.0), 'dream', {}),
-    pytest.param(ReMDM('conf'), 'dream', {}, marks=pytest.mark.slow),
+    pytest.param(ReMDM('conf'), 'dream', {}, marks=pytest.mark.long),
     *(
-      pytest.param(strategy, 'dit', {}, marks=pytest.mark.slow)
+      pytest.param(strategy, 'dit', {}, marks=pytest.mark.long)
       for strategy in STRATEGIES
     ),
     pytest.param(
-      Confidence(), 'dream', {'guidance': Guidance(0.7)}, marks=pytest.mark.slow
+      Confidence(), 'dream', {'guidance': Guidance(0.7)}, marks=pytest.mark.long
     ),
     pytest.param(
       ReMDM('cap', eta=0.5),
       'llada',
       {'guidance': Guidance(0.7, shared_signal=True), 'keep_signal': False},
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
   ],
   ids=str,
@@ -129,6 +129,7 @@ def test_trajectory_with_a_cache_is_that_without():
   assert np.array_equal(within.trajectory, without.trajectory)
 
 
+@pytest.mark.slow
 def test_positions_are_counted():
   start = np.full((2, LENGTH), tiny.MASK, np.int32)
   _, within = both(model_of('dit'), Sampler(T, P2(), cache='exact'), x_init=start)
@@ -141,6 +142,7 @@ def test_positions_are_counted():
   assert within.positions == LENGTH + 2 * BLOCK + (T - 1) * BLOCK
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cache', ['prefix', 'dual'])
 def test_what_is_made_anew_in_every_step_is_no_approximation(cache):
   options = Sampler(T, P2(), block_length=BLOCK, cache=cache, refresh=1)
@@ -161,6 +163,7 @@ def padded():
   return np.where(written, tiny.MASK, rows).astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('arch', 'options'),
   [
@@ -170,12 +173,12 @@ def padded():
     pytest.param(
       'llada',
       {'cache': 'dual', 'refresh': 1, 'guidance': Guidance(0.7), 'compact': 1},
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
     pytest.param(
       'dit',
       {'cache': 'exact', 'guidance': Guidance(0.7), 'compact': 2},
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
   ],
 )
@@ -193,6 +196,7 @@ def test_examples_of_different_lengths(arch, options):
   assert within.rows < within.evaluations * 5 or not sampler.compact
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cache', ['prefix', 'dual'])
 def test_what_is_kept_of_examples_of_different_lengths(cache):
   """Each alone, in a batch of one, is as it is beside the others."""
@@ -209,14 +213,15 @@ def test_what_is_kept_of_examples_of_different_lengths(cache):
     assert np.array_equal(alone.tokens[0], found.tokens[i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('strategy', 'cache', 'options'),
   [
     (FirstHitting(), 'exact', {}),
     (P2(), 'dual', {}),
-    pytest.param(P2(), 'prefix', {}, marks=pytest.mark.slow),
+    pytest.param(P2(), 'prefix', {}, marks=pytest.mark.long),
     pytest.param(
-      Edit(0.3, 0.4), 'exact', {'guidance': Guidance(0.7)}, marks=pytest.mark.slow
+      Edit(0.3, 0.4), 'exact', {'guidance': Guidance(0.7)}, marks=pytest.mark.long
     ),
   ],
   ids=str,
@@ -238,6 +243,8 @@ def test_batches_shrink_within_a_block(strategy, cache, options):
   assert whole.rows == 5 * whole.evaluations > shrunk.rows
 
 
+@pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('cache', 'wanted'),
   [

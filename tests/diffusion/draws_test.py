@@ -396,7 +396,7 @@ def test_the_joint_draw_loses_rare_tokens_as_the_closed_form_says(monkeypatch):
   assert sum(found) < 0.85 * count * 7.75 / TOP
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_joint_draw_reveals_too_few():
   # 4096 equal tokens at a rate of 2^-24 each: of 32 revealed 10 are left.
   vocab, reveal, rows = 4096, 2.0**-12, 2**11

@@ -55,6 +55,7 @@ def written_out_loss(key, batch, rate, estimate):
   return total / x_0.size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rate', [1.0, 0.9, 0.5])
 @pytest.mark.parametrize(
   'text',

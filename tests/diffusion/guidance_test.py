@@ -116,6 +116,7 @@ def greedy_np(u, x_init, weight, *, shared=False, hide=None):
   return x, seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('shared', 'hidden_prompt'), [(False, False), (True, False), (False, True)]
 )

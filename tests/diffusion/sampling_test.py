@@ -125,6 +125,7 @@ def loglinear(t):
   return 1 - (1 - EPS) * t if t > 0 else 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('num_steps', 'self_conditioning'),
   [(1, True), (4, True), (4, False), (2 * toys.LENGTH, True)],

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import compiling
+
 PROGRAM = """\
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -49,11 +51,11 @@ for V, top_p in ((520, 1.0), (520, 0.9), (8 * 2200, 1.0)):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_same_tokens_and_no_weight_is_gathered():
   root = pathlib.Path(__file__).parents[2]
   env = os.environ | {
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8',
+    'XLA_FLAGS': compiling.flags(8),
     'PYTHONPATH': str(root),
   }
   result = subprocess.run(

@@ -55,6 +55,7 @@ def drawn(sampler, compact, **options):
   return run(split_key(jax.random.key(2), BATCH), prompts()), sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('strategy', 'options', 'starts'),
   [

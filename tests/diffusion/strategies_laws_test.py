@@ -74,7 +74,7 @@ def test_ancestral_draws_from_its_exact_law():
   assert p_value(found.tokens, JOINT) < 1e-20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ancestral_with_many_steps_draws_from_the_joint_law():
   steps = 256
   # All bias comes from two positions in one step: 3 pairs, each 1 in 256. Of 16,384

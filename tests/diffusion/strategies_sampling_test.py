@@ -77,6 +77,7 @@ def prompts(seed):
   return x_init
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strategy', ALL, ids=str)
 def test_every_strategy_keeps_the_promises_of_the_sampler(strategy):
   compilations = run._cache_size()

@@ -65,6 +65,7 @@ def test_it_is_unknown_elsewhere():
   assert not registry.is_built_in('levels')
 
 
+@pytest.mark.slow
 def test_it_trains_samples_evaluates_and_compares(
   digits, tmp_path, capsys, monkeypatch
 ):
@@ -100,5 +101,6 @@ def test_it_trains_samples_evaluates_and_compares(
   assert report['domain'] == 'digits' and report['metrics']['ink']['better'] == ''
   assert len(report['trajectory']['frames']) == 5
   page = (tmp_path / 'compare/report/index.html').read_text()
-  for shown in ('error of ink ↓', 'a digit', 'what is masked is black.'):
+  animation = 'src="data:image/webp;base64,'
+  for shown in ('error of ink ↓', 'a digit', 'what is masked is black.', animation):
     assert shown in page

@@ -6,7 +6,7 @@ import pytest
 
 from tests.faults.damage_test import flip
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 @pytest.fixture(scope='module')

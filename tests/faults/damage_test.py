@@ -20,6 +20,7 @@ def parts_of(run):
     yield from (path for path in sorted((run / folder).rglob('*')) if path.is_file())
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found(program, trained, tmp_path, fault):
   _, run = trained
   shutil.copytree(run, tmp_path / 'run')
@@ -86,6 +87,7 @@ def test_a_manifest_of_a_deleted_step_is_no_damage(program, trained, tmp_path):
   assert figures['ok'] and len(figures['verified']) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'damage', ['metadata', 'data', 'stray', 'commit', 'without digests']
 )
@@ -124,6 +126,7 @@ def test_a_resumed_run_goes_on_from_the_sound_step(
   )
 
 
+@pytest.mark.slow
 def test_a_loss_that_overflows(program, tmp_path, fault):
   config = tiny_run.write_config(tmp_path)
   options = [f'--config={config}', f'--workdir={tmp_path / "run"}']

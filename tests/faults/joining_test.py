@@ -70,7 +70,7 @@ def test_visitors_that_are_none_of_us():
   ]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('present', [0, 1])
 def test_a_peer_that_never_joins(tmp_path, start, fault, present):
   config = tiny_run.write_config(tmp_path)
@@ -98,7 +98,7 @@ def test_a_peer_that_never_joins(tmp_path, start, fault, present):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_processes_of_different_code(tmp_path, start, fault):
   config = tiny_run.write_config(tmp_path)
   other = tmp_path / 'other'

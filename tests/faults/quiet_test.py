@@ -30,7 +30,7 @@ def reached(monkeypatch):
   return asked
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_no_secret_is_written_and_nothing_is_fetched(
   program, tmp_path, monkeypatch, reached, fault, caplog

@@ -91,7 +91,7 @@ def fill(directory: pathlib.Path, process: subprocess.Popen) -> None:
     os.close(filler)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('how', ['full', 'read-only'])
 def test_a_save_that_fails_in_the_background(tmp_path, start, fault, how):
   config = tiny_run.write_config(tmp_path)

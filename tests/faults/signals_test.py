@@ -9,7 +9,7 @@ import pytest
 
 from tests import tiny_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 INTERRUPTED = 'error: interrupted; the same command resumes\n'
 ASKED = 'SIGTERM: the run stops after this step; a second one ends it at once\n'

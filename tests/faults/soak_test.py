@@ -44,7 +44,7 @@ def leftovers(directory):
   return [name for name in names if 'tmp' in name or 'incomplete' in name]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(2400)
 def test_300_steps_with_saves_samples_and_random_kills(
   program, tmp_path, start, fault, count

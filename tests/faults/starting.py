@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from tests import compiling
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -16,8 +18,7 @@ def start(cache: pathlib.Path, *arguments: object, **variables: str):
       **os.environ,
       'PYTHONPATH': str(ROOT),
       'JAX_PLATFORMS': 'cpu',
-      # Compiling would take longer than everything else.
-      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'XLA_FLAGS': compiling.flags(),
       'JAX_COMPILATION_CACHE_DIR': str(cache),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
       **variables,

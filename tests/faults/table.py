@@ -114,15 +114,15 @@ def rendered(lines: list[list], last: str) -> str:
 
 
 def groups(faults: Iterable[elsewhere.Fault]) -> dict[str, list[str]]:
-  """What one pytest runs: slow files and those here alone, others by folder."""
+  """What one pytest runs: long files and those here alone, others by folder."""
   found: dict[str, list[str]] = {}
   own = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob(OWN))
   others = dict.fromkeys(place for f in faults for place in f.tests)
   for place in (*own, *(p for p in others if not p.startswith(elsewhere.HERE))):
     path = pathlib.Path(place.partition('::')[0])
-    slow = 'mark.slow' in (ROOT / path).read_text()
+    long = 'mark.long' in (ROOT / path).read_text()
     here = place.startswith(elsewhere.HERE)
-    alone = slow or here or len(path.parts) == 2
+    alone = long or here or len(path.parts) == 2
     found.setdefault(path.stem if alone else path.parts[1], []).append(place)
   return found
 

@@ -8,7 +8,7 @@ from tests import tiny_run
 from tests.faults import killing
 from tests.faults.joining_test import free_port
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def begin(start, directory):

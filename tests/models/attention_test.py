@@ -128,6 +128,7 @@ def test_a_window_is_a_mask_over_full_attention(length, window, data):
   np.testing.assert_allclose(found, wanted, atol=1e-5)  # float32 against float64.
 
 
+@pytest.mark.slow
 def test_gradients_through_a_window():
   rng = np.random.default_rng(0)
   q, k, v, seen = *rng.standard_normal((3, 1, 11, 2, 4)).astype(np.float32), band(11, 3)

@@ -75,6 +75,7 @@ def signals_at_start(bound, injection):
   return signal.astype(np.float32) * scale
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('arch', 'injection'),
   [(arch, name) for arch in ('dit', 'llada', 'dream') for name in NAMES]

@@ -34,6 +34,7 @@ def loss_and_gradients(arch, **execution):
   return float(value), flat, run.lower(*arguments).as_text().count('dot_general')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ['dit', 'dream'])
 def test_rematerialisation_computes_the_same(arch):
   found = {remat: loss_and_gradients(arch, remat=remat) for remat in REMATS}
@@ -47,6 +48,7 @@ def test_rematerialisation_computes_the_same(arch):
   assert products < found['dots'][2] < found['full'][2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ['dit', 'dream'])
 def test_a_loop_over_blocks_computes_the_same(arch, monkeypatch):
   deep = dataclasses.replace(tiny.ARCHITECTURES[arch], num_blocks=3)
@@ -61,6 +63,7 @@ def test_a_loop_over_blocks_computes_the_same(arch, monkeypatch):
   assert looped[2] < products / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('arch', ['dit', 'dream'])
 def test_products_in_bfloat16_are_near(arch):
   value, gradients, _ = loss_and_gradients(arch)

@@ -37,6 +37,7 @@ def interpreted(monkeypatch):
   monkeypatch.setattr(splash, 'make_splash_mha', make)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', list(MASKS))
 def test_splash_is_attention(name, interpreted):
   q, k, v = random_inputs()

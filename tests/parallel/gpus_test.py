@@ -9,7 +9,7 @@ from tests import tiny_run
 
 _PLUGINS = ('jax_cuda12_plugin', 'jax_cuda13_plugin')
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.long,
   pytest.mark.timeout(600),
   pytest.mark.skipif(
     not any(map(importlib.util.find_spec, _PLUGINS)),

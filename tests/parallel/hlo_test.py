@@ -154,7 +154,7 @@ print(json.dumps([hlo.totals(found), hlo.largest_gather(found)]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_of_a_real_program():
   found, largest = json.loads(on_eight_devices('-c', PROGRAM))
   assert found == {

@@ -71,7 +71,7 @@ for devices, parts in ((jax.devices()[:1], 1), (jax.devices(), 8)):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['llada', 'mdlm'])
 def test_a_long_input_takes_each_device_its_part(name):
   lines = on_eight_devices('-c', PROGRAM, name).splitlines()

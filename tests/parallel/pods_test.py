@@ -19,7 +19,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 # Compiling takes a minute or two of a core each, far more on a busy machine.
 LIMIT = 3600
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.long,
   pytest.mark.timeout(2 * LIMIT),
   pytest.mark.skipif(
     importlib.util.find_spec('libtpu') is None,

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
-from tests import tiny_run
+from tests import compiling, tiny_run
 from tests.processes import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200)]
 
 # The program; given a file and a number of lines, process 1 sends itself SIGTERM as
 # soon as the file has them.
@@ -55,7 +55,7 @@ def run(
   return processes.run(
     count,
     *('-c', PROGRAM, *words, *words_of(directory, mode, name), *options),
-    XLA_FLAGS=flags(devices),
+    XLA_FLAGS=compiling.flags(devices),
   )
 
 
@@ -65,13 +65,6 @@ def words_of(directory, mode, name):
     *(f'--workdir={directory / name}', '--config.mesh.data=1'),
     '--config.mesh.fsdp=-1',
   ]
-
-
-def flags(devices):
-  return (
-    f'--xla_force_host_platform_device_count={devices} '
-    '--xla_backend_optimization_level=0'
-  )
 
 
 def saved_steps(workdir):
@@ -113,7 +106,7 @@ def test_signal_to_one_saves_one_step_in_both_and_the_same_command_resumes(direc
 def test_second_signal_ends_both_at_once_and_leaves_what_was_saved(directory):
   options = ['--config.train.num_steps=200', '--config.train.save_every=20']
   words = ['', '0', *words_of(directory, 'train', 'twice'), *options]
-  process = processes.start(2, '-c', PROGRAM, *words, XLA_FLAGS=flags(2))
+  process = processes.start(2, '-c', PROGRAM, *words, XLA_FLAGS=compiling.flags(2))
   try:
     while not saved_steps(directory / 'twice'):
       assert process.poll() is None, process.stderr.read()

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
+from tests import compiling
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
 def on_eight_devices(*arguments):
   """Standard output of a Python program that sees 8 devices."""
   env = os.environ | {
-    # Compiling takes longer than running.
-    'XLA_FLAGS': '--xla_force_host_platform_device_count=8 '
-    '--xla_backend_optimization_level=0',
+    'XLA_FLAGS': compiling.flags(8),
     'PYTHONPATH': str(ROOT),
   }
   result = subprocess.run(
@@ -31,7 +31,7 @@ def on_eight_devices(*arguments):
   return result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
   ('architecture', 'meshes'), [('dit', 3), ('dream', 5), ('blocks', 3)]
 )

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from scmdm_jax import ASSETS
+from tests import compiling
 from tests.processes import processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 # The quick start, reduced to seconds.
 REDUCED = [
@@ -29,7 +30,7 @@ def run(count, devices, *arguments, code=0):
   found, out, err = processes.run(
     count,
     *('-m', 'scmdm_jax.main', *map(str, arguments)),
-    XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
+    XLA_FLAGS=compiling.flags(devices),
   )
   assert found == code, err
   lines = [line for line in out.splitlines() if '{"mode"' in line]

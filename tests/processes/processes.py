@@ -5,6 +5,8 @@ import pathlib
 import subprocess
 import sys
 
+from tests import compiling
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -17,10 +19,8 @@ def start(count: int, *command: str, **variables: str) -> subprocess.Popen:
       **os.environ,
       'PYTHONPATH': str(ROOT),
       'JAX_PLATFORMS': 'cpu',
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+      'XLA_FLAGS': compiling.flags(),
       'JAX_ENABLE_COMPILATION_CACHE': '0',  # Nothing of a test stays.
-      # Compiling would take longer than everything else.
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
       **variables,
     },
     stdout=subprocess.PIPE,

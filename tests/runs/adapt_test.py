@@ -14,6 +14,8 @@ from tests import tiny_run
 from tests.checkpoints import manifests
 from tests.compiling import quick_jit
 
+pytestmark = pytest.mark.slow
+
 V, LENGTH, MASK = 35, 32, 2  # Of the tokenizer 'smiles_qm9'.
 NAMED = {'vocab_size': V, 'mask_token_id': MASK, 'tokenizer': 'smiles_qm9'}
 DIT = {'model_length': LENGTH} | NAMED

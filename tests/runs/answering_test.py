@@ -148,6 +148,7 @@ def answer(prompts, sampler=SAMPLER, options=OPTIONS, done=(), model=MODEL):
   return {a.number: a for batch in found for a in batch}
 
 
+@pytest.mark.slow
 def test_padding_and_neighbours_change_nothing(asked):
   found = answer(asked)
   assert sorted(found) == [0, 1, 2, 3, 4]
@@ -180,6 +181,7 @@ def record(ids, start, tokens, evaluations=4):
   return answers.record_of(prompt, found, TOKENIZER)
 
 
+@pytest.mark.slow
 def test_answers_of_batches_that_shrink_are_the_same(asked):
   """With padding and guidance, whose networks know their examples."""
   sampler = Sampler(
@@ -193,6 +195,7 @@ def test_answers_of_batches_that_shrink_are_the_same(asked):
     assert shrunk[i].evaluations == whole[i].evaluations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('block_length', 'options'),
   [
@@ -200,7 +203,7 @@ def test_answers_of_batches_that_shrink_are_the_same(asked):
     pytest.param(
       0,
       {'cache': 'prefix', 'refresh': 1, 'guidance': Guidance(0.5)},
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
     (12, {'cache': 'exact', 'compact': 1}),
   ],
@@ -286,7 +289,7 @@ def test_conversations_are_asked_as_their_template_says(tmp_path):
     answering.read(path, spoken, 3, LENGTH)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_answers_are_written_as_they_come_and_gone_on_with(tmp_path, capsys):
   checkpoint, path = tmp_path / 'model', written(tmp_path / 'asked.jsonl', ASKED)
   store.save_model(checkpoint, DESCRIPTION, PARAMS, {}, TOKENIZER.files)

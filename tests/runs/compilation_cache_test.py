@@ -51,6 +51,7 @@ def test_directory_that_cannot_be_made_is_named(tmp_path):
     compilation_cache.use(str(tmp_path / 'file' / 'cache'))
 
 
+@pytest.mark.slow
 def test_fresh_cache_starts_empty_each_time_and_is_found_again():
   def double(x):
     return x + x
@@ -87,7 +88,7 @@ def test_default_is_below_home_and_gives_way_to_jaxs_own(tmp_path, monkeypatch):
   assert compilation_cache.report()['directory'] == 'elsewhere'
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_run_is_warm_and_traces_are_written(tmp_path):
   config = tiny_run.write_config(tmp_path)
   states = []

@@ -27,6 +27,7 @@ from tests.models import tiny
 from tests.models.parameters import random_params
 
 
+@pytest.mark.slow
 def test_the_first_pass_may_be_made_by_the_base():
   description = dataclasses.replace(
     tiny.describe('dream', 'embedding'), adapter=Adapter(2, 4.0)
@@ -93,6 +94,7 @@ def _in(tree, dtype):
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), tree)
 
 
+@pytest.mark.slow
 def test_no_program_has_a_gradient_or_a_copy_of_a_frozen_kernel():
   """A float32 array of the shape of the MLP's kernels would be one; see `lowered`."""
   kernels = ('tensor<128x512xf32>', 'tensor<512x128xf32>')
@@ -107,6 +109,7 @@ def test_no_program_has_a_gradient_or_a_copy_of_a_frozen_kernel():
   assert not {'tensor<128x512xbf16>', 'tensor<512x128xbf16>'} & {*products}
 
 
+@pytest.mark.slow
 def test_the_state_is_small_and_the_step_cheaper():
   def facts(adapter):
     step, size = lowered(adapter, 'float32')

@@ -40,6 +40,7 @@ def make_source(tmp_path, case):
   return manifests.write_directory(tmp_path / 'source', config, tensors), tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_import_then_export_is_bitwise(tmp_path, case):
   source, tensors = make_source(tmp_path, case)
@@ -280,6 +281,7 @@ def tied_source(directory, name, change, dtype=np.float32):
   return manifests.write_directory(directory, config, tensors), tensors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['llama', 'qwen2', 'dream', 'llada'])
 def test_a_head_unlike_the_table_is_kept_whatever_the_file_says(tmp_path, name):
   source, tensors = tied_source(tmp_path / 'source', name, 0.5)
@@ -319,6 +321,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', UNTIED)
 @pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_the_logits_are_those_of_a_head_unlike_its_table(tmp_path, family, dtype):
@@ -398,6 +401,7 @@ def test_what_is_not_read_comes_back(tmp_path):
     assert (tmp_path / 'out2' / name).read_bytes() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', ['llada', 'mdlm'])
 def test_a_padded_vocabulary_stays_padded(tmp_path, family):
   config, shapes = {

@@ -1,6 +1,7 @@
 """What a discriminator says of sets whose answer is known."""
 
 import numpy as np
+import pytest
 
 from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.runs.discriminator import discriminate
@@ -22,6 +23,7 @@ def area(real, drawn, seed=0):
   return discriminate(real, drawn, ids, size, epochs=3, seed=seed)
 
 
+@pytest.mark.slow
 def test_composition_gives_the_drawn_away():
   found = area(rows(300, 1), rows(300, 2, strong=0.8))
   # 32 bases at 0.5 against 0.8: means 16 and 25.6, deviations 2.8 and 2.3, so that the

@@ -59,6 +59,7 @@ def draw(params, x_init=MASKED, **changes):
   return drawing.draw(model, LogLinear(), options, KEY, x_init, MESH)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('batch_size', [1, 2, 7])
 def test_batch_size_changes_nothing(params, batch_size):
   whole = draw(params).tokens
@@ -105,6 +106,7 @@ def test_prompt_stays(params):
 PROMPT = np.where(np.arange(12) % 4 == 0, 7, TOKENIZER.mask_id).astype(np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'options',
   [

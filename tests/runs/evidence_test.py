@@ -16,7 +16,12 @@ STUDIES = evidence.read_studies(DOCS / 'evidence')
 
 def test_the_page_is_what_its_results_make():
   page = (DOCS / 'evidence' / 'page.md').read_text()
-  assert (DOCS / 'evidence.md').read_text() == evidence.rendered(page, STUDIES)
+  shown = (DOCS / 'evidence.md').read_text()
+  assert shown == evidence.rendered(page, STUDIES)
+  drawings = evidence.drawings(page, STUDIES)
+  found = {p.name: p.read_text() for p in (DOCS / 'evidence').glob('*.svg')}
+  assert found == drawings and len(found) >= 6
+  assert set(re.findall(r'\(evidence/(\S+\.svg)\)', shown)) == set(found)
 
 
 def values_of(study, arm, metric, steps=None):
@@ -71,6 +76,54 @@ def test_figures_by_numpy():
           assert numbers[-1] == pytest.approx(abs(gaps.mean()) / error, abs=0.051)
 
 
+def points_drawn(monkeypatch, hole):
+  """What a drawing is made of."""
+  monkeypatch.setattr(evidence, 'chart', lambda *given, **_: given)
+  [(series, x, y)] = evidence.drawings(f'{{{{{hole}}}}}', STUDIES).values()
+  assert next(iter(series)) == evidence.CONTROL
+  return series, x, y
+
+
+def moments(values):
+  return np.mean(values), np.std(values, ddof=1) / np.sqrt(len(values))
+
+
+def test_drawn_points_by_numpy(monkeypatch):
+  series, x, y = points_drawn(monkeypatch, 'steps|letters_seeds|ngram_bits')
+  assert y.name == 'n-gram bits' and list(x.ticks.values()) == ['8', '32', '64']
+  for arm, points in series.items():
+    for steps, point in zip(('8', '32', '64'), points, strict=True):
+      values = list(values_of('letters_seeds', arm, 'ngram_bits', steps).values())
+      assert (point.y, point.error) == pytest.approx(moments(values))
+      # To the right of its tick, T on a logarithmic axis.
+      assert 0 <= point.x - np.log2(int(steps)) < 0.3
+
+  series, _, _ = points_drawn(monkeypatch, 'entropy|molecules|generative_perplexity')
+  for arm, points in series.items():
+    runs = [
+      run['temperature_curve'] for run in STUDIES['molecules'] if run['arm'] == arm
+    ]
+    assert len(points) == len(runs[0])
+    for i, point in enumerate(sorted(points, key=lambda p: p.x)):
+      at = [sorted(run, key=lambda p: p['temperature'])[i] for run in runs]
+      for found, name in (
+        ((point.x, point.x_error), 'entropy'),
+        ((point.y, point.error), 'generative_perplexity'),
+      ):
+        assert found == pytest.approx(moments([p[name] for p in at]))
+
+  series, x, _ = points_drawn(monkeypatch, 'bounds|molecules')
+  assert list(x.ticks.values())[:2] == ['null pass', 'two passes']
+  names = [('nelbo_null', None), ('nelbo_two_pass', None)]
+  names += [('carried_nelbo', '8'), ('carried_nelbo', '32')]
+  for arm, points in series.items():
+    for (metric, steps), point in zip(names, points, strict=True):
+      mine = values_of('molecules', arm, metric, steps)
+      control = values_of('molecules', evidence.CONTROL, metric, steps)
+      gaps = [mine[seed] - control[seed] for seed in mine]
+      assert (point.y, point.error) == pytest.approx(moments(gaps), abs=1e-12)
+
+
 def result(arm, seed, bits, entropy, carried):
   return {
     'arm': arm,
@@ -101,6 +154,7 @@ def test_from_results_to_page(tmp_path):
   (docs / 'evidence' / 'page.md').write_text(
     'gain {{gain|toy|rate 1|ngram_bits}}, {{difference|toy|rate 1|carried_nelbo@8}}, '
     '{{mean|toy|rate 1|ngram_bits@8}}; {{seeds|toy}}\n{{matched|toy}}\n'
+    '{{steps|toy|ngram_bits}}\n'
   )
   evidence.main([str(docs), f'toy={tmp_path / "run"}'])
   page = (docs / 'evidence.md').read_text()
@@ -109,6 +163,8 @@ def test_from_results_to_page(tmp_path):
     f'gain +0.10 ± 0.10 [1.0], -0.25, 4.2 ± 0.2; {control}: 2, rate 1: 2\n'
   )
   assert '| rate 1 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
+  assert '![n-gram bits of toy against T](evidence/toy_steps_ngram_bits.svg)' in page
+  assert (docs / 'evidence/toy_steps_ngram_bits.svg').read_text().startswith('<svg ')
   assert 'not kept' not in (docs / 'evidence' / 'toy.json').read_text()
   # Once more under another name, in the same study.
   evidence.main([str(docs), f'toy/slowly={tmp_path / "run"}'])

@@ -30,7 +30,7 @@ from scmdm_jax.runs import harness
 
 # Of the libraries that lm-eval brings.
 # Importing it takes seconds.
-pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.slow]
+pytestmark = [pytest.mark.filterwarnings('ignore'), pytest.mark.long]
 
 QUESTIONS = ('low new', 'wide', 'newest lower')
 CHOICES = ('low', 'new', 'w', 'er')

@@ -54,6 +54,7 @@ def models(tmp_path_factory):
   return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('mode', 'checkpoint', 'judge', 'options'),
   [
@@ -62,7 +63,7 @@ def models(tmp_path_factory):
     ('judge', '', 'judge', ('--source={}/texts.jsonl',)),
     ('plan', 'adapted', '', ()),
     pytest.param(
-      'evaluate', 'adapted', 'judge', (*SAMPLER, *SCORER), marks=pytest.mark.slow
+      'evaluate', 'adapted', 'judge', (*SAMPLER, *SCORER), marks=pytest.mark.long
     ),
     pytest.param(
       'compare',
@@ -73,7 +74,7 @@ def models(tmp_path_factory):
         *('--config.compare.seeds=(0,)', '--config.compare.rates=(1.0,)'),
         '--config.compare.benchmark_pairs=0',
       ),
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
     pytest.param(
       'benchmark',
@@ -83,7 +84,7 @@ def models(tmp_path_factory):
         *(*SAMPLER, '--config.benchmark.rounds=1', '--config.benchmark.train=False'),
         *('--config.benchmark.torch=False', '--config.benchmark.batch_sizes=(1,2)'),
       ),
-      marks=pytest.mark.slow,
+      marks=pytest.mark.long,
     ),
   ],
 )

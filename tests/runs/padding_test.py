@@ -15,6 +15,7 @@ from tests.compiling import quick_jit
 from tests.models import tiny
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('rate', [0.5, 1.0])
 def test_nobody_attends_to_padding(rate):
   description = tiny.describe('dream', 'embedding')

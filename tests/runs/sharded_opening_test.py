@@ -16,7 +16,7 @@ from tests import tiny_run
 from tests.parallel.sameness_test import on_eight_devices
 from tests.processes import processes
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 # The program, and what it has read of the disk and held in memory at most.
 PROGRAM = """\

@@ -40,6 +40,7 @@ def test_what_is_none(text):
   assert not recipes.is_recipe(text)
 
 
+@pytest.mark.slow
 def test_recipes_spend_what_the_control_does(tmp_path):
   config = command_line.load_config(str(tiny_run.write_config(tmp_path)))
   config.mode = 'compare'

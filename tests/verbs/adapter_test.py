@@ -21,7 +21,7 @@ from scmdm_jax.verbs.export import export_model
 from tests import tiny_run
 from tests.compiling import quick_jit
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope='module', autouse=True)

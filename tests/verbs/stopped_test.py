@@ -9,7 +9,9 @@ import time
 
 import pytest
 
-from tests import tiny_run
+from tests import compiling, tiny_run
+
+pytestmark = pytest.mark.slow
 
 ROOT = pathlib.Path(__file__).parents[2]
 STEPS = 2000
@@ -35,8 +37,7 @@ def _start(directory, *options):
     env={
       **os.environ,
       'PYTHONPATH': str(ROOT),
-      # Compiling would take longer than everything else.
-      'XLA_FLAGS': '--xla_backend_optimization_level=0',
+      'XLA_FLAGS': compiling.flags(),
       'JAX_COMPILATION_CACHE_DIR': str(directory / 'cache'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     },
@@ -104,7 +105,7 @@ def test_training_saves_its_step_and_leaves(tmp_path, start):
   assert not (run / 'model').exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_stopped_run_ends_in_the_same_bits(tmp_path, start):
   steps = 100
   whole = train(start, 'whole', steps)
@@ -121,7 +122,7 @@ def test_stopped_run_ends_in_the_same_bits(tmp_path, start):
   assert tiny_run.model_bytes(parts) == tiny_run.model_bytes(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_second_signal_leaves_the_last_checkpoint_intact(tmp_path, start):
   run = tmp_path / 'run'
   process = train(start, 'run')

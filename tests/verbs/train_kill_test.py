@@ -37,7 +37,7 @@ def start(tmp_path):
     process.communicate()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_killed_runs_end_where_an_uninterrupted_one_does(tmp_path, start):
   for name in ('one', 'many'):
     (tmp_path / name).mkdir()

@@ -18,6 +18,8 @@ from scmdm_jax.verbs import train
 from tests import tiny_run
 from tests.compiling import quick_jit
 
+pytestmark = pytest.mark.slow
+
 MESH = one_device()
 KEY = jax.random.key(0)
 
@@ -163,7 +165,7 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_judge_is_trained_by_the_same_command(settings_with, tmp_path):
   settings = settings_with(method__objective='causal', model__architecture='llama')
   run(settings, tmp_path / 'run')

@@ -66,6 +66,7 @@ def test_a_flipped_bit_stops_verify_and_every_use(model, program, tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.slow
 def test_a_training_run_is_verified_with_its_steps(tmp_path, program):
   config = tiny_run.write_config(tmp_path)
   run = tmp_path / 'run'
@@ -137,6 +138,7 @@ def save(path, **arrays):
   return path
 
 
+@pytest.mark.slow
 def test_golden_logits(model, golden, program, tmp_path):
   ids, logits = golden
   path = save(tmp_path / 'golden.npz', input_ids=ids, logits=logits)
@@ -159,6 +161,7 @@ def test_golden_logits(model, golden, program, tmp_path):
   assert code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ('arrays', 'message'),
   [

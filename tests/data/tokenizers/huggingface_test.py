@@ -37,6 +37,7 @@ PIECES = st.sampled_from([*tiny.SPECIAL, tiny.ORDINARY, '<unk>', ' ', 'low', '<0
 TEXTS = st.lists(st.one_of(PIECES, st.text(max_size=4))).map(''.join)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 @FUZZ
 @given(text=TEXTS)

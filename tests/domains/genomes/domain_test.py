@@ -131,7 +131,7 @@ OPTIONS = (
 )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_from_fasta_to_figures(tmp_path, capsys):
   """Trains a base and a classifier, samples one species, measures all."""
   program = tiny_run.Program(capsys)

@@ -45,7 +45,7 @@ def options(**changes):
   return [f'--config.{name}={value}' for name, value in changes.items()]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_recipe_trains_and_samples(tmp_path, capsys, monkeypatch):
   monkeypatch.setattr(files, 'CIFAR_RECORDS', 2)
   data = {
@@ -82,7 +82,7 @@ def test_the_published_recipe_trains_and_samples(tmp_path, capsys, monkeypatch):
   assert (drawn / 'samples.png').is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_comparison_of_images(tmp_path, capsys):
   data = {
     'data.source': write_fashion(tmp_path / 'fashion'),

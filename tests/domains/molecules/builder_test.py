@@ -65,7 +65,7 @@ def test_missing_package_gives_the_install_line(monkeypatch):
     builder.canonical_qm9pack()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_real_package(tmp_path):
   data = DataSettings('qm9', str(tmp_path))
   train = prepared.texts(data, 'train')

@@ -28,7 +28,7 @@ def moses():
 
 
 pytestmark = [
-  pytest.mark.slow,
+  pytest.mark.long,
   pytest.mark.timeout(1800),
   pytest.mark.skipif(moses() is None, reason='molsets is not installed'),
 ]

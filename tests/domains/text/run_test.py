@@ -50,7 +50,7 @@ def documents(directory):
   return source
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_sample_and_evaluate_on_prose(tmp_path, capsys):
   config = write_config(tmp_path, documents(tmp_path))
   program = tiny_run.Program(capsys)

@@ -139,7 +139,7 @@ def test_rows_are_the_text_of_the_set(name, pieces, tmp_path):
     assert read[len(ids)] == tokenizer.eos_id
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize('name', SETS)
 def test_a_uniform_model_is_as_perplexed_as_it_has_tokens(
   name, pieces, tmp_path, capsys

@@ -120,6 +120,7 @@ def test_the_class_is_never_shown(kind):
   assert np.all(np.abs(np.asarray(logits(other)) - base).max(-1) > 1e-4)
 
 
+@pytest.mark.slow
 def test_it_learns_which_motif_a_row_has():
   """Class 0 has 012 somewhere, class 1 has 210: the same letters, in another order."""
   config = ConvConfig(8, 33, 16, 2, 8, 5, first_class=5, num_classes=2)

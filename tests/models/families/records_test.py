@@ -56,7 +56,7 @@ def registered(monkeypatch):
   monkeypatch.setitem(INJECTIONS, 'doubling', DOUBLING)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_new_backbone_and_injection_go_all_the_way(registered, tmp_path, capsys):
   program, run = tiny_run.Program(capsys), tmp_path / 'run'
   config = tiny_run.write_config(tmp_path)
