@@ -119,7 +119,8 @@ def diffusion_loss(
   if shown:
     keys = noise.example_keys(key_shown, batch)
     given = jax.vmap(lambda k: jax.random.bernoulli(k, shown))(keys)
-    threshold = threshold.at[:, 0].set(jnp.where(given, -1, threshold[:, 0]))
+    is_first = (jnp.arange(x_0.shape[1]) == 0)[None]
+    threshold = jnp.where(given[:, None] & is_first, -1, threshold)
 
   def noised(t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Masks at a time what is masked at all later ones, too."""

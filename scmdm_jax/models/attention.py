@@ -237,4 +237,7 @@ def _attend_within(
   mixed = jnp.einsum('bhnij,bhnjk->bhnik', weights[..., :-1], values)
   mixed = mixed + weights[..., -1:] * v[:, :, None, :1]
   mixed = mixed.reshape(batch, heads, -1, size)[:, :, :length]
-  return mixed.at[:, :, :1].set(_attend_all(q[:, :, :1], k, v, mask))
+  # Not by `.at[:, :, :1].set`: where devices split the positions, XLA gets such an
+  # update and its gradient wrong (jax 0.10.2, on CPU).
+  is_first = (jnp.arange(length) == 0)[None, None, :, None]
+  return jnp.where(is_first, _attend_all(q[:, :, :1], k, v, mask), mixed)

@@ -60,4 +60,5 @@ def shifted(module: Any, x: jax.Array, mask: AttentionMask) -> jax.Array:
   begins = (place > first) & (place % module.config.block_length == 0)
   clean = jnp.roll(before, first, axis=1)
   before = jnp.where(begins[None, :, None], clean, before)
-  return before.at[:, first].set(x[:, first])
+  # Not by `.at[:, first].set`, as in `attention`.
+  return jnp.where((place == first)[None, :, None], x, before)

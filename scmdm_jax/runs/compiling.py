@@ -11,7 +11,6 @@ from jax.sharding import Mesh
 from scmdm_jax.diffusion import estimates
 from scmdm_jax.diffusion.noise import Batch
 from scmdm_jax.diffusion.objectives import diffusion_loss
-from scmdm_jax.errors import BadInput
 from scmdm_jax.models import classifier, denoiser, lora
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution, training_on
@@ -112,18 +111,7 @@ def compiled_step(
   remat: str = 'none',
   dtype: str = 'float32',
 ):
-  """One compiled step per (model, method, optimizer, ...), for runs of any length.
-
-  Raises:
-    BadInput: a model with blocks whose positions would be split over devices: its
-      gradient was seen to come out wrong there, for a reason not found yet.
-  """
-  shards = mesh.shape['sequence']
-  if description.block_length and shards > 1:
-    raise BadInput(
-      f'mesh.sequence: found {shards}; wanted 1 to train a model with blocks; split '
-      'it by mesh.data, mesh.fsdp or mesh.tensor'
-    )
+  """One compiled step per (model, method, optimizer, ...), for runs of any length."""
   loss = make_loss(description, method, training_on(mesh, remat, dtype))
   start = functools.partial(initial_state, config=optimizer)
   _, trained = lora.divided(denoiser.abstract_params(description))

@@ -124,6 +124,7 @@ def cached(**options):
     TINY
     | {'model': sizes, 'sample': sample | {'dtype': 'bfloat16'} | options}
     | {'plan': {'job': 'sample'}}
+    | {'data': {'name': 'text', 'tokenizer': 'text8', 'length': 32}}
   )
 
 
@@ -140,8 +141,7 @@ def test_a_plan_of_sampling_lists_what_is_kept_of_keys(tmp_path):
   assert 'cache' not in plan.run(cached(cache='none'), tmp_path)['bytes_per_device']
   # All in the first of two steps of each of 4 blocks, then 8.
   fewer = 4 * 32 + 4 * 8
-  described = ModelDescription(DiTConfig(35, 32, 32, 2, 4, 4), 3, '', 'embedding')
-  per_token = flops.sampling(described, 32, 8, True, 4, fewer)
+  per_token = flops.sampling(plan._described(cached(), tmp_path), 32, 8, True, 4, fewer)
   assert figures['cost']['flops_per_token'] == per_token
   with pytest.raises(
     BadInput, match=r"sample\.cache: found 'exact'; wanted one of auto"
@@ -160,9 +160,7 @@ import jax, numpy as np
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
-from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import make_mesh, one_device
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.runs import drawing
@@ -173,7 +171,7 @@ from tests.models.parameters import random_params
 from tests.verbs.plan_test import cached
 settings = dataclasses.replace(cached(), mesh=MeshSettings(data=2, tensor=4))
 kept = plan.run(settings, pathlib.Path(sys.argv[1]))['bytes_per_device']['cache']
-described = ModelDescription(DiTConfig(35, 32, 32, 2, 4, 4), 34, '', 'embedding')
+described = plan._described(settings, pathlib.Path(sys.argv[1]))
 params, mesh = random_params(described), make_mesh(2, 1, 4)
 @jax.jit
 def evaluated(params, x):
@@ -182,7 +180,7 @@ def evaluated(params, x):
   cache, first = network.cached.start(*x.shape), jax.numpy.int32(0)
   return network.cached.encode(
     x, signal, jax.numpy.zeros(8), cache, first, first)[1]
-x = np.full((8, 32), 34, np.int32)
+x = np.full((8, 32), described.mask_id, np.int32)
 leaves = jax.tree.leaves(evaluated(place(params, mesh, 'bfloat16'), x))
 held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
 options = dataclasses.replace(settings.sample, dtype='float32', compact=4)
