@@ -124,7 +124,6 @@ def cached(**options):
     TINY
     | {'model': sizes, 'sample': sample | {'dtype': 'bfloat16'} | options}
     | {'plan': {'job': 'sample'}}
-    | {'data': {'name': 'text', 'tokenizer': 'text8', 'length': 32}}
   )
 
 
@@ -141,7 +140,8 @@ def test_a_plan_of_sampling_lists_what_is_kept_of_keys(tmp_path):
   assert 'cache' not in plan.run(cached(cache='none'), tmp_path)['bytes_per_device']
   # All in the first of two steps of each of 4 blocks, then 8.
   fewer = 4 * 32 + 4 * 8
-  per_token = flops.sampling(plan._described(cached(), tmp_path), 32, 8, True, 4, fewer)
+  described = ModelDescription(DiTConfig(35, 32, 32, 2, 4, 4), 3, '', 'embedding')
+  per_token = flops.sampling(described, 32, 8, True, 4, fewer)
   assert figures['cost']['flops_per_token'] == per_token
   with pytest.raises(
     BadInput, match=r"sample\.cache: found 'exact'; wanted one of auto"
@@ -157,10 +157,13 @@ def test_a_plan_of_sampling_lists_what_is_kept_of_keys(tmp_path):
 SHARDED_CACHE = """\
 import dataclasses, json, pathlib, sys
 import jax, numpy as np
+from scmdm_jax.checkpoints import store
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains.text.tokenizer import TEXT8
 from scmdm_jax.models import denoiser
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.execution import Execution
+from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import make_mesh, one_device
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.runs import drawing
@@ -169,10 +172,15 @@ from scmdm_jax.settings.options import MeshSettings
 from scmdm_jax.verbs import plan
 from tests.models.parameters import random_params
 from tests.verbs.plan_test import cached
-settings = dataclasses.replace(cached(), mesh=MeshSettings(data=2, tensor=4))
-kept = plan.run(settings, pathlib.Path(sys.argv[1]))['bytes_per_device']['cache']
-described = plan._described(settings, pathlib.Path(sys.argv[1]))
+described = ModelDescription(DiTConfig(36, 32, 32, 2, 4, 4), 35, '', 'embedding')
 params, mesh = random_params(described), make_mesh(2, 1, 4)
+directory = pathlib.Path(sys.argv[1])
+store.save_model(directory / 'model', described, params, {})
+settings = cached()
+settings = dataclasses.replace(
+  settings, mesh=MeshSettings(data=2, tensor=4),
+  plan=dataclasses.replace(settings.plan, model=str(directory / 'model')))
+kept = plan.run(settings, directory)['bytes_per_device']['cache']
 @jax.jit
 def evaluated(params, x):
   network = denoiser.bind(params, described, execution=Execution(Placement(mesh)))
