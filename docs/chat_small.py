@@ -4,25 +4,26 @@ r"""Measures configs/chat_small.py: losses and answers, of LoRA and of all weigh
   launch/local.sh python docs/chat_small.py --out=docs/chat_small.json --table
 
 The first does what is not in the file yet, run by run; the second prints mean, lowest
-and highest over seeds. The data come first: docs/text_data.md. An answer is
-`kind: definition`. It has the right kind if its first word is that of the held-out
-answer; `words` is the share of the definition's words of four letters and more that
-stand in the answer, and `other_words` the same of another question's definition, which
-is what frequent words alone give.
+and highest over seeds. The data come first: docs/text_data.md. `right` is the share of
+held-out questions whose answer is the wanted word and no other, `contained` of those
+whose answer has it somewhere, and `commonest` what one word for all of them would get.
 """
 
 import argparse
 import json
 import pathlib
-import re
 import statistics
 import tempfile
 
 import jax
+import jax.numpy as jnp
 
 from scmdm_jax import command_line, files
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.domains import registry
-from scmdm_jax.runs import adapting, opening, scoring
+from scmdm_jax.models import lora
+from scmdm_jax.runs import adapting, compiling, opening, scoring, timing
+from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan, sample, train
 
@@ -31,11 +32,13 @@ ASKED = ROOT / 'runs/prose/asked.jsonl'
 SEEDS = (0, 1, 2)
 ALL = {'lora_rank': 0, 'learning_rate': 2e-3, 'injection_rate_factor': 5.0}
 ARMS = {
-  'lora': {'rate': 1.0},
-  'all': {'rate': 1.0, **ALL},
-  'lora at rate 0': {'rate': 0.0},
+  'LoRA at rate 1': {'rate': 1.0},
+  'LoRA at rate 0.5': {'rate': 0.5},
+  'LoRA at rate 0': {'rate': 0.0},
+  'all at rate 0.5': {'rate': 0.5, **ALL},
 }
-FIGURES = ('heldout_nelbo', 'heldout_nelbo_two_pass', 'kind', 'words', 'other_words')
+FIGURES = ('heldout_nelbo', 'heldout_nelbo_two_pass', 'right', 'contained')
+ROUNDS = 15
 
 
 def settings_of(seed: int, choices: dict, **more):
@@ -47,39 +50,22 @@ def settings_of(seed: int, choices: dict, **more):
   for name, value in more.items():
     config[name] = value
   if config.mode == 'sample':
-    config.sample.prompts, config.sample.max_new_tokens = str(ASKED), 24
+    config.sample.prompts, config.sample.max_new_tokens = str(ASKED), 8
   return resolve(config)
 
 
-def content(text: str) -> set[str]:
-  """Returns the words of four letters and more of a definition."""
-  return set(re.findall('[a-z]{4,}', text.lower()))
-
-
-def right_words(answers: list[str], wanted: list[str]) -> dict[str, float]:
-  """Returns the shares of right kinds and words, as the head of this file has them."""
-
-  def kind(text: str) -> str:
-    return text.strip().split(':')[0]
-
-  def share(found: str, right: str) -> float | None:
-    words = content(right.partition(':')[2])
-    return len(words & content(found)) / len(words) if words else None
-
-  def mean(others: list[str]) -> float:
-    found = [share(a, b) for a, b in zip(answers, others, strict=True)]
-    return statistics.fmean(x for x in found if x is not None)
-
-  pairs = zip(answers, wanted, strict=True)
+def shares(answers: list[str], wanted: list[str]) -> dict[str, float]:
+  """Returns the shares of right answers, as the head of this file has them."""
+  pairs = list(zip(answers, wanted, strict=True))
   return {
-    'kind': statistics.fmean(kind(a) == kind(b) for a, b in pairs),
-    'words': mean(wanted),
-    'other_words': mean(wanted[len(wanted) // 2 :] + wanted[: len(wanted) // 2]),
+    'right': statistics.fmean(a.strip() == b for a, b in pairs),
+    'contained': statistics.fmean(b in a.split() for a, b in pairs),
+    'commonest': wanted.count(statistics.mode(wanted)) / len(wanted),
   }
 
 
 def answered(seed: int, choices: dict, checkpoint: str, workdir: pathlib.Path):
-  """Returns the shares of right words of a checkpoint's answers, and two of them."""
+  """Returns the shares of right answers of a checkpoint, and some of its answers."""
   settings = settings_of(seed, choices, checkpoint=checkpoint, mode='sample')
   workdir.mkdir(parents=True, exist_ok=True)
   sample.run(settings, workdir)
@@ -90,8 +76,8 @@ def answered(seed: int, choices: dict, checkpoint: str, workdir: pathlib.Path):
   examples = {
     a['messages'][0]['content']: b for a, b in zip(asked, answers, strict=True)
   }
-  found = right_words(answers, [a['answer'] for a in asked])
-  return found | {'examples': dict(list(examples.items())[::100])}
+  found = shares(answers, [a['answer'] for a in asked])
+  return found | {'examples': dict(list(examples.items())[::50])}
 
 
 def base_losses(seed: int, workdir: pathlib.Path) -> dict[str, float]:
@@ -111,6 +97,34 @@ def trained(seed: int, choices: dict, workdir: pathlib.Path) -> dict[str, float]
   train.run(settings_of(seed, choices), workdir)
   lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').open()]
   return {k: v for k, v in lines[-1].items() if k.startswith('heldout')}
+
+
+def times(workdir: pathlib.Path) -> dict[str, dict[str, float]]:
+  """Returns the time of a step over that of all weights, interleaved."""
+  contenders = {}
+  for name in ('all at rate 0.5', 'LoRA at rate 0.5', 'all at rate 0.5, again'):
+    settings = settings_of(0, ARMS[name.split(',')[0]])
+    workdir.mkdir(parents=True, exist_ok=True)
+    opened, mesh = opening.open_run(settings, workdir), opening.mesh_of(settings)
+    start = adapting.starting_point(settings, opened, jax.random.key(0), mesh)
+    frozen, trained = lora.divided(start.params)
+    shape = (settings.train.batch_size, settings.data.length)
+    batch = batch_of(jnp.zeros(shape, jnp.int32))
+    step = compiling.step_on_mesh(
+      *(start.description, settings.method, settings.train, mesh, jax.random.key(0)),
+      place=lambda batch: batch,
+      frozen=frozen,
+    )
+    state = [adapting.fresh_state(trained, optimizer_of(settings.train), mesh)]
+
+    def run(step=step, state=state, batch=batch):
+      state[0], metrics = step(state[0], batch, jnp.float32(1e-4))
+      return metrics
+
+    contenders[name] = run
+  found = timing.interleaved(contenders, ROUNDS)
+  reference, *others = found
+  return {name: timing.ratio_of(found[name], found[reference]) for name in others}
 
 
 def memory(choices: dict) -> dict[str, float]:
@@ -144,6 +158,7 @@ def measure(out: pathlib.Path, runs: pathlib.Path) -> None:
       do(f'{arm}, seed {seed}', one)
   for arm, choices in ARMS.items():
     do(f'{arm}, memory', lambda c=choices: memory(c))
+  do('seconds of a step over those of all weights', lambda: times(runs / 'times'))
 
 
 def table(out: pathlib.Path) -> str:

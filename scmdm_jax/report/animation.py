@@ -22,7 +22,7 @@ MOST_BYTES = 300_000
 _PAPER, _INK, _SOFT, _FAINT = (255,) * 3, (27, 31, 36), (89, 99, 110), (209, 217, 224)
 _COLORS = ((0, 114, 178), (213, 94, 0))  # Of the two samples.
 _WIDTH, _MARGIN, _HEADING, _ROW, _CHART = 840, 12, 24, 24, 84  # Pixels.
-_PICTURE = 196  # Pixels of each side of a picture, about.
+_PICTURE = 196  # Pixels of the longer side of a picture: two samples fit in a row.
 _LONGEST = 8  # Characters of a cell.
 _LEVELS = 8  # Digits of `state`.
 _PAUSE, _END = 250, 3000  # Milliseconds of a frame, and of the last one.
@@ -75,16 +75,19 @@ def _font(size: int, mono: bool = False, bold: bool = False) -> ImageFont.FreeTy
 
 
 def _frame(draw: Any, beliefs: Mapping[str, Any], frame: int) -> Image.Image:
-  """The two samples, one below the other, and their entropy up to that step."""
+  """The two samples, beside each other if they fit, and their entropy so far."""
   panels = [draw(sample, frame) for sample in beliefs['samples']]
-  tall = sum(panel.height + _HEADING for panel in panels)
+  beside = panels[0].width <= _WIDTH // 2 - _MARGIN
+  heights = [panel.height + _HEADING for panel in panels]
+  tall = max(heights) if beside else sum(heights)
   height = 2 * _MARGIN + tall + _HEADING + _CHART + 6
   image = Image.new('RGB', (_WIDTH, height), _PAPER)
-  pen, top = ImageDraw.Draw(image), _MARGIN
-  for sample, panel, color in zip(beliefs['samples'], panels, _COLORS, strict=True):
-    pen.text((_MARGIN, top), sample['title'], color, _font(14, bold=True))
-    image.paste(panel, (_MARGIN, top + _HEADING - 4))
-    top += panel.height + _HEADING
+  pen, top = ImageDraw.Draw(image), _MARGIN + tall
+  for i, (sample, panel) in enumerate(zip(beliefs['samples'], panels, strict=True)):
+    left = _MARGIN + (i * _WIDTH // 2 if beside else 0)
+    upper = _MARGIN + (0 if beside else i * heights[0])
+    pen.text((left, upper), sample['title'], _COLORS[i], _font(14, bold=True))
+    image.paste(panel, (left, upper + _HEADING - 4))
   _chart(pen, beliefs, beliefs['steps'][frame], top + _HEADING)
   return image
 
@@ -128,13 +131,13 @@ def _name(token: str) -> str:
 
 def _pictures(sample: Mapping[str, Any], frame: int) -> Image.Image:
   """A panel of what stands there, and beside it with what is believed."""
-  panel = Image.new('RGB', (_WIDTH - 2 * _MARGIN, _PICTURE + _HEADING), _PAPER)
+  panel = Image.new('RGB', (2 * _PICTURE + _MARGIN, _PICTURE + _HEADING), _PAPER)
   pen, names = ImageDraw.Draw(panel), ('written so far', 'with the likeliest values')
   for i, (uri, name) in enumerate(zip(sample['pictures'][frame], names, strict=True)):
     one = Image.open(io.BytesIO(base64.b64decode(uri.partition(',')[2]))).convert('RGB')
     scale = _PICTURE / max(one.size)
     size = round(one.width * scale), round(one.height * scale)
-    left = i * (_PICTURE + 4 * _MARGIN)
+    left = i * (_PICTURE + _MARGIN)
     panel.paste(one.resize(size, Image.Resampling.NEAREST), (left, 0))
     pen.text((left, _PICTURE + 2), name, _SOFT, _font(12))
   return panel

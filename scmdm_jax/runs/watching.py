@@ -62,7 +62,7 @@ def watched(
   assert drawn.trajectory is not None
   states = np.concatenate([x_init[None], drawn.trajectory])
   count, shards = len(x_init), meshes.batch_shards(mesh)
-  numbers = np.arange(-(-count // shards) * shards)
+  numbers = np.arange(-(-count // shards) * shards, dtype=np.int32)
   rows = states.swapaxes(0, 1)[np.minimum(numbers, count - 1)]
   if model.description.injection == 'none':
     sampler = dataclasses.replace(sampler, self_conditioning=False)

@@ -57,6 +57,7 @@ def masked_pixels(uri):
   return int((np.array(png.convert('RGB')) == drawing.MASKED).all(-1).sum())
 
 
+@pytest.mark.slow
 def test_frames_against_all_predictions():
   model, length, steps = toy('qm9_base', 12), 12, 30
   sampler = sc.Sampler(steps)
