@@ -1,5 +1,7 @@
 """Kills a training at a given moment, and sees what it left on the disk."""
 
+import os
+import pathlib
 import time
 
 
@@ -8,6 +10,15 @@ def finish(process):
   assert process.returncode == 0, err
   assert 'Traceback' not in err
   assert out.count('\n') == 1
+
+
+def names_below(directory: pathlib.Path) -> set[str]:
+  """The paths below a directory, of which some may vanish meanwhile."""
+  return {
+    os.path.join(folder, name)
+    for folder, folders, files in os.walk(directory)
+    for name in (*folders, *files)
+  }
 
 
 def lines_in(workdir):

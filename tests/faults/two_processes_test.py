@@ -44,9 +44,9 @@ def test_both_killed_while_they_save(tmp_path, start, fault):
   run, kills = tmp_path / 'killed', 0
   for moment in ('-tmp', 'commit_success.txt'):
     processes = begin(start, run)
-    before = {str(p) for p in (run / 'checkpoints').rglob('*')}
+    before = killing.names_below(run / 'checkpoints')
     while all(p.poll() is None for p in processes):
-      new = {str(p) for p in (run / 'checkpoints').rglob('*')} - before
+      new = killing.names_below(run / 'checkpoints') - before
       if any(moment in name for name in new):
         for process in processes:
           process.kill()
