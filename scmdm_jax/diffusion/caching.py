@@ -147,8 +147,7 @@ def write_blocks(
     starts = jnp.minimum(starts, jnp.argmax(writable, axis=-1).astype(jnp.int32))
   blocks = Blocks.of(writable, size, total, starts)
   dealt, number = blocks.steps, blocks.steps.shape[1]
-  before = jnp.cumsum(dealt, axis=-1) - dealt
-  begins = dealt > 0
+  before, begins = jnp.cumsum(dealt, axis=-1) - dealt, dealt > 0
   first = jnp.argmax(begins.any(0))
   if exact:
     # Blocks between two that are written have keys of what was still masked.
