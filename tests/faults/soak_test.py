@@ -117,7 +117,7 @@ def test_300_steps_with_saves_samples_and_random_kills(
   fault(
     f'kill -9 at random moments of {STEPS} steps with a save every {SAVE_EVERY}',
     KILLS,
-    f'the same bits, curve and samples; fewer than {2 * SAVE_EVERY} steps lost each',
+    f'the same bits, curve and samples; at most {2 * SAVE_EVERY} steps lost each',
     f'{kills} of {KILLS} the same; at most {lost} steps lost',
   )
   fault(
