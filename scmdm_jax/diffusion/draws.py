@@ -152,7 +152,35 @@ def _blocks_of(vocab: int) -> _Blocks:
 def _strided_scores(
   logits: jax.Array, temperature: jax.Array | float, vocabulary_shards: int
 ) -> jax.Array:
-  """Returns the scores of blocks of every 1024th column."""
+  """Returns the scores of blocks of every 1024th column.
+
+  Whole rows of 1024 are added up: slice by slice, so that no TPU has to move a column,
+  and on CPUs, where that takes three times as long, as one array.
+  """
+  if vocabulary_shards > 1:
+    return _sliced_scores(logits, temperature, vocabulary_shards)
+  return jax.lax.platform_dependent(
+    logits,
+    cpu=lambda x: _stacked_scores(x, temperature),
+    default=lambda x: _sliced_scores(x, temperature, 1),
+  )
+
+
+def _stacked_scores(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
+  """Returns the scores of blocks of every 1024th column, by an array of rows."""
+  padding = -logits.shape[-1] % _STRIDE
+  padded = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=BANNED)
+  rows = padded.reshape(len(logits), -1, _STRIDE)
+  largest = rows.max(1)
+  positive = jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
+  total = jnp.exp((rows - largest[:, None]) / positive).sum(1)
+  return largest + temperature * jnp.log(total)
+
+
+def _sliced_scores(
+  logits: jax.Array, temperature: jax.Array | float, vocabulary_shards: int
+) -> jax.Array:
+  """Returns the scores of blocks of every 1024th column, slice by slice."""
   rows = -(-logits.shape[-1] // (_STRIDE * vocabulary_shards))
   if vocabulary_shards > 1:
     padding = rows * vocabulary_shards * _STRIDE - logits.shape[-1]

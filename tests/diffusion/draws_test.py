@@ -147,6 +147,23 @@ def test_law_of_a_large_vocabulary():
   assert abs(share - wanted) < 4.5 * np.sqrt(wanted * (1 - wanted) / tokens.size)
 
 
+@pytest.mark.parametrize('temperature', [0.0, 0.7])
+def test_scores_of_strided_blocks_are_the_same_sliced_and_stacked(temperature):
+  logits = jax.random.normal(jax.random.key(0), (3, 20_000)).at[:, 7::1024].set(BANNED)
+  stacked = draws._stacked_scores(logits, temperature)
+  # In float32 the order of 20 terms moves the last bits.
+  np.testing.assert_allclose(
+    draws._sliced_scores(logits, temperature, 1), stacked, rtol=1e-6
+  )
+  spread = np.asarray(logits, np.float64)
+  for block in (0, 7, 999):
+    column = spread[:, block::1024]
+    expected = column.max(1)
+    if temperature:
+      expected = temperature * np.logaddexp.reduce(column / temperature, axis=1)
+    np.testing.assert_allclose(stacked[:, block], expected, rtol=1e-5)
+
+
 def test_float64_is_plain_gumbel_max():
   logits = np.float32(np.random.default_rng(5).standard_normal((32, 11)))
   with jax.enable_x64(True):
