@@ -4,7 +4,7 @@ r"""LLaDA-8B: the adaptation by 3.25B tokens, and sampling, planned.
   python -m scmdm_jax.main --config=configs/llada_8b.py:sample --workdir=DIR
 
 8.0 billion parameters, bfloat16 products on float32 masters; by the plan, at MFU 0.4,
-330 device-hours and 36.8 of 88.5 GiB of v5p; sampling takes 4.71 of 14.9 GiB of v5e.
+330 device-hours and 10.0 of 88.5 GiB of v5p; sampling takes 4.66 of 14.9 GiB of v5e.
 The paper has no figure for a model of this size. Training wants data of your own, as
 --config.data.name=chat and --config.data.source; llada_8b_lora.py is what one GPU can
 do. The first is for a slice v5p:4x4x4, the second for v5e:4x4.

@@ -3,7 +3,7 @@ r"""MDLM on OpenWebText, 170 M parameters: the adaptation by 3.25B tokens, plann
   python -m scmdm_jax.main --config=configs/mdlm_owt.py --workdir=DIR       (v5e:2x2)
   python -m scmdm_jax.main --config=configs/mdlm_owt.py:v6e --workdir=DIR   (v6e:4x4)
 
-By the plan, at MFU 0.4: 11.8 device-hours and 11.55 of 14.9 GiB on v5e, 2.5 and 11.51
+By the plan, at MFU 0.4: 11.8 device-hours and 11.55 of 14.9 GiB on v5e, 2.5 and 7.49
 of 29.8 on v6e; sampling (--config.plan.job=sample) 0.93 and 1.06 GiB.
 The paper's figure is a generative perplexity of 42.89 -> 23.72 at 1000 steps. Sizes and
 batch are MDLM's. configs/owt_paper.py is the experiment itself.

@@ -168,12 +168,14 @@ def _strided_scores(
 
 def _stacked_scores(logits: jax.Array, temperature: jax.Array | float) -> jax.Array:
   """Returns the scores of blocks of every 1024th column, by an array of rows."""
-  padding = -logits.shape[-1] % _STRIDE
-  padded = jnp.pad(logits, ((0, 0), (0, padding)), constant_values=BANNED)
-  rows = padded.reshape(len(logits), -1, _STRIDE)
-  largest = rows.max(1)
+  whole = logits.shape[-1] // _STRIDE * _STRIDE
+  rows = logits[:, :whole].reshape(len(logits), -1, _STRIDE)
+  room = ((0, 0), (0, whole + _STRIDE - logits.shape[-1]))
+  last = jnp.pad(logits[:, whole:], room, constant_values=BANNED)
+  largest = jnp.maximum(rows.max(1), last)
   positive = jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)
   total = jnp.exp((rows - largest[:, None]) / positive).sum(1)
+  total += jnp.exp((last - largest) / positive)
   return largest + temperature * jnp.log(total)
 
 
