@@ -78,7 +78,8 @@ def test_sigterm_and_interrupts_mixed(tmp_path, start, fault):
       process.send_signal(draw.choice([signal.SIGINT, signal.SIGTERM]))
       time.sleep(draw.choice([0, 0.001, 0.1]))
     out, err = process.communicate(timeout=500)
-    assert process.returncode in (75, 130, 143)
+    # The last may come when the handlers are gone again: a shell has 143 for it.
+    assert process.returncode in (75, 130, 143, -signal.SIGTERM)
     assert out == '' and 'Traceback' not in err
     lines = [line for line in err.splitlines(keepends=True) if line != ASKED]
     assert len(lines) <= 1, err
