@@ -122,6 +122,7 @@ def test_exact_cache_changes_no_token(strategy, arch, options):
   assert within.positions < without.positions
 
 
+@pytest.mark.slow
 def test_trajectory_with_a_cache_is_that_without():
   options = Sampler(T, Confidence(), cache='exact')
   without, within = both(model_of('dit'), options, keep_trajectory=True)
@@ -262,6 +263,7 @@ def test_approximations_evaluate_less(cache, wanted):
 
 
 @pytest.mark.parametrize('arch', ['dit', 'dream'])
+@pytest.mark.slow
 def test_parts_by_kept_keys_are_those_of_the_whole(arch):
   description, params = model_of(arch, 0)
   network = denoiser.bind(params, description)
