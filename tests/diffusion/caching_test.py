@@ -67,8 +67,10 @@ def both(model, options, keep_trajectory=False, x_init=None, spans=None):
     jitted = compiled_sampler(description, sampler, keep_trajectory, one_device())
     run = quick_jit(jitted.__wrapped__)
     start = prompts() if x_init is None else x_init
+    # Tests with the same sampler share its programs.
+    compiled = run._cache_size()
     found.append(run(params, KEYS[: len(start)], start, jnp.float32(0.8), spans))
-    assert run._cache_size() == 1
+    assert run._cache_size() <= compiled + 1
   return found
 
 
@@ -244,7 +246,6 @@ def test_batches_shrink_within_a_block(strategy, cache, options):
   assert whole.rows == 5 * whole.evaluations > shrunk.rows
 
 
-@pytest.mark.slow
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ('cache', 'wanted'),
