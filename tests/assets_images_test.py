@@ -58,6 +58,7 @@ def test_classifier_tells_real_images_from_shuffled_ones(rows, tmp_path):
   assert measures.frechet_distance(judge.features(noise[:100]), second) > 5 * real
 
 
+@pytest.mark.slow
 def test_base_knows_images(rows, tmp_path):
   import_model(str(ASSETS / 'fashion_base'), str(tmp_path / 'base'))
   description, params = store.load_model(tmp_path / 'base')

@@ -136,6 +136,7 @@ def rows_of(model):
   return np.stack([model.tokenizer.encode(text, length) for text in texts])
 
 
+@pytest.mark.slow
 def test_nelbo_is_the_mean_over_rows_and_draws(model):
   rows = rows_of(model)
   options = sc.EvaluateSettings(num_examples=8, batch_size=4, repeats=2)

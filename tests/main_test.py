@@ -94,6 +94,7 @@ def trained(tmp_path_factory):
   return path, directory / 'run'
 
 
+@pytest.mark.slow
 def test_train_ends_in_one_json_object(program, trained):
   config, run = trained
   # Again: the run is finished, so this only tells its figures.

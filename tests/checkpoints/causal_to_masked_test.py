@@ -31,6 +31,7 @@ def with_tokenizer(directory, **config):
 
 
 @pytest.mark.parametrize('case', ['llama', 'llama_tied', 'qwen2', 'qwen3'])
+@pytest.mark.slow
 def test_logits_are_those_of_the_causal_model_shown_all_and_moved(case, tmp_path):
   torch, transformers = reference.torch, reference.transformers
   reference.written(tmp_path / 'source', case)
@@ -108,6 +109,7 @@ def bound(model, rows, repeats=4):
   return sc.nelbo(jax.random.key(0), model, rows, passes=1, options=options)
 
 
+@pytest.mark.slow
 def test_adapting_a_base_lowers_its_bound_on_prose(tmp_path):
   reference.written(tmp_path / 'source', 'qwen3', vocab_size=TOKENS)
   with_tokenizer(tmp_path / 'source')

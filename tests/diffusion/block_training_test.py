@@ -63,6 +63,7 @@ def test_side_by_side_is_one_block_after_another(arch):
   )
 
 
+@pytest.mark.slow
 def test_nelbo_is_the_sum_of_that_of_blocks():
   """Every mask of every block is enumerated, its time integrated in closed form."""
   network, x_0 = network_of('dit'), clean(1)

@@ -67,8 +67,10 @@ def both(model, options, keep_trajectory=False, x_init=None, spans=None):
     jitted = compiled_sampler(description, sampler, keep_trajectory, one_device())
     run = quick_jit(jitted.__wrapped__)
     start = prompts() if x_init is None else x_init
+    # Tests with the same sampler share its programs.
+    compiled = run._cache_size()
     found.append(run(params, KEYS[: len(start)], start, jnp.float32(0.8), spans))
-    assert run._cache_size() == 1
+    assert run._cache_size() <= compiled + 1
   return found
 
 
@@ -122,6 +124,7 @@ def test_exact_cache_changes_no_token(strategy, arch, options):
   assert within.positions < without.positions
 
 
+@pytest.mark.slow
 def test_trajectory_with_a_cache_is_that_without():
   options = Sampler(T, Confidence(), cache='exact')
   without, within = both(model_of('dit'), options, keep_trajectory=True)
@@ -244,7 +247,6 @@ def test_batches_shrink_within_a_block(strategy, cache, options):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(
   ('cache', 'wanted'),
   [
@@ -262,6 +264,7 @@ def test_approximations_evaluate_less(cache, wanted):
 
 
 @pytest.mark.parametrize('arch', ['dit', 'dream'])
+@pytest.mark.slow
 def test_parts_by_kept_keys_are_those_of_the_whole(arch):
   description, params = model_of(arch, 0)
   network = denoiser.bind(params, description)

@@ -87,6 +87,7 @@ RARE = np.array([0.6, 0.4 - 1.65e-5, 0.0, 7.5e-6, 9e-6])
 
 
 @pytest.mark.parametrize('noise', ['high', 'float64'])
+@pytest.mark.slow
 def test_rare_tokens_come_at_their_rate(noise):
   logits = np.float32(np.where(RARE > 0, np.log(np.maximum(RARE, 1e-38)), BANNED))
   with jax.enable_x64(noise == 'float64'):
@@ -111,6 +112,7 @@ def block_totals(blocks, temperature):
 
 # A large vocabulary has blocks of every 1024th column.
 @pytest.mark.parametrize('vocab', [1, 16, 23, 17_000, 17 * 1024])
+@pytest.mark.slow
 def test_equals_plain_gumbel_max_over_blocks(vocab):
   rng = np.random.default_rng(vocab)
   size, large = int(np.ceil(np.sqrt(vocab))), vocab > 2**14

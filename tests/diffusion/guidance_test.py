@@ -36,6 +36,7 @@ def guided_np(conditional, unconditional, weight):
 
 
 @pytest.mark.parametrize('shared', [False, True])
+@pytest.mark.slow
 def test_scores(shared):
   rng = np.random.default_rng(0)
   hidden = rng.standard_normal((BATCH, toys.LENGTH, 2 * toys.DIM)).astype(np.float32)

@@ -182,6 +182,7 @@ def test_equals_a_plain_two_pass_computation(rate, size):
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.5, 1.0])
+@pytest.mark.slow
 def test_only_targets_are_masked_and_answers_weigh_the_same(rate):
   network = toys.network(WEIGHTS)
   target = np.zeros((4, toys.LENGTH), bool)

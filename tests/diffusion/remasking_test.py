@@ -140,6 +140,7 @@ PROBS = np.array([0.5, 0.3, 0.0, 0.15, 0.05])
   ],
   ids=str,
 )
+@pytest.mark.slow
 def test_marginals(strategy):
   batch, length, steps = 256, 64, 8
 

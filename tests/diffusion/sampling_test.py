@@ -199,6 +199,7 @@ def sample_dit(key_data, params):
   ).tokens
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_the_batch():
   _, params = small_dit()
   keys = np.asarray(jax.random.key_data(keys_of(10, 8)))
@@ -258,6 +259,7 @@ PROBS = np.array([0.5, 0.3, 0.0, 0.199, 1e-3])
     (Polynomial(2.0), lambda t: 1 - (1 - EPS) * t**2),
   ],
 )
+@pytest.mark.slow
 def test_marginals_and_masked_fractions(schedule, alpha):
   batch, length, steps = 1024, 64, 5
 

@@ -38,6 +38,7 @@ def test_steps_of_older_versions_are_taken(tmp_path):
     steps.restore(1, STATE)
 
 
+@pytest.mark.slow
 def test_an_edited_source_file_is_refused(program, tmp_path, fault):
   config = tiny_run.write_config(tmp_path)
   source = tmp_path / 'molecules.csv'

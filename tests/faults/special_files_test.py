@@ -58,6 +58,7 @@ def test_text_to_be_judged(program, trained, tmp_path):
 
 
 @pytest.mark.parametrize('name', ['config.json', 'metrics.jsonl', '.lock'])
+@pytest.mark.slow
 def test_file_of_a_workdir(program, trained, tmp_path, name):
   config, run = trained
   shutil.copytree(run, tmp_path / 'run')

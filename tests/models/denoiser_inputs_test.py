@@ -66,6 +66,7 @@ def test_computes_in_the_dtype_of_the_parameters(arch):
 
 
 @pytest.mark.parametrize('arch', list(ARCHITECTURES))
+@pytest.mark.slow
 def test_padding_changes_nothing_at_real_positions(arch):
   description = describe(arch, 'embedding')
   params = parameters.random_params(description, seed=3)
@@ -132,6 +133,7 @@ def test_undefined_ids_are_banned(arch):
 
 @pytest.mark.parametrize('injection', ['gate', 'table'])
 @pytest.mark.parametrize('arch', list(ARCHITECTURES))
+@pytest.mark.slow
 def test_a_vocabulary_that_is_filled_up_reads_the_same(arch, injection, monkeypatch):
   description = describe(arch, injection)
   vocab = description.architecture.vocab_size

@@ -244,6 +244,7 @@ def test_shapes_of_injections(injection):
 
 
 @pytest.mark.parametrize('arch', ['udlm', 'dream', 'gpt2'])
+@pytest.mark.slow
 def test_init_is_what_abstract_params_says(arch):
   description = describe(arch, 'mlp')
   init = quick_jit(denoiser.init_params, static_argnums=1)

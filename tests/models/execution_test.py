@@ -101,6 +101,7 @@ def products_with_weights(arch, **execution):
 
 
 @pytest.mark.parametrize('arch', tiny.ARCHITECTURES)
+@pytest.mark.slow
 def test_dense_layers_work_on_all_tokens_at_once(arch):
   found = products_with_weights(arch)
   tokens = [shape for shape in found if shape[0] == 4 * tiny.LENGTH]

@@ -51,6 +51,7 @@ def merged_by_hand(params, description):
 
 
 @pytest.mark.parametrize('arch', ARCHITECTURES)
+@pytest.mark.slow
 def test_factors_add_to_what_their_layer_computes(arch):
   description = describe(arch)
   plain = describe(arch, None)
@@ -85,6 +86,7 @@ def test_fresh_factors_are_zero_and_as_small_as_those_of_peft():
 
 
 @pytest.mark.parametrize(('arch', 'remat'), [('dit', 'none'), ('dream', 'full')])
+@pytest.mark.slow
 def test_gradients_are_those_of_the_merged_weights(arch, remat):
   """By the chain rule from dW: dA = s dW B^T, dB = s A^T dW."""
   description = describe(arch)

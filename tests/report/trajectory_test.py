@@ -34,6 +34,7 @@ def test_table_shows_masks_new_tokens_and_counts(results, parse):
   assert [cell.kind for cell in steps[2].cells] == ['new', 'old', 'new']
 
 
+@pytest.mark.slow
 def test_signal_of_each_step_is_named(results):
   def signals(conditioned):
     return [s.signal for s in trajectory.steps_of(SHOWN, conditioned=conditioned)]

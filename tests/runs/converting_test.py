@@ -184,6 +184,7 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+@pytest.mark.slow
 def test_half_precision_stays_as_it_is(tmp_path, dtype):
   config, shapes = CASES['llama']
   tensors = {
@@ -299,6 +300,7 @@ def test_a_head_unlike_the_table_is_kept_whatever_the_file_says(tmp_path, name):
 
 
 @pytest.mark.parametrize('name', TIED)
+@pytest.mark.slow
 def test_a_copy_of_the_table_is_left_out(tmp_path, name):
   source, _ = tied_source(tmp_path / 'source', name, 0)
   converting.import_model(str(source), str(tmp_path / 'model'))
@@ -355,6 +357,7 @@ def test_the_logits_are_those_of_a_head_unlike_its_table(tmp_path, family, dtype
   assert opened.read(table).tobytes() == tensors[table].tobytes()
 
 
+@pytest.mark.slow
 def test_what_is_not_read_comes_back(tmp_path):
   source, _ = make_source(tmp_path, 'llama')
   config = json.loads((source / 'config.json').read_text())

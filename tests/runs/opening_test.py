@@ -118,6 +118,7 @@ def test_there_may_be_none(tmp_path):
     opening.open_run(settings('nowhere'), tmp_path)
 
 
+@pytest.mark.slow
 def test_ids_without_a_token_are_never_sampled(checkpoint, tmp_path):
   options = settings(checkpoint=checkpoint)
   model = opening.load_masked(options, opening.open_run(options, tmp_path))

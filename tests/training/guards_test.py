@@ -204,6 +204,7 @@ def test_a_guard_that_cannot_be(values):
     GuardConfig(**values)
 
 
+@pytest.mark.slow
 def test_stacks_are_dumped_where_a_step_hangs():
   program = (
     'import time\n'

@@ -151,6 +151,7 @@ def test_learning_rates_follow_the_formula(warmup):
 
 @pytest.mark.parametrize('log_every', [1, 3, 4, 100])
 @pytest.mark.parametrize('save_every', [1, 3, 100])
+@pytest.mark.slow
 def test_every_logged_step_appears_once_with_its_own_numbers(log_every, save_every):
   config = dataclasses.replace(CONFIG, log_every=log_every, save_every=save_every)
   _, writer = train(MemoryStore(), config=config)

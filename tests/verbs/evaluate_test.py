@@ -66,6 +66,7 @@ def test_likelihood_of_the_uniform_model():
   assert found['nelbo_two_pass'] == pytest.approx(found['nelbo_null'], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_padding_rows_of_the_last_batch_do_not_count():
   options = dataclasses.replace(OPTIONS, repeats=1, carried_steps=(1,))
   params = jax.tree.map(

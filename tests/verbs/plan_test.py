@@ -273,6 +273,7 @@ def test_flops_are_those_of_the_written_out_sizes():
   assert flops.sampling(described, length, 64, True) == 64 * (block + 2 * half)
 
 
+@pytest.mark.slow
 def test_flops_of_blocks_are_those_of_what_is_evaluated():
   length, width, size, steps = 64, 16, 8, 32
   arch = DecoderConfig(40, length, width, 2, 4, 4, 48, causal=False, block_length=size)

@@ -65,6 +65,7 @@ def test_the_library_alone_yields_them(kind):
 @pytest.mark.parametrize('kind', KINDS)
 @FUZZ
 @given(words=st.lists(st.sampled_from(tiny.TEXT.split()), min_size=1))
+@pytest.mark.slow
 def test_ordinary_text_is_what_the_library_makes_of_it(kind, words):
   whole = tokenizers.Tokenizer.from_str(json.dumps(KINDS[kind]))
   whole.no_truncation()

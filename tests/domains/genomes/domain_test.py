@@ -100,6 +100,7 @@ def test_strays_are_counted_and_read_as_n(rows):
   assert set(measure(tokens)) == {'stray_rate'}
 
 
+@pytest.mark.slow
 def test_the_discriminator_has_its_floor(rows):
   # All C: anybody can tell.
   drawn = some(rows[0])

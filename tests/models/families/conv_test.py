@@ -152,6 +152,7 @@ def test_it_learns_which_motif_a_row_has():
 
 
 @pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.slow
 def test_it_travels_as_safetensors(kind, tmp_path):
   config = KINDS[kind]
   description, params = describe(config), random_params(describe(config), seed=2)

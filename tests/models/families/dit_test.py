@@ -98,6 +98,7 @@ def test_order_matters(blind):
   assert np.abs(found - blind(TOKENS, SIGMA)).max() > 0.01
 
 
+@pytest.mark.slow
 def test_with_a_grid_rows_and_columns_matter():
   def model(grid):
     config = DiTConfig(VOCAB, 7, DIM, num_blocks=2, num_heads=2, cond_dim=8, grid=grid)
