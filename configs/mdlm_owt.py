@@ -2,9 +2,10 @@ r"""MDLM on OpenWebText, 170 M parameters: the adaptation by 3.25B tokens, plann
 
   python -m scmdm_jax.main --config=configs/mdlm_owt.py --workdir=DIR       (v5e:2x2)
   python -m scmdm_jax.main --config=configs/mdlm_owt.py:v6e --workdir=DIR   (v6e:4x4)
+  python -m scmdm_jax.main --config=configs/mdlm_owt.py:h100 --workdir=DIR  (h100:1x8)
 
-By the plan, at MFU 0.4: 11.8 device-hours and 11.55 of 14.9 GiB on v5e, 2.5 and 7.49
-of 29.8 on v6e; sampling (--config.plan.job=sample) 0.93 and 1.06 GiB.
+By the plan, at MFU 0.4: 11.8 device-hours and 7.06 of 14.9 GiB on v5e, 2.5 and 7.49 of
+29.8 on v6e; sampling (--config.plan.job=sample) 0.93 and 1.06 GiB.
 The paper's figure is a generative perplexity of 42.89 -> 23.72 at 1000 steps. Sizes and
 batch are MDLM's. configs/owt_paper.py is the experiment itself.
 """
@@ -13,15 +14,18 @@ import pathlib
 
 from scmdm_jax.settings import default_config
 
+# Devices, and the micro-batches of a step.
+_SLICES = {'v5e': ('v5e:2x2', 16), 'v6e': ('v6e:4x4', 4), 'h100': ('h100:1x8', 4)}
+
 
 def get_config(slice_='v5e'):
   config = default_config()
   config.mode = 'plan'
   config.plan.model = str(pathlib.Path(__file__).parent / 'models' / 'mdlm_owt.json')
-  config.plan.topology = {'v5e': 'v5e:2x2', 'v6e': 'v6e:4x4'}[slice_]
+  config.plan.topology = _SLICES[slice_][0]
   config.data.length = 1024
   config.train.batch_size = 512
-  config.train.accumulate = {'v5e': 16, 'v6e': 4}[slice_]
+  config.train.accumulate = _SLICES[slice_][1]
   config.train.num_steps = 6200
   config.train.learning_rate = 3e-4
   config.train.warmup_steps = 250
