@@ -276,7 +276,9 @@ def _of_vocabulary(
   arch, vocab = description.architecture, description.architecture.vocab_size
   columns = _columns(description, execution.placement)
   wide = description.with_vocabulary(columns) if columns > vocab else description
-  module, network = _injection(wide), _backbone(wide, execution)
+  record, network = INJECTIONS[description.injection], _backbone(wide, execution)
+  # Only what has a row per token is wider: V is a number that others reckon with.
+  module = _injection(wide if record and record.per_token else description)
 
   def logits(own: Params, hidden: jax.Array) -> jax.Array:
     scores = _apply(network, own, hidden, method='logits', adapter=description.adapter)
@@ -292,7 +294,6 @@ def _of_vocabulary(
   # The model's own table is shared with the token input, which trains it: read as a
   # constant here, the signal costs no backward product with the vocabulary.
   table = jax.lax.stop_gradient(_table(weights, description))
-  record = INJECTIONS[description.injection]
   per_token = {n: injection[n] for n in record.per_token} if record else {}
   return (
     Partial(logits, _filled_up(_of_head(weights, description), vocab, columns)),
