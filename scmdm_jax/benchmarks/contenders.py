@@ -12,12 +12,13 @@ import numpy as np
 from scmdm_jax.benchmarks import baselines
 from scmdm_jax.checkpoints import layouts
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs.drawing import compiled_sampler
+from scmdm_jax.runs.drawing import compiled_sampler, sampler_on
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import new_model, sampler_of, schedule_of
 from scmdm_jax.settings.options import SampleSettings, Settings
@@ -107,9 +108,19 @@ def _options(bench: Bench, **changes: Any) -> SampleSettings:
 
 def ours(bench: Bench, **changes: Any) -> Callable[..., Any]:
   """The compiled sampler of the package: `(params, keys, x_init, temperature)`."""
+  sampler = sampler_in(bench, **changes)
+  return compiled_sampler(bench.description, sampler, False, one_device())
+
+
+def sampler_in(bench: Bench, **changes: Any) -> Sampler:
+  """Returns the sampler of the run as the model can have it, with other options.
+
+  Raises:
+    BadInput: blocks or a cache that the model cannot have at this length.
+  """
   schedule = schedule_of(bench.settings.method)
   sampler = sampler_of(_options(bench, **changes), schedule)
-  return compiled_sampler(bench.description, sampler, False, one_device())
+  return sampler_on(bench.description, sampler, one_device(), bench.length)
 
 
 def straightforward(bench: Bench) -> Callable[..., Any]:

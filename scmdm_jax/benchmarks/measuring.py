@@ -22,19 +22,20 @@ from scmdm_jax.benchmarks.contenders import (
   looped,
   ours,
   pytorch,
+  sampler_in,
   straightforward,
 )
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.diffusion.noise import batch_of
+from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.models import denoiser
-from scmdm_jax.models.flops import sampling as sampling_flops
 from scmdm_jax.models.flops import training as training_flops
 from scmdm_jax.parallel import chips, roofline
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compilation_cache, timing
 from scmdm_jax.runs.adapting import fresh_state
 from scmdm_jax.runs.compiling import compiled_step
-from scmdm_jax.runs.counting import generated
+from scmdm_jax.runs.counting import flops_per_token, generated
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import Settings
@@ -77,7 +78,7 @@ def _prediction(
 
 
 def _compiled_facts(
-  bench: Bench, run: Any, arguments: tuple, is_conditioned: bool
+  bench: Bench, run: Any, arguments: tuple, sampler: Sampler
 ) -> dict[str, Any]:
   """Compile time cold and from the persistent cache, memory, roofline of one sampler.
 
@@ -94,9 +95,7 @@ def _compiled_facts(
       spent.append(time.perf_counter() - started)
     programs_found = found()
   memory = compiled.memory_analysis()
-  per_token = sampling_flops(
-    bench.description, bench.length, bench.num_steps, is_conditioned
-  )
+  per_token = flops_per_token(bench.description, sampler, bench.length)
   return {
     'prediction': _prediction(bench, compiled, per_token),
     'compile_seconds_cold': spent[0],
@@ -189,15 +188,17 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
   """All samplers in turn; ratios to the straightforward scan."""
   options = bench.settings.benchmark
   arguments = (bench.params, bench.keys, bench.x_init, jnp.float32(1))
-  compiled: dict[str, Any] = {
-    REFERENCE: straightforward(bench),
-    OURS: ours(bench, self_conditioning=True),
-    VANILLA: ours(bench, self_conditioning=False),
+  changes: dict[str, dict[str, Any]] = {
+    OURS: {'self_conditioning': True},
+    VANILLA: {'self_conditioning': False},
+    **{f'{OURS}, {name}': {'strategy': name} for name in options.strategies},
   }
-  for name in options.strategies:
-    compiled[f'{OURS}, {name}'] = ours(bench, strategy=name)
+  whole = Sampler(bench.num_steps, self_conditioning=False)
+  samplers = {name: sampler_in(bench, **how) for name, how in changes.items()}
+  compiled: dict[str, Any] = {REFERENCE: straightforward(bench)}
+  compiled |= {name: ours(bench, **how) for name, how in changes.items()}
   facts = {
-    name: _compiled_facts(bench, run, arguments, name.startswith(OURS))
+    name: _compiled_facts(bench, run, arguments, samplers.get(name, whole))
     for name, run in compiled.items()
   }
   contenders: dict[str, Callable[[], Any]] = {
@@ -218,9 +219,10 @@ def measure_samplers(bench: Bench) -> dict[str, Any]:
       row |= facts[name]
       row['compilations'] = compiled[name]._cache_size()
     rows[name] = row
-  # Half of the positions are masked on average with the log-linear schedule.
-  masked = bench.batch * bench.length * bench.num_steps / 2
-  work = bench.num_steps * counted['encoder']
+  # Half of a block is masked on average with the log-linear schedule.
+  own, size = made[OURS], samplers[OURS].block_length or bench.length
+  masked = bench.batch * size * own.evaluations / 2
+  work = own.positions / bench.length * counted['encoder']
   work += masked * 2 * counted['vocabulary_per_position']
   quiet = abs(rows[COPY]['ratio']['median'] - 1) <= _NOISE
   return {

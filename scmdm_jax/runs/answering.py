@@ -189,15 +189,18 @@ def check_steps(
       )
 
 
-def padded_length(count: int, longest: int) -> int:
+def padded_length(count: int, longest: int, block_length: int = 0) -> int:
   """Returns the length at which a prompt of `count` tokens is drawn.
 
   It is a power of two or one and a half times one, from 32: at most two shapes, and so
-  two compilations, for every doubling of the length, and a third of padding at most.
+  two compilations, for every doubling of the length, and a third of padding at most. Of
+  a model with blocks it is whole blocks, which `longest` is, too.
   """
   power = 1 << max(count - 1, 31).bit_length()
   less = 3 * power // 4
-  return min(less if count <= less and less > 32 else power, longest)
+  block = block_length or 1
+  wanted = less if count <= less and less > 32 else power
+  return min(-(-wanted // block) * block, longest)
 
 
 def answer(
@@ -245,9 +248,8 @@ def _answers(
 ) -> Iterator[list[Answer]]:
   """Yields what `answer` does."""
   longest, pad = model.description.architecture.length, model.tokenizer.pad_id
-  block = model.description.block_length or 1
-  lengths = [padded_length(len(prompt.ids), longest) for prompt in prompts]
-  lengths = [-(-length // block) * block for length in lengths]
+  block = model.description.block_length
+  lengths = [padded_length(len(prompt.ids), longest, block) for prompt in prompts]
   shards = meshes.batch_shards(mesh)
   batch = -(-min(options.batch_size, len(prompts)) // shards) * shards
   draw = drawing.batches_of(model, sampler, options, key, mesh)

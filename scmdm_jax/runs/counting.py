@@ -9,12 +9,37 @@ from jax.sharding import Mesh
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.diffusion.caching import evaluated
+from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import Schedule
+from scmdm_jax.models import flops
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.runs.drawing import Drawn, draw
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import SampleSettings
 
 APPROXIMATE = ('prefix', 'dual')
+
+
+def flops_per_token(
+  description: ModelDescription, sampler: Sampler, length: int
+) -> float:
+  """Returns FLOPs of a whole sample of `length` tokens, per token, without exits.
+
+  `sampler` is as the model has it, see `drawing.sampler_on`; with guidance every
+  evaluation is two.
+  """
+  size = sampler.block_length or length
+  counts = evaluated(sampler.cache, length, size, sampler.num_steps)
+  once = flops.sampling(
+    description,
+    length,
+    sampler.num_steps,
+    sampler.self_conditioning and description.injection != 'none',
+    length // size,
+    sum(size * n for size, n in counts.items()),
+  )
+  return once * (1 if sampler.guidance is None else 2)
 
 
 def counted(drawn: Drawn, x_init: np.ndarray, tokenizer: Tokenizer) -> Drawn:
@@ -42,15 +67,19 @@ def generated(
 
 
 def cost(drawn: Drawn) -> dict[str, Any]:
-  """Returns the figures of samples that are `counted`, all but `rows` per example."""
+  """Returns the figures of samples that are `counted`.
+
+  Evaluations and positions are of an example, the most of all batches; `rows` is of
+  all. `tokens_per_evaluation` counts an example's own, after which it stood, as the
+  answers to prompts do.
+  """
   assert drawn.generated is not None
-  mean = float(drawn.generated.mean())
   return {
     'evaluations': drawn.evaluations,
     'positions': drawn.positions,
     'rows': drawn.rows,
-    'generated': mean,
-    'tokens_per_evaluation': mean / max(drawn.evaluations, 1),
+    'generated': float(drawn.generated.mean()),
+    'tokens_per_evaluation': float(drawn.generated.sum() / max(drawn.written.sum(), 1)),
   }
 
 

@@ -41,6 +41,7 @@ class Drawn(NamedTuple):
   positions: int  # Of an example that were evaluated in a batch, likewise.
   rows: int  # Examples evaluated, added up over evaluations and batches.
   seconds: float  # Of sampling, compilation included.
+  written: np.ndarray  # int [N]; after so many evaluations a sample stood as it is.
   generated: np.ndarray | None = None  # int [N], see `counting`.
 
 
@@ -128,14 +129,35 @@ def _networks(
   return network, unconditional
 
 
-def sampler_on(description: ModelDescription, sampler: Sampler, mesh: Mesh) -> Sampler:
+def sampler_on(
+  description: ModelDescription, sampler: Sampler, mesh: Mesh, length: int = 0
+) -> Sampler:
   """Returns the sampler with the blocks and the cache of a model.
+
+  Args:
+    description: of the model.
+    sampler: as it was asked for.
+    mesh: of the run.
+    length: of every sample; 0: they differ, and whether blocks fit is not looked at.
 
   Raises:
     BadInput: blocks or a cache that the model cannot have, or not on this mesh.
   """
-  keeps = description.keeps_keys and mesh.shape['sequence'] == 1
-  return reported('sample', lambda: sampler.of_model(description.block_length, keeps))
+  parts = mesh.shape['sequence']
+  if parts > 1 and sampler.cache not in ('auto', 'none'):
+    raise BadInput(
+      f'sample.cache: found {sampler.cache!r} with mesh.sequence = {parts}; wanted '
+      'auto or none, or mesh.sequence = 1'
+    )
+
+  def fitted() -> Sampler:
+    keeps = description.keeps_keys and parts == 1
+    found = sampler.of_model(description.block_length, keeps)
+    if length:
+      found.blocks(length)
+    return found
+
+  return reported('sample', fitted)
 
 
 @functools.cache
@@ -176,8 +198,7 @@ def draw_rows(
     Stopped: by SIGTERM, between two batches.
   """
   started = time.time()
-  sampler = sampler_on(model.description, sampler, mesh)
-  reported('sample', lambda: sampler.blocks(x_init.shape[1]))
+  sampler = sampler_on(model.description, sampler, mesh, x_init.shape[1])
   draw_batch = batches_of(model, sampler, options, key, mesh)
   shards = meshes.batch_shards(mesh)
   count = len(x_init)
@@ -197,7 +218,8 @@ def draw_rows(
   evaluations = max(int(r.evaluations) for r in results)
   positions = max(int(r.positions) for r in results)
   rows, seconds = sum(int(r.rows) for r in results), time.time() - started
-  return Drawn(tokens, trajectory, evaluations, positions, rows, seconds)
+  written = np.concatenate([r.written for r in results])[:count]
+  return Drawn(tokens, trajectory, evaluations, positions, rows, seconds, written)
 
 
 def batches_of(
@@ -295,10 +317,10 @@ def _records(
     record = {'index': i, 'text': tokenizer.decode(tokens), 'tokens': tokens.tolist()}
     record |= domain.fields(tokens, tokenizer)
     if drawn.generated is not None:
-      count = int(drawn.generated[i])
+      count, evaluations = int(drawn.generated[i]), int(drawn.written[i])
       record['generated'] = count
-      record['evaluations'] = drawn.evaluations  # Of its batch, at most.
-      record['tokens_per_evaluation'] = round(count / max(drawn.evaluations, 1), 4)
+      record['evaluations'] = evaluations
+      record['tokens_per_evaluation'] = round(count / max(evaluations, 1), 4)
     if drawn.trajectory is not None:
       steps = drawn.trajectory[:, i]
       record['trajectory'] = [[tokenizer.tokens[t] for t in step] for step in steps]

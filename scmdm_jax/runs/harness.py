@@ -35,7 +35,7 @@ from scmdm_jax.models.execution import Execution
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import answering, answers
+from scmdm_jax.runs import answering, answers, drawing
 from scmdm_jax.runs.answering import Prompt
 from scmdm_jax.runs.opening import Model, place
 from scmdm_jax.settings.building import sampler_of
@@ -270,7 +270,8 @@ class DiffusionLM(LM):
   def _bound(self, ids: np.ndarray, start: int, number: int) -> float:
     """The bound of what stands from `start` on, given the rest; mean over all draws."""
     options, mesh = self._settings.evaluate, self._mesh
-    length = answering.padded_length(len(ids), self._length)
+    block = self._model.description.block_length
+    length = answering.padded_length(len(ids), self._length, block)
     meshes.check_length(length, mesh)
     shards = meshes.batch_shards(mesh)
     rows = -(-min(options.repeats, options.batch_size) // shards) * shards
@@ -345,6 +346,7 @@ def evaluate(
   """
   options, sample = settings.evaluate, settings.sample
   _check_greedy(settings, model)
+  sampler = drawing.sampler_on(model.description, sampler_of(sample, schedule), mesh)
   names, manager = _tasks(settings)
   tasks: Any = names
   speech = _speech(settings, model) if options.lm_eval_chat else None
@@ -373,8 +375,8 @@ def evaluate(
     **judged.cost,
     'template': speech.template if speech else '',
     'steps': sample.num_steps,
-    'block_length': sample.block_length,
-    'cache': sample.cache,
+    'block_length': sampler.block_length,
+    'cache': sampler.cache,
     'max_new_tokens': sample.max_new_tokens,
     'strategy': sample.strategy,
     'temperature': sample.temperature,

@@ -19,8 +19,9 @@ import numpy as np
 
 from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import drawing, measuring, opening
+from scmdm_jax.runs import adapting, drawing, measuring, opening
 from scmdm_jax.runs.arms import (
   BASE,
   CONTROL,
@@ -33,6 +34,7 @@ from scmdm_jax.runs.arms import (
   trajectory,
 )
 from scmdm_jax.runs.workdir import metadata
+from scmdm_jax.settings.building import sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
 
 
@@ -52,13 +54,15 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
   """Reads what every arm needs: base, judge, rows; checks that they are such."""
   opened = opening.open_run(settings, directory)
   tokenizer, domain = opened.tokenizer, registry.of(settings.data)
-  drawing.starting_rows(settings, tokenizer, 1)  # A wrong prompt shows itself first.
+  # A wrong prompt shows itself before the hours of training, and so does a sampler.
+  drawing.starting_rows(settings, tokenizer, 1)
   base = opening.load_masked(settings, opened)
   if base.description.injection != 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
       'vanilla model, so that the controls are'
     )
+  _check_samplers(settings, base.description)
   bench = Bench(
     settings=settings,
     base=base,
@@ -73,6 +77,16 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
       f'{len(bench.train_rows)} examples of the training split'
     )
   return bench
+
+
+def _check_samplers(settings: Settings, base: ModelDescription) -> None:
+  """Refuses what one of the arms, or the base, cannot be drawn with."""
+  schedule, mesh = schedule_of(settings.method), opening.mesh_of(settings)
+  for description in (base, adapting.as_trained(base, settings)):
+    for steps in settings.compare.step_counts:
+      options = dataclasses.replace(settings.sample, num_steps=steps)
+      sampler = sampler_of(options, schedule)
+      drawing.sampler_on(description, sampler, mesh, settings.data.length)
 
 
 def _results(bench: Bench, arms: list[Arm], runs: list[dict]) -> dict[str, Any]:

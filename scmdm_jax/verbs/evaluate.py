@@ -16,11 +16,17 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import measuring
-from scmdm_jax.runs.counting import cost, counted
-from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
+from scmdm_jax.runs.counting import agreement, cost, counted
+from scmdm_jax.runs.drawing import (
+  check_mask,
+  draw,
+  sampler_on,
+  starting_rows,
+  write_samples,
+)
 from scmdm_jax.runs.opening import Opened, check_blocks, load_masked, mesh_of, open_run
 from scmdm_jax.runs.scoring import judge_samples, likelihood
-from scmdm_jax.settings.building import schedule_of
+from scmdm_jax.settings.building import sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
 
 
@@ -36,6 +42,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh)
   check_blocks(model.description, settings)
+  sampler = sampler_of(settings.sample, schedule)
+  sampler = sampler_on(model.description, sampler, mesh, x_init.shape[1])
   measure = measuring.measure_of(settings, workdir, tokenizer)
   rows = domain.read_rows(settings.data, tokenizer, 'test')
   key_samples, key_likelihood = jax.random.split(jax.random.key(settings.seed))
@@ -47,6 +55,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'noise': settings.sample.noise,
     'temperature': settings.sample.temperature,
     'top_p': settings.sample.top_p,
+    'block_length': sampler.block_length,
+    'cache': sampler.cache,
     'self_conditioning': settings.sample.self_conditioning
     and model.description.injection != 'none',
     # The likelihood is a mean over so many of them.
@@ -64,10 +74,12 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   figures |= domain.of_likelihood(figures['likelihood'])
   if multihost.index() == 0:
     journal.say()
-  drawn = draw(model, schedule, settings.sample, key_samples, x_init, mesh)
+  drawing = (model, schedule, settings.sample, key_samples, x_init, mesh)
+  drawn = draw(*drawing)
+  same = agreement(*drawing, drawn.tokens)
   drawn = counted(drawn, x_init, tokenizer)
   write_samples(workdir, drawn, tokenizer, domain)
-  figures['samples'] = judge_samples(measure, drawn, tokenizer) | cost(drawn)
+  figures['samples'] = judge_samples(measure, drawn, tokenizer) | cost(drawn) | same
   if multihost.index() == 0:
     files.write_json(workdir / 'evaluation.json', figures)
   return figures

@@ -20,7 +20,6 @@ from jax.sharding import Mesh
 from scmdm_jax import files
 from scmdm_jax.buckets import paths
 from scmdm_jax.checkpoints import disk, model_config, store
-from scmdm_jax.diffusion.caching import evaluated
 from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.errors import BadInput
@@ -34,6 +33,7 @@ from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.report.plan import table
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.compiling import compiled_step
+from scmdm_jax.runs.counting import flops_per_token
 from scmdm_jax.runs.drawing import compiled_sampler, sampler_on
 from scmdm_jax.settings.building import (
   adapter_of,
@@ -71,6 +71,9 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   masked = description.mask_id is not None
   if masked and description.injection == 'none' and settings.method.rate > 0:
     description = dataclasses.replace(description, injection=wanted)
+  blocks = settings.model.block_length
+  description = reported('model', lambda: description.in_blocks(blocks))
+  opening.check_blocks(description, settings)
   adapter = description.adapter or adapter_of(settings.train)
   return dataclasses.replace(description, adapter=adapter)
 
@@ -101,9 +104,7 @@ def _sampler(settings: Settings, description: ModelDescription, mesh: Mesh) -> S
     BadInput: blocks or a cache that the model cannot have.
   """
   sampler = sampler_of(settings.sample, schedule_of(settings.method))
-  sampler = sampler_on(description, sampler, mesh)
-  reported('sample', lambda: sampler.blocks(settings.data.length))
-  return sampler
+  return sampler_on(description, sampler, mesh, settings.data.length)
 
 
 def _cache(settings: Settings, description: ModelDescription, mesh: Mesh) -> Any:
@@ -261,17 +262,7 @@ def _cost(
     per_token = flops.training(description, length, settings.method.rate)
     tokens = settings.train.batch_size * length
   else:
-    conditioned = settings.sample.self_conditioning and description.injection != 'none'
-    size = sampler.block_length or length
-    counts = evaluated(sampler.cache, length, size, sampler.num_steps)
-    per_token = flops.sampling(
-      description,
-      length,
-      sampler.num_steps,
-      conditioned,
-      length // size,
-      sum(size * n for size, n in counts.items()),
-    )
+    per_token = flops_per_token(description, sampler, length)
     tokens = settings.sample.batch_size * length
   cost: dict[str, Any] = {
     'flops_per_token': per_token,

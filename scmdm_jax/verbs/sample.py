@@ -14,7 +14,13 @@ import jax
 from scmdm_jax.domains import registry
 from scmdm_jax.runs import answering, answers
 from scmdm_jax.runs.counting import agreement, cost, counted
-from scmdm_jax.runs.drawing import check_mask, draw, starting_rows, write_samples
+from scmdm_jax.runs.drawing import (
+  check_mask,
+  draw,
+  sampler_on,
+  starting_rows,
+  write_samples,
+)
 from scmdm_jax.runs.opening import Model, Opened, load_masked, mesh_of, open_run
 from scmdm_jax.settings.building import sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
@@ -31,6 +37,8 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
   x_init = starting_rows(settings, tokenizer)
   schedule, mesh = schedule_of(settings.method), mesh_of(settings)
   model = load_masked(settings, opened, mesh, settings.sample.dtype)
+  sampler = sampler_of(settings.sample, schedule)
+  sampler = sampler_on(model.description, sampler, mesh, x_init.shape[1])
   key = jax.random.key(settings.seed)
   drawing = (model, schedule, settings.sample, key, x_init, mesh)
   drawn = draw(*drawing)
@@ -43,7 +51,7 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     'samples': str(workdir / 'samples.jsonl'),
     'count': len(drawn.tokens),
     **figures,
-    'cache': settings.sample.cache,
+    'cache': sampler.cache,
     **same,
     'self_conditioning': _carries(settings, model),
     'seconds': round(drawn.seconds, 2),  # Compilation included.
@@ -85,7 +93,7 @@ def _answer(
   path = workdir / 'samples.jsonl'
   done = answers.left_out(path, prompts)
   model = load_masked(settings, opened, mesh, options.dtype)
-  sampler = sampler_of(options, schedule)
+  sampler = sampler_on(model.description, sampler_of(options, schedule), mesh)
   key = jax.random.key(settings.seed)
   batches = answering.answer(model, sampler, options, key, prompts, mesh, done)
   answers.write(path, batches, prompts, tokenizer)
@@ -93,6 +101,7 @@ def _answer(
     'samples': str(path),
     **answers.figures(path),
     'answered_before': len(done),
+    'cache': sampler.cache,
     'self_conditioning': _carries(settings, model),
     'seconds': round(time.time() - started, 2),
   }

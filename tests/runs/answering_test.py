@@ -137,6 +137,13 @@ def test_few_lengths():
                               *[1536, 2048, 3072, 4096]]  # fmt: skip
   assert all(n <= m and (m == 32 or m < 1.5 * n) for n, m in enumerate(found, 1))
   assert answering.padded_length(50, 60) == 60
+  # Whole blocks of a model.
+  assert [answering.padded_length(n, 60, 12) for n in (1, 32, 33, 50)] == [
+    36,
+    36,
+    48,
+    60,
+  ]
 
 
 MODEL = Model(DESCRIPTION, PARAMS, TOKENIZER)

@@ -4,7 +4,9 @@ import json
 import jax
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
+from scmdm_jax.diffusion.sampling import Sampler
 from scmdm_jax.diffusion.schedules import LogLinear
 from scmdm_jax.domains import registry
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
@@ -14,7 +16,7 @@ from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import drawing
+from scmdm_jax.runs import counting, drawing
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.options import SampleSettings, Settings
 from tests.compiling import quick_jit
@@ -200,3 +202,34 @@ def test_every_sample_starts_from_its_own_row(params):
   whole = draw(params, x_init).tokens
   np.testing.assert_array_equal(whole[:, 0], x_init[:, 0])
   np.testing.assert_array_equal(draw(params, x_init, batch_size=2).tokens, whole)
+
+
+def test_every_sample_has_its_own_evaluations(params):
+  """With a token per evaluation, as many as it has tokens, whatever its batch took."""
+  x_init = MASKED.copy()
+  left = np.array([3, 12, 1, 7, 5])
+  for row, count in zip(x_init, left, strict=True):
+    row[: 12 - count] = TOKENIZER.encode('CCCCCCCCCC', 12)[: 12 - count]
+  options = {'strategy': 'first_hitting', 'num_steps': 12, 'batch_size': 2}
+  drawn = draw(params, x_init, **options)
+  assert drawn.written.tolist() == left.tolist()
+  assert drawn.evaluations == 12
+  assert drawn.rows == 2 * (12 + 7 + 5)
+  drawn = counting.counted(drawn, x_init, TOKENIZER)
+  found = counting.cost(drawn)
+  assert found['tokens_per_evaluation'] == drawn.generated.sum() / left.sum()
+  domain = registry.of(Settings().data)
+  records = drawing._records(drawn, TOKENIZER, domain)
+  assert [record['evaluations'] for record in records] == left.tolist()
+
+
+def test_caches_and_split_positions_do_not_go_together():
+  sizes = tuple(1 + (name == 'sequence') for name in MESH.axis_names)
+  mesh = AbstractMesh(sizes, MESH.axis_names)
+  sampler = Sampler(4, block_length=6, cache='dual')
+  wanted = r"sample\.cache: found 'dual' with mesh\.sequence = 2; wanted auto or none"
+  with pytest.raises(BadInput, match=wanted):
+    drawing.sampler_on(DESCRIPTION, sampler, mesh)
+  assert drawing.sampler_on(DESCRIPTION, sampler, MESH, 12).cache == 'dual'
+  with pytest.raises(BadInput, match=r'sample\.block_length: found 6; wanted a divis'):
+    drawing.sampler_on(DESCRIPTION, sampler, MESH, 13)

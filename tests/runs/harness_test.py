@@ -234,6 +234,30 @@ def test_bounds_lie_below_and_continuations_share_their_draws():
   assert found[0][0] == pytest.approx(exact, rel=4 * (6.9 / 4096) ** 0.5)
 
 
+def test_bounds_of_models_with_blocks():
+  """Their rows are padded to whole blocks; in one step the bound is exact."""
+  from lm_eval.api.instance import Instance
+
+  settings = Settings()
+  settings = dataclasses.replace(
+    settings,
+    evaluate=dataclasses.replace(settings.evaluate, repeats=1, lm_eval_bound='carried'),
+    sample=dataclasses.replace(settings.sample, num_steps=1),
+  )
+  model = Model(DESCRIPTION.in_blocks(12), PARAMS, TOKENIZER)
+  request = Instance('loglikelihood', {}, ('low low low low', 'w'), 0, ('x', 0, 1))
+  ((found, _),) = judge(settings, model).loglikelihood([request])
+  ids = TOKENIZER.encode_text('low low low loww').astype(np.int32)
+  assert answering.padded_length(len(ids), 60) % 12
+  network = denoiser.bind(PARAMS, model.description)
+  row = np.where(np.arange(len(ids)) < len(ids) - 1, ids, MASK)[None]
+  hidden = network.encode(row, np.zeros((*row.shape, 16)), np.zeros(1))
+  logits = np.asarray(network.logits(hidden)[0, -1], np.float64)
+  logits[MASK] = -np.inf
+  wanted = logits[ids[-1]] - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+  assert found == pytest.approx(wanted, rel=1e-4)  # Of float32 logits.
+
+
 def judge(settings, model, speech=None):
   from scmdm_jax.diffusion.schedules import LogLinear
   from scmdm_jax.runs.harness import DiffusionLM

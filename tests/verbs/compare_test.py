@@ -7,12 +7,14 @@ import pytest
 from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store
 from scmdm_jax.domains.registry import get_tokenizer
+from scmdm_jax.errors import BadInput
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.runs import arms
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.resolve import resolve
+from scmdm_jax.verbs import compare
 from tests import tiny_run
 from tests.compiling import quick_jit
 
@@ -72,6 +74,22 @@ def test_arms_spend_what_they_say(tmp_path):
   # Half the examples get a first pass.
   middle = (equal.flops_ratio + full.flops_ratio) / 2
   assert half.flops_ratio == pytest.approx(middle, abs=0.01)
+
+
+def test_samplers_that_an_arm_cannot_have_are_refused_before_training(tmp_path):
+  config = command_line.load_config(str(tiny_run.write_config(tmp_path)))
+  config.model.block_length = 8
+  config.sample.num_steps = 8
+  config.compare.step_counts = (8,)
+  base = ModelDescription(DiTConfig(35, 32, 8, 1, 2, 4), 2, 'smiles_qm9')
+  compare._check_samplers(resolve(config), base)
+  config.compare.step_counts = (6, 8)  # Of four blocks.
+  with pytest.raises(BadInput, match=r'sample\.block_length: found 8; wanted a divi'):
+    compare._check_samplers(resolve(config), base)
+  # Of the base, which sees both ways.
+  config.compare.step_counts, config.sample.cache = (8,), 'exact'
+  with pytest.raises(BadInput, match=r"sample\.cache: found 'exact'; wanted one of"):
+    compare._check_samplers(resolve(config), base)
 
 
 @pytest.mark.long

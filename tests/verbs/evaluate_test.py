@@ -88,7 +88,7 @@ def test_padding_rows_of_the_last_batch_do_not_count():
 
 def test_measures_of_samples_stand_beside_their_diversity():
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in ['CCO', 'CCO', 'C1CC']])
-  drawn = drawing.Drawn(tokens, None, 7, 7, 7, 0.0)
+  drawn = drawing.Drawn(tokens, None, 7, 7, 7, 0.0, np.full(3, 7))
   found = scoring.judge_samples(
     lambda samples: {'sum': int(samples.sum())}, drawn, TOKENIZER
   )

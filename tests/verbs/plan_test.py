@@ -4,6 +4,7 @@ import json
 import jax
 import pytest
 
+from scmdm_jax.checkpoints import store
 from scmdm_jax.diffusion.caching import evaluated
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import flops
@@ -15,6 +16,7 @@ from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.verbs import plan
 from tests import tiny_run
 from tests.compiling import quick_jit
+from tests.models.parameters import random_params
 from tests.parallel.sameness_test import on_eight_devices
 
 TINY = {
@@ -151,6 +153,20 @@ def test_a_plan_of_sampling_lists_what_is_kept_of_keys(tmp_path):
     BadInput, match=r'sample\.block_length: found 5; wanted a divisor'
   ):
     plan.run(cached(block_length=5), tmp_path)
+
+
+def test_a_plan_is_of_the_blocks_that_are_trained(tmp_path):
+  """A checkpoint that sees both ways is planned as --mode=train would train it."""
+  described = ModelDescription(DiTConfig(36, 32, 8, 1, 2, 4), 35, '')
+  store.save_model(tmp_path / 'model', described, random_params(described), {})
+  settings = settings_with(model=str(tmp_path / 'model'))
+  assert plan._described(settings, tmp_path).block_length == 0
+  model = dataclasses.replace(settings.model, block_length=8)
+  settings = dataclasses.replace(settings, model=model)
+  assert plan._described(settings, tmp_path).block_length == 8
+  data = dataclasses.replace(settings.data, length=30)
+  with pytest.raises(BadInput, match=r'data\.length: found 30; wanted a multiple of'):
+    plan._described(dataclasses.replace(settings, data=data), tmp_path)
 
 
 # What a plan says of a cache on 8 devices, and the bytes and tokens of a real one.
