@@ -6,6 +6,7 @@ import re
 import pytest
 
 from scmdm_jax import ASSETS
+from tests import compiling
 from tests.processes import processes
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -29,9 +30,9 @@ def run(count, devices, *arguments, code=0):
   found, out, err = processes.run(
     count,
     *('-m', 'scmdm_jax.main', *map(str, arguments)),
-    # The fastest flags add up in another order in two processes than in one.
-    XLA_FLAGS=f'--xla_force_host_platform_device_count={devices}',
-    JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+    XLA_FLAGS=compiling.flags(devices),
+    # As many threads share a product in each process, so that its sums have one order.
+    NPROC='2',
   )
   assert found == code, err
   lines = [line for line in out.splitlines() if '{"mode"' in line]
