@@ -1,4 +1,4 @@
-"""The README's commands for a model of one's own run as printed, on smaller sizes.
+"""Commands of the README and of a page run as printed, on smaller sizes.
 
 Its comparisons are run by tests/heads_test.py.
 """
@@ -61,9 +61,9 @@ metric_list:
 """
 
 
-def commands():
-  """The arguments of every `run` of the README."""
-  lines = (ROOT / 'README.md').read_text().replace('\\\n', ' ').splitlines()
+def commands(page):
+  """The arguments of every `run` of a page."""
+  lines = (ROOT / page).read_text().replace('\\\n', ' ').splitlines()
   return [shlex.split(line)[1:] for line in lines if line.startswith('run -')]
 
 
@@ -92,9 +92,10 @@ def write_lines(path, records):
   path.write_text(''.join(json.dumps(record) + '\n' for record in records))
 
 
-def test_every_command_runs(checkout, capsys):
+@pytest.mark.parametrize(('page', 'count'), [('README.md', 13), ('docs/caches.md', 3)])
+def test_every_command_runs(checkout, capsys, page, count):
   program, modes = Program(capsys), []
-  for arguments in commands():
+  for arguments in commands(page):
     if 'lm_eval' in ''.join(arguments):
       pytest.importorskip('lm_eval', reason='the extra lm_eval is not installed')
     arguments = [
@@ -106,4 +107,4 @@ def test_every_command_runs(checkout, capsys):
     figures = program.figures(*arguments)
     assert f'--mode={figures["mode"]}' in arguments
     modes.append(figures['mode'])
-  assert len(modes) >= 13
+  assert len(modes) >= count

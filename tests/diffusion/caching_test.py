@@ -27,6 +27,7 @@ from scmdm_jax.diffusion.strategies import (
 )
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
+from scmdm_jax.models.lora import Adapter
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs.drawing import Spans, compiled_sampler
 from tests.compiling import quick_jit, split_key
@@ -36,16 +37,16 @@ BLOCK, LENGTH, T = 2, 6, 9
 KEYS = split_key(jax.random.key(0), 5)
 
 
-def model_of(arch, block_length=BLOCK):
+def model_of(arch, block_length=BLOCK, dtype=np.float32, **options):
   sizes = tiny.ARCHITECTURES[arch]
   if block_length:
     sizes = dataclasses.replace(sizes, block_length=block_length)
-  description = ModelDescription(
-    dataclasses.replace(sizes, num_blocks=2), tiny.MASK, '', injection='embedding'
-  )
+  options = {'injection': 'embedding'} | options
+  sizes = dataclasses.replace(sizes, num_blocks=2)
+  description = ModelDescription(sizes, tiny.MASK, '', **options)
   rng = np.random.default_rng(1)
   shapes = denoiser.abstract_params(description)
-  draw = lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32)  # noqa: E731
+  draw = lambda leaf: rng.standard_normal(leaf.shape).astype(dtype)  # noqa: E731
   return description, jax.tree.map(draw, shapes)
 
 
@@ -121,6 +122,32 @@ def test_exact_cache_changes_no_token(strategy, arch, options):
   visible = x_init != tiny.MASK
   assert np.array_equal(np.asarray(within.tokens)[visible], x_init[visible])
   assert without.positions == without.evaluations * LENGTH
+  assert within.positions < without.positions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('model', 'options'),
+  [
+    (
+      {'injection': 'table', 'adapter': Adapter(2, 2.0)},
+      {'strategy': EntropyBound(1.0), 'top_p': 0.6, 'noise': 'float64'},
+    ),
+    (
+      {'injection': 'entropy_weighted'},
+      {'strategy': Threshold(0.3), 'top_p': 0.7, 'self_conditioning': False},
+    ),
+    ({'dtype': jnp.bfloat16}, {'strategy': Confidence(), 'chunk': 1}),
+  ],
+  ids=str,
+)
+def test_exact_cache_goes_with_all_else(model, options):
+  """Adapters, signals, shaped draws, low precision; batches that shrink, too."""
+  sampler = Sampler(T, cache='exact', compact=1, **options)
+  with jax.enable_x64(sampler.noise == 'float64'):
+    without, within = both(model_of('dream', **model), sampler)
+  assert np.array_equal(within.tokens, without.tokens)
+  assert not np.any(np.asarray(within.tokens) == tiny.MASK)
   assert within.positions < without.positions
 
 
