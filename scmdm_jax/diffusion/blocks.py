@@ -31,6 +31,40 @@ def deal_steps(to_write: jax.Array, num_steps: int) -> jax.Array:
   return some + jnp.diff(shares, prepend=0, axis=-1)
 
 
+class Answers(NamedTuple):
+  """Where what is written of every example begins, and what ends it.
+
+  Once a finished block has one of its stops, nothing more of an example is written.
+  """
+
+  starts: jax.Array | None  # int32 [B], of first blocks; None: at 0.
+  stops: jax.Array | None = None  # int32 [B, E], tokens, -1 for none; None: no stops.
+  behind: jax.Array | None = None  # int32 [B], where stops begin to count.
+
+  def of(self, order: jax.Array) -> 'Answers':
+    """Returns those of the examples `order` int32 [N]."""
+    return jax.tree.map(lambda x: x[order], self)
+
+  def ended(self, x: jax.Array, writable: jax.Array) -> jax.Array:
+    """Returns which examples of `x` int32 [B, L] have written a stop, bool [B].
+
+    What is not `writable` bool [B, L], as padding, is none.
+    """
+    if self.stops is None or self.behind is None:
+      return jnp.zeros(len(x), bool)
+    counts = writable & (jnp.arange(x.shape[1])[None] >= self.behind[:, None])
+    return ((x[:, :, None] == self.stops[:, None]).any(-1) & counts).any(-1)
+
+  def filled(self, x: jax.Array, mask_id: int) -> jax.Array:
+    """Returns `x` int32 [B, L] with the first stop where nothing was written."""
+    if self.stops is None:
+      return x
+    return jnp.where(x == mask_id, self.stops[:, :1], x)
+
+
+NO_ANSWERS = Answers(None)
+
+
 class Blocks(NamedTuple):
   """The ways of examples through their blocks."""
 

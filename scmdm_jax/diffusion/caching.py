@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion.blocks import Blocks
+from scmdm_jax.diffusion.blocks import NO_ANSWERS, Answers, Blocks
 from scmdm_jax.diffusion.planning import Plan, Steps
 from scmdm_jax.diffusion.shrinking import walk
 from scmdm_jax.diffusion.stepping import (
@@ -123,7 +123,7 @@ def write_blocks(
   x_init: jax.Array,
   chain: Chain,
   keep_trajectory: bool,
-  starts: jax.Array | None = None,
+  answers: Answers = NO_ANSWERS,
 ) -> Work:
   """Writes the blocks of examples `x_init` int32 [B, L].
 
@@ -135,14 +135,14 @@ def write_blocks(
     x_init: see `sampling.sample`.
     chain: see `Chain`; with `sampler.compact` batches shrink within a block.
     keep_trajectory: whether tokens after every step are kept; no batch shrinks then.
-    starts: int32 [B], where first blocks begin, or where what is to be written does,
-      if that is before; None: at 0.
+    answers: see `Answers`; first blocks begin where they say, or where what is to be
+      written does, if that is before.
   """
   length, total = x_init.shape[1], chain.sampler.num_steps
   size, exact = chain.sampler.block_length, chain.sampler.cache == 'exact'
   if keep_trajectory:
     chain = chain._replace(sampler=dataclasses.replace(chain.sampler, compact=0))
-  writable = x_init == chain.mask_id
+  writable, starts = x_init == chain.mask_id, answers.starts
   if starts is not None:
     starts = jnp.minimum(starts, jnp.argmax(writable, axis=-1).astype(jnp.int32))
   blocks = Blocks.of(writable, size, total, starts)
@@ -159,7 +159,9 @@ def write_blocks(
     work = jax.lax.cond(filled, lambda w: _filled(w, chain), lambda w: w, work)
 
   def write(work: Work, b: jax.Array) -> Work:
-    active, own = writable & (blocks.places == b), dealt[:, b]
+    goes = ~answers.ended(work.x_t, writable)
+    active = writable & (blocks.places == b) & goes[:, None]
+    own = jnp.where(goes, dealt[:, b], 0)
     steps = Steps(jnp.maximum(own, 1), total, total // number)
     keys_b = fold(keys, b)
     plan = chain.sampler.strategy.start(
@@ -168,7 +170,7 @@ def write_blocks(
     start = b * size
     if starts is not None:  # The last block may reach beyond the end.
       start = jnp.minimum(starts + start, length - size)
-    block = Block(keys_b, start, active, begins[:, b], own, before[:, b], plan)
+    block = Block(keys_b, start, active, begins[:, b] & goes, own, before[:, b], plan)
     null = jnp.zeros_like(work.state.signal)
     work = work._replace(state=work.state._replace(signal=null))
     work, rows = walk(block, chain, work, jnp.int32(0))

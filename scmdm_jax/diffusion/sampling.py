@@ -25,7 +25,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from scmdm_jax.diffusion.blocks import Blocks
+from scmdm_jax.diffusion.blocks import NO_ANSWERS, Answers, Blocks
 from scmdm_jax.diffusion.caching import write_blocks
 from scmdm_jax.diffusion.guidance import Predictor
 from scmdm_jax.diffusion.network import Network, number_of_blocks
@@ -62,7 +62,7 @@ def sample(
   mask_id: int,
   temperature: jax.Array | float = 1.0,
   unconditional: Network | None = None,
-  starts: jax.Array | None = None,
+  answers: Answers = NO_ANSWERS,
   keep_trajectory: bool = False,
 ) -> Samples:
   """Draws samples by any strategy (SCMDM, arXiv 2604.26985, with its carried signal).
@@ -79,10 +79,11 @@ def sample(
     mask_id: the mask token; never drawn.
     temperature: scalar >= 0; may be traced. Shapes drawn tokens, not the signal.
     unconditional: the other network under guidance; None without.
-    starts: int32 [B], where the first block of each example begins, which may then have
-      up to T blocks with something to write; None: at 0, as `Sampler.blocks` says.
-      Blocks of the network's own lie where its attention has them. With a cache,
-      nothing to write may stand before, or the first block begins there.
+    answers: where the first block of each example begins, which may then have up to T
+      blocks with something to write; without, at 0, as `Sampler.blocks` says. Blocks of
+      the network's own lie where its attention has them. With a cache, nothing to write
+      may stand before, or the first block begins there. What ends an example counts
+      where there are blocks and no trajectory is kept.
     keep_trajectory: also return the tokens after every step.
 
   Raises:
@@ -101,13 +102,14 @@ def sample(
   length = x_init.shape[1]
   number_of_blocks(network.block_length, length)
   size = sampler.block_length or length
-  blocks = sampler.blocks(length) if starts is None else -(-length // size)
+  whole = answers.starts is None
+  blocks = sampler.blocks(length) if whole else -(-length // size)
   if network.block_length:
-    starts = None
+    answers = answers._replace(starts=None)
   writable = x_init == mask_id
   state = initial_state(chain.predictor, x_init)
   if blocks > 1 and sampler.cache != 'none':
-    work = write_blocks(keys, x_init, chain, keep_trajectory, starts)
+    work = write_blocks(keys, x_init, chain, keep_trajectory, answers)
     done, rows = work.state, work.rows
     states, positions = work.trajectory, work.positions
   else:
@@ -117,10 +119,12 @@ def sample(
       plan = sampler.strategy.start(first, writable, sampler.schedule, steps)
       way: _Whole | _Dealt = _Whole(keys, plan, writable)
     else:
-      way = _Dealt(keys, Blocks.of(writable, size, sampler.num_steps, starts))
+      dealt = Blocks.of(writable, size, sampler.num_steps, answers.starts)
+      way = _Dealt(keys, dealt, answers)
     done, rows, states = _written(way, chain, state, keep_trajectory)
     positions = done.evaluations * length
-  return Samples(done.x_t, done.evaluations, done.written, states, positions, rows)
+  tokens = answers.filled(done.x_t, mask_id)
+  return Samples(tokens, done.evaluations, done.written, states, positions, rows)
 
 
 class _Whole(NamedTuple):
@@ -155,10 +159,12 @@ class _Dealt(NamedTuple):
 
   keys: jax.Array
   blocks: Blocks
+  answers: Answers
 
   def of(self, order: jax.Array) -> '_Dealt':
     """Returns those of the examples `order`; see `Way`."""
-    return _Dealt(self.keys[order], self.blocks.of_examples(order))
+    blocks = self.blocks.of_examples(order)
+    return _Dealt(self.keys[order], blocks, self.answers.of(order))
 
   def left(self, chain: Chain, state: SamplerState, i: jax.Array) -> jax.Array:
     """Returns which examples have not ended; `i` is [B]."""
@@ -170,14 +176,19 @@ class _Dealt(NamedTuple):
   ) -> tuple[SamplerState, jax.Array]:
     """Takes step `i`; returns the state and the next step."""
     b, steps, local, active = self.blocks.at(i)
+    total = self.blocks.steps.sum(-1, dtype=jnp.int32)
+    active &= (i < total)[:, None]
     keys_b = fold(self.keys, b)
     begun, sampler = fold(keys_b, steps.own), chain.sampler
     plan = sampler.strategy.start(begun, active, sampler.schedule, steps)
     last = local == steps.own - 1
     state = reverse_step(fold(keys_b, local), state, chain, plan, local, active, last)
+    after = i - local + steps.own
     # A block that is written leaves its other steps unused.
-    written = settled(state, chain, active)
-    return state, jnp.where(written, i - local + steps.own, i + 1)
+    if not sampler.strategy.remasks:
+      i = jnp.where(settled(state, chain, active), after - 1, i)
+    ended = (i + 1 == after) & self.answers.ended(state.x_t, self.blocks.writable)
+    return state, jnp.where(ended, jnp.maximum(i + 1, total), i + 1)
 
 
 def _written(
@@ -194,7 +205,8 @@ def _written(
     state, _ = way.step(chain, state, jnp.broadcast_to(i, batch) if apart else i)
     return state, state.x_t if keep_trajectory else None
 
-  if keep_trajectory or not chain.sampler.strategy.early_exit:
+  ends = isinstance(way, _Dealt) and way.answers.stops is not None
+  if keep_trajectory or not (chain.sampler.strategy.early_exit or ends):
     steps = jnp.arange(chain.sampler.num_steps, dtype=jnp.int32)
     state, states = jax.lax.scan(scanned, state, steps)
     return state, state.evaluations * batch, states

@@ -237,6 +237,23 @@ def answer(
   return _answers(model, sampler, options, key, prompts, mesh, done)
 
 
+def _stops(
+  prompts: Sequence[Prompt], tokenizer: Tokenizer
+) -> tuple[np.ndarray | None, np.ndarray]:
+  """Returns what ends answers, and from where on; see `blocks.Answers`.
+
+  An end that what follows was given makes none.
+  """
+  eos = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+  ends = [tuple(dict.fromkeys((*eos, *prompt.ends))) for prompt in prompts]
+  given = [np.flatnonzero(prompt.ids != tokenizer.mask_id) for prompt in prompts]
+  behind = np.array([x[-1] + 1 if len(x) else 0 for x in given], np.int32)
+  most = max(map(len, ends), default=0)
+  if not most:
+    return None, behind
+  return np.array([(*x, *[-1] * (most - len(x))) for x in ends], np.int32), behind
+
+
 def _answers(
   model: Model,
   sampler: Sampler,
@@ -247,6 +264,7 @@ def _answers(
   done: Collection[int],
 ) -> Iterator[list[Answer]]:
   """Yields what `answer` does."""
+  stops, behind = _stops(prompts, model.tokenizer)
   longest, pad = model.description.architecture.length, model.tokenizer.pad_id
   block = model.description.block_length
   lengths = [padded_length(len(prompt.ids), longest, block) for prompt in prompts]
@@ -265,6 +283,8 @@ def _answers(
       spans = drawing.Spans(
         np.array([prompts[i].start for i in filled], np.int32),
         np.array([len(prompts[i].ids) for i in filled], np.int32),
+        None if stops is None else stops[filled],
+        None if stops is None else behind[filled],
       )
       found = multihost.gathered(draw(filled, rows, spans))
       yield [

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from scmdm_jax import files
 from scmdm_jax.data.tokenizers import Tokenizer
+from scmdm_jax.diffusion.blocks import NO_ANSWERS, Answers
 from scmdm_jax.diffusion.sampling import Sampler, Samples, sample
 from scmdm_jax.diffusion.schedules import Schedule
 from scmdm_jax.domains.protocol import Domain
@@ -50,6 +51,8 @@ class Spans(NamedTuple):
 
   starts: np.ndarray  # int32 [B], where the first block begins.
   ends: np.ndarray  # int32 [B], where padding begins, which nobody attends to.
+  stops: np.ndarray | None = None  # int32 [B, E], see `blocks.Answers`.
+  behind: np.ndarray | None = None  # int32 [B], likewise.
 
 
 @functools.cache
@@ -67,7 +70,9 @@ def compiled_sampler(
 
   def draw_batch(params, keys, x_init, temperature, spans=None) -> Samples:
     denoise = denoiser.bind(params, description, execution=Execution(Placement(mesh)))
-    ends = None if spans is None else spans.ends
+    ends, answers = None, NO_ANSWERS
+    if spans is not None:
+      ends, answers = spans.ends, Answers(spans.starts, spans.stops, spans.behind)
     network, unconditional = _networks(denoise, mask_id, x_init != mask_id, ends)
     return sample(
       keys,
@@ -77,7 +82,7 @@ def compiled_sampler(
       mask_id=mask_id,
       temperature=temperature,
       unconditional=unconditional if sampler.guidance else None,
-      starts=None if spans is None else spans.starts,
+      answers=answers,
       keep_trajectory=keep_trajectory,
     )
 

@@ -209,8 +209,9 @@ class SampleSettings:
     0,
     (
       'Above 0: blocks of so many positions, finished from left to right; '
-      'steps are dealt by what the prompt leaves to write in each. A model with '
-      'blocks has its own, and 0 stands for it.'
+      'steps are dealt by what the prompt leaves to write in each. An answer to '
+      '`prompts` is over with the block in which it ends. A model with blocks has its '
+      'own, and 0 stands for it.'
     ),
   )
   cache: str = plain(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scmdm_jax.diffusion.blocks import Blocks, deal_steps
+from scmdm_jax.diffusion.blocks import Answers, Blocks, deal_steps
 from scmdm_jax.diffusion.planning import Steps
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.schedules import Cosine, LogLinear
@@ -271,7 +271,7 @@ def test_blocks_may_begin_where_prompts_end():
       network,
       x_init,
       sampler(Confidence(), steps, block_length=BLOCK),
-      starts=jnp.asarray(starts),
+      answers=Answers(jnp.asarray(starts)),
       mask_id=toys.MASK,
     )
   )
@@ -282,6 +282,60 @@ def test_blocks_may_begin_where_prompts_end():
       at = np.where(given, -1, np.maximum(np.arange(LENGTH) - start, 0) // BLOCK)
       first = at[row == toys.MASK].min(initial=BLOCKS)
       assert np.array_equal(row[at > first], x[at > first])
+
+
+def answered(strategy, x_init, answers, **options):
+  run = quick_jit(
+    lambda keys, x_init: sample(
+      keys,
+      toys.network(WEIGHTS),
+      x_init,
+      sampler(strategy, block_length=BLOCK, **options),
+      answers=jax.tree.map(jnp.asarray, answers),
+      mask_id=toys.MASK,
+    )
+  )
+  return run(keys_of(8)[: len(x_init)], x_init)
+
+
+@pytest.mark.parametrize(
+  ('strategy', 'compact'),
+  [(Threshold(0.3), 1), (ReMDM('cap', eta=0.5), 0), (Ancestral(), 0)],
+  ids=str,
+)
+def test_an_example_is_left_with_the_block_that_has_a_stop(strategy, compact):
+  x_init, place = prompts(6), np.arange(LENGTH) // BLOCK
+  given = [np.flatnonzero(row != toys.MASK) for row in x_init]
+  behind = np.array([x.max(initial=-1) + 1 for x in given], np.int32)
+  tokens = np.delete(np.arange(toys.VOCAB, dtype=np.int32), toys.MASK)
+  stops = np.stack([[tokens[i % len(tokens)], -1] for i in range(len(x_init))])
+  stops[:4, 1] = tokens[-1 - np.arange(4)]  # These have two.
+  starts = jnp.zeros(len(x_init), jnp.int32)
+  whole = answered(strategy, x_init, Answers(starts))
+  found = answered(strategy, x_init, Answers(starts, stops, behind), compact=compact)
+  left = 0
+  for i, row in enumerate(np.asarray(whole.tokens)):
+    ends = np.flatnonzero((np.arange(LENGTH) >= behind[i]) & np.isin(row, stops[i]))
+    wanted = row.copy()
+    if len(ends):
+      over = (place > place[ends[0]]) & (x_init[i] == toys.MASK)
+      wanted[over] = stops[i, 0]
+      left += over.sum()
+    assert np.array_equal(found.tokens[i], wanted)
+  assert left > 3
+  assert np.all(np.asarray(found.written) <= np.asarray(whole.written))
+  assert found.rows <= whole.rows
+
+
+def test_a_batch_that_has_ended_is_evaluated_no_more():
+  """Any token is a stop: one block of two tokens is written, one token a step."""
+  x_init = np.full((3, LENGTH), toys.MASK, np.int32)
+  tokens = np.delete(np.arange(toys.VOCAB, dtype=np.int32), toys.MASK)
+  stops = np.tile(tokens, (3, 1))
+  behind = np.zeros(3, np.int32)
+  found = answered(Confidence(), x_init, Answers(None, stops, behind))
+  assert found.evaluations == BLOCK and found.rows == 3 * BLOCK
+  assert np.all(np.asarray(found.tokens)[:, BLOCK:] == 0)
 
 
 @pytest.mark.parametrize('strategy', [Confidence(), ReMDM('cap', eta=0.5)], ids=str)

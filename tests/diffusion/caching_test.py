@@ -35,6 +35,7 @@ from tests.models import tiny
 
 BLOCK, LENGTH, T = 2, 6, 9
 KEYS = split_key(jax.random.key(0), 5)
+HOT = np.float32(4)  # Random weights are so sure that they write few tokens else.
 
 
 def model_of(arch, block_length=BLOCK, dtype=np.float32, **options):
@@ -47,7 +48,14 @@ def model_of(arch, block_length=BLOCK, dtype=np.float32, **options):
   rng = np.random.default_rng(1)
   shapes = denoiser.abstract_params(description)
   draw = lambda leaf: rng.standard_normal(leaf.shape).astype(dtype)  # noqa: E731
-  return description, jax.tree.map(draw, shapes)
+  params = jax.tree.map(draw, shapes)
+  output = params['backbone'].get('output_layer')
+  if output:  # Whose shifts would be all that matters: one token everywhere.
+    output['adaLN_modulation'] = jax.tree.map(
+      lambda leaf: leaf * dtype(0.1), output['adaLN_modulation']
+    )
+    output['linear']['bias'] *= dtype(0.1)
+  return description, params
 
 
 def prompts():
@@ -70,7 +78,7 @@ def both(model, options, keep_trajectory=False, x_init=None, spans=None):
     start = prompts() if x_init is None else x_init
     # Tests with the same sampler share its programs.
     compiled = run._cache_size()
-    found.append(run(params, KEYS[: len(start)], start, jnp.float32(0.8), spans))
+    found.append(run(params, KEYS[: len(start)], start, HOT, spans))
     assert run._cache_size() <= compiled + 1
   return found
 
@@ -120,6 +128,7 @@ def test_exact_cache_changes_no_token(strategy, arch, options):
   assert not np.any(np.asarray(within.tokens) == tiny.MASK)
   x_init = prompts()
   visible = x_init != tiny.MASK
+  assert len(np.unique(np.asarray(within.tokens)[~visible])) > 3
   assert np.array_equal(np.asarray(within.tokens)[visible], x_init[visible])
   assert without.positions == without.evaluations * LENGTH
   assert within.positions < without.positions
@@ -207,7 +216,12 @@ def padded():
     ),
     pytest.param(
       'dit',
-      {'cache': 'exact', 'guidance': Guidance(0.7), 'compact': 2},
+      {
+        'cache': 'exact',
+        'guidance': Guidance(0.7),
+        'compact': 2,
+        'strategy': FirstHitting(),
+      },
       marks=pytest.mark.long,
     ),
   ],
@@ -217,13 +231,42 @@ def test_examples_of_different_lengths(arch, options):
 
   What is made anew in every step is exact, wherever the blocks of an example begin.
   """
-  sampler = Sampler(T, EntropyBound(1.0), block_length=BLOCK, **options)
+  options = {'strategy': EntropyBound(1.0)} | options
+  sampler = Sampler(T, block_length=BLOCK, **options)
   model = model_of(arch, BLOCK if sampler.cache == 'exact' else 0)
   without, within = both(model, sampler, x_init=padded(), spans=SPANS)
   assert np.array_equal(within.tokens, without.tokens)
   assert not np.any(np.asarray(within.tokens) == tiny.MASK)
   assert within.positions < within.evaluations * LENGTH or sampler.refresh
   assert within.rows < within.evaluations * 5 or not sampler.compact
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('arch', 'options', 'some'),
+  [
+    ('dream', {'cache': 'exact', 'compact': 1}, [2, 5]),
+    pytest.param(
+      'dit', {'cache': 'dual', 'refresh': 1}, [0, 3, 6, 8], marks=pytest.mark.long
+    ),
+  ],
+)
+def test_examples_that_end_leave_their_other_blocks(arch, options, some):
+  """As without a cache, and what is written before the end is what was."""
+  sampler = Sampler(T, EntropyBound(1.0), block_length=BLOCK, **options)
+  model = model_of(arch, BLOCK if sampler.cache == 'exact' else 0)
+  stops = np.tile(np.int32(some), (5, 1))
+  spans = SPANS._replace(stops=stops, behind=SPANS.starts)
+  without, within = both(model, sampler, x_init=padded(), spans=spans)
+  assert np.array_equal(within.tokens, without.tokens)
+  assert not np.any(np.asarray(within.tokens) == tiny.MASK)
+  whole = both(model, sampler, x_init=padded(), spans=SPANS)[1]
+  ended = np.any(np.asarray(within.tokens != whole.tokens), axis=-1)
+  assert ended.any() and within.rows <= whole.rows
+  ends = np.isin(within.tokens, some)
+  ends &= padded() == tiny.MASK  # Padding is no end.
+  up_to_end = np.cumsum(ends, axis=-1) - ends == 0
+  assert np.all(np.asarray(within.tokens == whole.tokens)[up_to_end])
 
 
 @pytest.mark.slow
@@ -234,12 +277,12 @@ def test_what_is_kept_of_examples_of_different_lengths(cache):
   description, params = model_of('dream', 0)
   jitted = compiled_sampler(description, options, False, one_device())
   run = quick_jit(jitted.__wrapped__)
-  found = run(params, KEYS, padded(), jnp.float32(0.8), SPANS)
+  found = run(params, KEYS, padded(), HOT, SPANS)
   assert found.positions < found.evaluations * LENGTH
   for i in range(5):
     one = slice(i, i + 1)
     spans = Spans(SPANS.starts[one], SPANS.ends[one])
-    alone = run(params, KEYS[one], padded()[one], jnp.float32(0.8), spans)
+    alone = run(params, KEYS[one], padded()[one], HOT, spans)
     assert np.array_equal(alone.tokens[0], found.tokens[i])
 
 
@@ -265,7 +308,7 @@ def test_batches_shrink_within_a_block(strategy, cache, options):
     shrinking = dataclasses.replace(sampler, compact=compact)
     jitted = compiled_sampler(description, shrinking, False, one_device())
     run = quick_jit(jitted.__wrapped__)
-    found.append(run(params, KEYS, prompts(), jnp.float32(0.8)))
+    found.append(run(params, KEYS, prompts(), HOT))
   whole, shrunk = found
   assert np.array_equal(shrunk.tokens, whole.tokens)
   assert np.array_equal(shrunk.written, whole.written)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from scmdm_jax.diffusion.blocks import Answers
 from scmdm_jax.diffusion.guidance import Guidance
 from scmdm_jax.diffusion.sampling import Sampler, sample
 from scmdm_jax.diffusion.strategies import Edit, EntropyBound, FirstHitting, Threshold
@@ -70,7 +71,7 @@ def test_same_tokens_for_fewer_rows(strategy, options, starts):
   sampler = Sampler(T, strategy, **options)
   more = {}
   if starts:
-    more['starts'] = jnp.array([4, 0, 6, 2, 0, 5, 3, 1], jnp.int32)
+    more['answers'] = Answers(jnp.array([4, 0, 6, 2, 0, 5, 3, 1], jnp.int32))
   whole, sizes = drawn(sampler, 0, **more)
   shrunk, seen = drawn(sampler, 2, **more)
   assert np.array_equal(shrunk.tokens, whole.tokens)

@@ -168,7 +168,9 @@ def test_padding_and_neighbours_change_nothing(asked):
     assert not (found[i].tokens == MASK).any() and 0 < found[i].evaluations <= 4
   # Alone, without any padding.
   spans = drawing.Spans(np.int32([asked[0].start]), np.int32([len(asked[0].ids)]))
+  stops = {'stops': np.int32([[EOS]]), 'behind': spans.starts}
   key = jax.random.fold_in(jax.random.key(1), 0)[None]
+  spans = spans._replace(**stops)
   alone = run(PARAMS, key, asked[0].ids[None], jnp.float32(0), spans)
   np.testing.assert_array_equal(found[0].tokens, alone.tokens[0])
   assert found[0].evaluations == alone.written[0]
@@ -346,3 +348,37 @@ def test_answers_of_another_kind_of_file(tmp_path):
   path.write_text('{"index": 0, "text": "C"}\n')
   with pytest.raises(DamagedData, match='line 1: no answer'):
     answers.answered(path, [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ('block_length', 'sampler'),
+  [
+    (0, Sampler(12, Confidence(), block_length=4)),
+    (12, Sampler(12, EntropyBound(0.5), cache='exact', compact=1)),
+  ],
+  ids=str,
+)
+def test_an_answer_that_has_ended_is_written_no_further(
+  asked, block_length, sampler, monkeypatch
+):
+  """The same records as of answers that are written to their lengths, for less."""
+  model = Model(DESCRIPTION.in_blocks(block_length), PARAMS, TOKENIZER)
+  # What is often written is made the end of an answer.
+  plain = [prompt._replace(ends=()) for prompt in asked]
+  with monkeypatch.context() as patch:
+    patch.setattr(answering, '_stops', lambda prompts, _: (None, None))
+    whole = answer(plain, sampler, model=model)
+  written = [whole[i].tokens[plain[i].ids == MASK] for i in range(len(plain))]
+  values, counts = np.unique(np.concatenate(written), return_counts=True)
+  ends = (int(values[counts.argmax()]),)
+  spoken = [prompt._replace(ends=ends) for prompt in asked]
+  found = answer(spoken, sampler, model=model)
+  left = 0
+  for i, prompt in enumerate(spoken):
+    one, other = (answers.record_of(prompt, x[i], TOKENIZER) for x in (found, whole))
+    left += other['evaluations'] - one['evaluations']
+    for name in ('text', 'tokens', 'generated', 'ended'):
+      assert one[name] == other[name]
+    assert not (found[i].tokens == MASK).any()
+  assert left > 0
