@@ -4,7 +4,7 @@ r"""Dream-7B: the adaptation by 3.25B tokens, and sampling, planned.
   python -m scmdm_jax.main --config=configs/dream_7b.py:sample --workdir=DIR
 
 7.6 billion parameters, bfloat16 products on float32 masters; by the plan, at MFU 0.4,
-303 device-hours and 35.3 of 88.5 GiB of v5p; sampling takes 3.92 of 14.9 GiB of v5e.
+303 device-hours and 8.73 of 88.5 GiB of v5p; sampling takes 3.92 of 14.9 GiB of v5e.
 The paper has no figure for a model of this size. Training wants data of your own, as
 --config.data.name=chat and --config.data.source; dream_7b_lora.py is what one GPU can
 do. The first is for a slice v5p:4x4x4, the second for v5e:4x4.

@@ -12,6 +12,7 @@ MODES = {
   'benchmark_small.py': 'benchmark',
   'blocks_small.py': 'compare',
   'blocks_small.py:32': 'compare',
+  'blocks_small.py:base_8': 'train',
   'chat_small.py': 'train',
   'cifar10_paper.py': 'compare',
   'cifar10_paper.py:classifier': 'train',

@@ -3,6 +3,7 @@
 Each is `attention.attend` for the masks and sizes it can do. Legend as there.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -36,9 +37,12 @@ def attend_on(
   splash kernel rounds scaled queries once more. Float32 inputs are left to the einsum.
   """
   kernel = KERNELS.get(placement.platform, '')
-  if mask.span is not None or mask.beside:
+  # A span of all positions, with which a cache is filled, is none.
+  is_whole = mask.span is None or q.shape[1] == k.shape[1]
+  whole = dataclasses.replace(mask, span=None)
+  if not is_whole or mask.beside:
     kernel = ''
-  if kernel == 'cudnn' and _suits_cudnn(placement, q, mask):
+  if kernel == 'cudnn' and _suits_cudnn(placement, q, whole):
     return jax.nn.dot_product_attention(
       q,
       k,
@@ -47,9 +51,9 @@ def attend_on(
       key_value_seq_lengths=mask.lengths,
       implementation='cudnn',
     )
-  if kernel == 'splash' and _suits_splash(placement, q, mask):
+  if kernel == 'splash' and _suits_splash(placement, q, whole):
     assert placement.mesh is not None
-    return splash(placement.mesh, q, k, v, mask)
+    return splash(placement.mesh, q, k, v, whole)
   return attend(*placement.gather_keys(q, k, v), mask)
 
 

@@ -1,5 +1,6 @@
 """The kernel of TPUs, interpreted, against the einsum that all other tests know."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.models import kernels
-from scmdm_jax.models.attention import AttentionMask, attend
+from scmdm_jax.models.attention import AttentionMask, Span, attend
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.placement import Placement
 
@@ -82,6 +83,26 @@ def test_kernels_are_chosen_by_platform_mask_and_dtype(
   found = kernels.attend_on(placement, q, k, v, mask)
   assert called == [kernel] * bool(kernel)
   assert kernel or found.shape == q.shape
+
+
+@pytest.mark.parametrize('name', list(MASKS))
+def test_a_cache_is_filled_by_the_kernel(name, monkeypatch):
+  nowhere, given = jax.numpy.int32(0), []
+  monkeypatch.setattr(kernels, 'splash', lambda _, q, k, v, mask: given.append(mask))
+  monkeypatch.setattr(kernels, '_FEW_BYTES', 0)
+  spanned = dataclasses.replace(MASKS[name], span=Span(nowhere, nowhere, LENGTH))
+  q, k, v = random_inputs()
+  kernels.attend_on(platform('tpu'), q, k, v, spanned)
+  # All positions: the same mask without a span, by which the einsum is the same, too.
+  assert given == [MASKS[name]]
+  np.testing.assert_allclose(
+    attend(q, k, v, spanned).astype(np.float32),
+    attend(q, k, v, MASKS[name]).astype(np.float32),
+    atol=0.02,
+  )
+  # A part of them is for no kernel.
+  kernels.attend_on(platform('tpu'), q[:, :64], k, v, spanned)
+  assert len(given) == 1
 
 
 def test_few_scores_stay_with_the_einsum():
