@@ -135,8 +135,7 @@ def write_blocks(
     x_init: see `sampling.sample`.
     chain: see `Chain`; with `sampler.compact` batches shrink within a block.
     keep_trajectory: whether tokens after every step are kept; no batch shrinks then.
-    answers: see `Answers`; first blocks begin where they say, or where what is to be
-      written does, if that is before.
+    answers: first blocks begin where they say, or where masks do, if that is before.
   """
   length, total = x_init.shape[1], chain.sampler.num_steps
   size, exact = chain.sampler.block_length, chain.sampler.cache == 'exact'
@@ -167,9 +166,10 @@ def write_blocks(
     plan = chain.sampler.strategy.start(
       fold(keys_b, steps.own), active, chain.sampler.schedule, steps
     )
-    start = b * size
-    if starts is not None:  # The last block may reach beyond the end.
-      start = jnp.minimum(starts + start, length - size)
+    # The last block may reach beyond the end.
+    start = (
+      b * size if starts is None else jnp.minimum(starts + b * size, length - size)
+    )
     block = Block(keys_b, start, active, begins[:, b] & goes, own, before[:, b], plan)
     null = jnp.zeros_like(work.state.signal)
     work = work._replace(state=work.state._replace(signal=null))
