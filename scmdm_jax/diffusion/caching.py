@@ -166,10 +166,8 @@ def write_blocks(
     plan = chain.sampler.strategy.start(
       fold(keys_b, steps.own), active, chain.sampler.schedule, steps
     )
-    # The last block may reach beyond the end.
-    start = (
-      b * size if starts is None else jnp.minimum(starts + b * size, length - size)
-    )
+    at = b * size  # The last block may reach beyond the end.
+    start = at if starts is None else jnp.minimum(starts + at, length - size)
     block = Block(keys_b, start, active, begins[:, b] & goes, own, before[:, b], plan)
     null = jnp.zeros_like(work.state.signal)
     work = work._replace(state=work.state._replace(signal=null))
