@@ -132,3 +132,26 @@ def figures(path: pathlib.Path) -> dict[str, Any]:
     'tokens_per_evaluation': round(tokens / max(evaluations, 1), 4),
     'ended': {name: ends.count(name) for name in sorted(set(ends))},
   }
+
+
+def agreement(
+  path: pathlib.Path,
+  plain: Sequence[Answer],
+  prompts: Sequence[Prompt],
+  tokenizer: Tokenizer,
+) -> dict[str, Any]:
+  """Returns how many tokens of a file's answers are those of `plain` ones.
+
+  As a share of what was written in either, up to the longer one's end.
+  """
+  lines = map(json.loads, files.whole_lines(path).splitlines())
+  written = {record['id']: record['tokens'] for record in lines}
+  same = total = 0
+  for answer in plain:
+    prompt = prompts[answer.number]
+    ours = written[prompt.id]
+    theirs = record_of(prompt, answer, tokenizer)['tokens']
+    masked = prompt.ids[prompt.start :] == tokenizer.mask_id
+    same += sum(a == b for a, b, m in zip(ours, theirs, masked, strict=False) if m)
+    total += int(masked[: max(len(ours), len(theirs))].sum())
+  return {'agreement': same / max(total, 1), 'agreement_samples': len(plain)}

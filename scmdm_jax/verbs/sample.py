@@ -3,6 +3,7 @@
 checkpoint -> compiled sampler -> tokens -> tokenizer -> workdir/samples.jsonl
 """
 
+import dataclasses
 import functools
 import os
 import pathlib
@@ -13,7 +14,7 @@ import jax
 
 from scmdm_jax.domains import registry
 from scmdm_jax.runs import answering, answers
-from scmdm_jax.runs.counting import agreement, cost, counted
+from scmdm_jax.runs.counting import APPROXIMATE, agreement, cost, counted
 from scmdm_jax.runs.drawing import (
   check_mask,
   draw,
@@ -97,11 +98,20 @@ def _answer(
   key = jax.random.key(settings.seed)
   batches = answering.answer(model, sampler, options, key, prompts, mesh, done)
   answers.write(path, batches, prompts, tokenizer)
+  same = {}
+  if sampler.cache in APPROXIMATE:
+    # The first of them once more, by the same keys, without a cache.
+    plain = dataclasses.replace(sampler, cache='none', refresh=0)
+    others = range(options.batch_size, len(prompts))
+    batches = answering.answer(model, plain, options, key, prompts, mesh, others)
+    first = [answer for batch in batches for answer in batch]
+    same = answers.agreement(path, first, prompts, tokenizer)
   return {
     'samples': str(path),
     **answers.figures(path),
     'answered_before': len(done),
     'cache': sampler.cache,
+    **same,
     'self_conditioning': _carries(settings, model),
     'seconds': round(time.time() - started, 2),
   }

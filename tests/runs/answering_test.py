@@ -268,6 +268,27 @@ def test_an_answer_ends_at_its_first_end_token():
   assert filled['tokens'] == [low[0], *low, EOS]
 
 
+def test_agreement_is_of_what_was_written(tmp_path):
+  low, n = LOW, len(LOW)
+  other = next(i for i in range(TOKENIZER.vocab_size) if i not in (*low, EOS, MASK))
+  ids = np.int32([*low, *[MASK] * (n + 2)])
+  asked = [answering.Prompt('here', i, ids, n) for i in 'ab']
+  asked.append(answering.Prompt('here', 'c', np.int32([MASK, *low, MASK]), 0))
+  found = [[*low, *low, EOS, 0], [*low, *low, other, other], [other, *low, other]]
+  plain = [[*low, *low, EOS, 9], [*low, *low, other, EOS], [other, *low, low[0]]]
+  path = tmp_path / 'samples.jsonl'
+  path.touch()
+
+  def numbered(rows):
+    return [answering.Answer(i, np.int32(row), 1) for i, row in enumerate(rows)]
+
+  answers.write(path, iter([numbered(found)]), asked, TOKENIZER)
+  same = answers.agreement(path, numbered(plain), asked, TOKENIZER)
+  # All of the first; all but the last of the second; one of the third's two.
+  wanted = (n + n + 1 + 1) / (n + n + 2 + 2)
+  assert same == {'agreement': pytest.approx(wanted), 'agreement_samples': 3}
+
+
 def test_conversations_are_asked_as_their_template_says(tmp_path):
   folder = chats.write(tmp_path / 'llada', 'llada')
   files = tokenizers.files_at(folder)
@@ -332,6 +353,17 @@ def test_answers_are_written_as_they_come_and_gone_on_with(tmp_path, capsys):
   again = program.figures(*command)
   assert (again['count'], again['answered_before']) == (5, 3)
   assert (workdir / 'samples.jsonl').read_bytes() == b''.join(lines)
+  # What an approximate cache changed is measured beside it.
+  for refresh, words in ((1, 'exactly'), (0, 'perhaps')):
+    by_cache = program.figures(
+      *(f'--config={config}', f'--workdir={tmp_path / words}', '--mode=sample'),
+      *('--config.sample.cache=dual', '--config.sample.block_length=4'),
+      *('--config.sample.num_steps=16', f'--config.sample.refresh={refresh}'),
+      '--config.sample.strategy=confidence',
+    )
+    assert (by_cache['cache'], by_cache['agreement_samples']) == ('dual', 2)
+    assert 0 <= by_cache['agreement'] <= 1
+    assert by_cache['agreement'] == 1 or not refresh
   # Other prompts under the same names are not taken for answered.
   written(path, [{**ASKED[0], 'prompt': 'lower'}, *ASKED[1:]])
   assert "answers a prompt 'short'" in program.refusal(*command)
