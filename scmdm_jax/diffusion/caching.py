@@ -171,7 +171,7 @@ def write_blocks(
     block = Block(keys_b, start, active, begins[:, b] & goes, own, before[:, b], plan)
     null = jnp.zeros_like(work.state.signal)
     work = work._replace(state=work.state._replace(signal=null))
-    work, rows = walk(block, chain, work, jnp.int32(0))
+    work, rows = walk(block, chain, work, jnp.int32(0), total // number)
     return work._replace(rows=work.rows + rows)
 
   def scanned(work: Work, b: jax.Array) -> tuple[Work, None]:

@@ -211,4 +211,4 @@ def _written(
     state, states = jax.lax.scan(scanned, state, steps)
     return state, state.evaluations * batch, states
   first = jnp.zeros(batch, jnp.int32) if apart else jnp.int32(0)
-  return *walk(way, chain, state, first), None
+  return *walk(way, chain, state, first, chain.sampler.num_steps), None

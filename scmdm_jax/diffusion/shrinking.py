@@ -33,7 +33,9 @@ class Way(Protocol):
     ...
 
 
-def walk(way: Way, chain: Chain, state: Any, i: jax.Array) -> tuple[Any, jax.Array]:
+def walk(
+  way: Way, chain: Chain, state: Any, i: jax.Array, most: int
+) -> tuple[Any, jax.Array]:
   """Takes all examples to their ends.
 
   Args:
@@ -41,6 +43,7 @@ def walk(way: Way, chain: Chain, state: Any, i: jax.Array) -> tuple[Any, jax.Arr
     chain: see `Chain`; its `sampler.compact` is the smallest batch, 0: B.
     state: of the B examples; see `Way`.
     i: int32, [] or [B], the step to begin with.
+    most: steps that are expected at most, by which compiled loops are counted.
 
   Returns:
     The state, and int32 []: examples evaluated, added up over all evaluations.
@@ -54,14 +57,15 @@ def walk(way: Way, chain: Chain, state: Any, i: jax.Array) -> tuple[Any, jax.Arr
     return way.left(chain, *carry).sum() > smaller
 
   before = state.evaluations
-  state, i = jax.lax.while_loop(more, lambda c: way.step(chain, *c), (state, i))
+  with jax.named_scope(f'at_most_{most}'):  # For `hlo`: its end is not in the text.
+    state, i = jax.lax.while_loop(more, lambda c: way.step(chain, *c), (state, i))
   rows = (state.evaluations - before) * size
   if not smaller:
     return state, rows
   order = jnp.argsort(~way.left(chain, state, i), stable=True)[:smaller]
   part = jax.tree.map(lambda x: x[order] if x.ndim else x, state)
   found, more_rows = walk(
-    way.of(order), chain.of(order), part, i[order] if i.ndim else i
+    way.of(order), chain.of(order), part, i[order] if i.ndim else i, most
   )
   whole = jax.tree.map(
     lambda x, new: x.at[order].set(new) if x.ndim else new, state, found

@@ -64,7 +64,8 @@ def _calls(
         or _AT_MOST.findall(line)
         or _BOUND.findall('\n'.join(computations.get(condition, ())))
       )
-      found.append((body, max(map(int, bounds), default=1)))
+      # A loop that ends at 0 has begun elsewhere.
+      found.append((body, max(map(int, bounds), default=1) or 1))
     for names in _CALLED.findall(line):
       found += [(name, 1) for name in re.findall(r'[\w.-]+', names)]
   return found

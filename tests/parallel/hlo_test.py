@@ -102,6 +102,9 @@ def test_a_loop_whose_end_is_known_when_it_runs():
   named = f'{loop}, metadata={{op_name="jit(f)/at_most_25/while" source_line=7}}'
   runs = hlo.executions(hlo.parsed(TEXT.replace(loop, named)))
   assert runs['inner_body'] == 3 * 25
+  # A loop until nothing is left counts once where nobody says how long it may be.
+  bare = TEXT.replace('constant(5)', 'constant(0)')
+  assert hlo.executions(hlo.parsed(bare))['inner_body'] == 3
   # What is inside of such a loop is none.
   inside = named.replace('/while"', '/while/body/while"')
   runs = hlo.executions(hlo.parsed(TEXT.replace(loop, inside)))
