@@ -6,8 +6,9 @@ r"""Blocks on molecules: a model that sees both ways learns to finish blocks in 
 
 and likewise with 8 and 16. The first makes a block model of the bundled one; the second
 adapts it with self-conditioning and, for the same FLOPs, without. 32, the length of a
-molecule, is the model as it is, and has no first command. On a core of an AMD EPYC a
-base takes 5 minutes and a comparison, three seeds, 15; docs/caches.md has the figures.
+molecule, is the model as it is, and has no first command. On a shared core of an AMD
+EPYC a base took 5 to 7 minutes and a comparison, three seeds, 16 to 23. The figures are
+in docs/evidence.md.
 """
 
 import importlib.resources

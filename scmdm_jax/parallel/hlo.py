@@ -64,7 +64,7 @@ def _calls(
         or _AT_MOST.findall(line)
         or _BOUND.findall('\n'.join(computations.get(condition, ())))
       )
-      # A loop that ends at 0 has begun elsewhere.
+      # One until nothing is left has no other number than 0, and runs all the same.
       found.append((body, max(map(int, bounds), default=1) or 1))
     for names in _CALLED.findall(line):
       found += [(name, 1) for name in re.findall(r'[\w.-]+', names)]
