@@ -29,7 +29,7 @@ def get_config():
   config.evaluate.batch_size = 128
   config.evaluate.carried_steps = (8, 32)
   config.compare.rates = (0.5, 1.0)
-  config.compare.seeds = (0, 1, 2, 3)
+  config.compare.seeds = (0, 1, 2, 3, 4)
   config.compare.step_counts = (8, 32)
   config.compare.temperatures = (0.95, 1.0, 1.05)
   config.compare.benchmark_pairs = 15
