@@ -1,4 +1,4 @@
-"""Commands of the README and of a page run as printed, on smaller sizes.
+"""Commands of the README and of two pages run as printed, on smaller sizes.
 
 Its comparisons are run by tests/heads_test.py.
 """
@@ -92,7 +92,10 @@ def write_lines(path, records):
   path.write_text(''.join(json.dumps(record) + '\n' for record in records))
 
 
-@pytest.mark.parametrize(('page', 'count'), [('README.md', 13), ('docs/caches.md', 3)])
+@pytest.mark.parametrize(
+  ('page', 'count'),
+  [('README.md', 5), ('docs/your_model.md', 9), ('docs/caches.md', 3)],
+)
 def test_every_command_runs(checkout, capsys, page, count):
   program, modes = Program(capsys), []
   for arguments in commands(page):
