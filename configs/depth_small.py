@@ -1,16 +1,13 @@
 r"""What the carried prediction is worth to bases of one layer, on one core.
 
-  run() { launch/local.sh python -m scmdm_jax.main --config=configs/depth_small.py:$1 \
-    --workdir=runs/depth/$1; }
-  run images_classifier
-  for domain in molecules letters images; do
-    run ${domain}_base
-    run $domain
-  done
+  run() { launch/local.sh python -m scmdm_jax.main "$@"; }
+  run --config=configs/depth_small.py:molecules_base --workdir=runs/depth/molecules_base
+  run --config=configs/depth_small.py:molecules --workdir=runs/depth/molecules
 
-qm9_compare.py and letters_small.py start from bases of three layers. Letters:
-docs/text_data.md says how to make the file; images: docs/image_data.md, which package
-has them. Result in docs/evidence.md, "Bases of one layer".
+and likewise with letters and images; before images, images_classifier. qm9_compare.py
+and letters_small.py start from bases of three layers. Letters: docs/text_data.md says
+how to make the file; images: docs/image_data.md, which package has them. Result in
+docs/evidence.md, "Bases of one layer".
 """
 
 import importlib.resources
