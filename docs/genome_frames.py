@@ -5,7 +5,7 @@ r"""Long open reading frames out of genomes, and how many bits their context is 
 writes a FASTA file per species, which `data.source` takes, and prints a line for each:
 frames, training stretches, and the bits of a held-out base under models that know how
 frequent it is and nothing else; its place in the codon; that and the 5 bases before.
-A minute of one core for the nine species of docs/genome_data.md.
+Half a minute of processor time for the nine species of docs/genome_data.md.
 
 A frame goes from the first ATG or GTG behind a stop to the next stop, on either strand.
 Where all bases are equally frequent, one that has begun has 900 bases by chance once in
