@@ -45,7 +45,7 @@ class Arm:
   name: str
   rate: float
   train_steps: int
-  flops_ratio: float  # Training FLOPs relative to the most expensive rate.
+  flops_ratio: float  # Training FLOPs relative to those of `main_arm`.
   recipe: str = ''  # Of `recipes.parse`; '': the run's own method at that rate.
 
   @property
@@ -109,7 +109,7 @@ def plan_arms(settings: Settings, model: Model) -> list[Arm]:
   """The arms, with steps and FLOPs.
 
   Every rate has the run's steps, the control and the recipes what the FLOPs of the
-  dearest rate buy.
+  dearest rate buy; without rates the first recipe has the run's steps.
   """
   steps, compare = settings.train.num_steps, settings.compare
   rates = sorted(compare.rates)
@@ -118,18 +118,24 @@ def plan_arms(settings: Settings, model: Model) -> list[Arm]:
     return step_flops(settings, model, _method(settings, rate, recipe))
 
   flops = {rate: flops_of(rate) for rate in (0.0, *rates)}
-  budget = flops[rates[-1]] * steps
+  recipe_flops = {r: flops_of(recipes.parse(r).rate, r) for r in compare.recipes}
+  dearest = flops[rates[-1]] if rates else recipe_flops[compare.recipes[0]]
+  budget = dearest * steps
   equal = round(budget / flops[0.0])
   arms = [Arm(CONTROL, 0.0, equal, equal * flops[0.0] / budget)]
   if compare.equal_steps:
     arms.append(Arm('rate 0, equal steps', 0.0, steps, steps * flops[0.0] / budget))
   arms += [Arm(f'rate {r:g}', r, steps, steps * flops[r] / budget) for r in rates]
-  for recipe in compare.recipes:
-    rate = recipes.parse(recipe).rate
-    cost = flops_of(rate, recipe)
-    own = round(budget / cost)
+  for recipe, cost in recipe_flops.items():
+    own, rate = round(budget / cost), recipes.parse(recipe).rate
     arms.append(Arm(recipe, rate, own, own * cost / budget, recipe))
   return arms
+
+
+def main_arm(arms: list[Arm]) -> Arm:
+  """The arm whose FLOPs the others get: the highest rate, or else the first recipe."""
+  rates = [arm for arm in arms if arm.rate and not arm.recipe]
+  return rates[-1] if rates else next(arm for arm in arms if arm.recipe)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,14 +257,13 @@ def run_arm(
   return figures
 
 
-def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
-  """Interleaved time ratios of a conditioned over a vanilla step and sampler.
+def measure_cost(bench: Bench, arm: Arm, pairs: int) -> dict[str, Any]:
+  """Interleaved time ratios of an arm's over a vanilla step and sampler.
 
   The A/A ratio, vanilla over vanilla, says how far to trust the others.
   """
 
-  def stepper(rate: float):
-    method = _method(bench.settings, rate)
+  def stepper(method: MethodSettings):
     step, (state, *rest) = _step_arguments(bench.settings, bench.base, method)
     holder = [state]
 
@@ -268,20 +273,20 @@ def measure_cost(bench: Bench, rate: float, pairs: int) -> dict[str, Any]:
 
     return run
 
-  method = _method(bench.settings, rate)
+  vanilla, method = _method(bench.settings, 0.0), arm.method(bench.settings)
   conditioned = _start(bench.settings, bench.base, method, 0)
   few = {'num_samples': bench.settings.sample.batch_size}
 
   def sampler(model: Model):
     return lambda: bench.draw(model, 0, **few).tokens
 
-  vanilla_step, two_pass = stepper(0.0), stepper(rate)
+  vanilla_step, two_pass = stepper(vanilla), stepper(method)
   vanilla_sampler, carried = sampler(bench.base), sampler(conditioned)
   ratio = timing.interleaved_ratio
   return {
     'train_step_ratio': {
       'vanilla over vanilla': ratio(vanilla_step, vanilla_step, pairs),
-      f'rate {rate:g} over vanilla': ratio(two_pass, vanilla_step, pairs),
+      f'{arm.name} over vanilla': ratio(two_pass, vanilla_step, pairs),
     },
     'sampler_ratio': {
       'vanilla over vanilla': ratio(vanilla_sampler, vanilla_sampler, pairs),

@@ -72,12 +72,16 @@ class EvaluateSettings:
 class CompareSettings:
   """The paper's experiment: arms adapted from one base, equal in everything else."""
 
-  rates: tuple = each(
+  rates: tuple = option(
     (0.5, 1.0),
-    float,
-    'rates above 0, up to 1',
-    lambda x: 0 < x <= 1,
-    'Values of method.rate, an arm each; rate 0 is always among the arms.',
+    'a tuple of different rates above 0, up to 1',
+    lambda xs: (
+      len(xs) == len(set(xs)) and all(is_kind(x, float) and 0 < x <= 1 for x in xs)
+    ),
+    (
+      'Values of method.rate, an arm each; rate 0 is always among the arms. May be '
+      'empty where there are recipes.'
+    ),
   )
   seeds: tuple = each(
     (0, 1, 2),
@@ -107,7 +111,7 @@ class CompareSettings:
     'a tuple of different recipes, such as unrolled:passes=3,rate=0.9',
     lambda xs: len(xs) == len(set(xs)) and all(is_recipe(x) for x in xs),
     (
-      "Further arms, at the control's FLOPs: an estimate (method.estimate), with rate "
+      "Further arms, at the control's FLOPs (without rates: those of the first): an estimate (method.estimate), with rate "
       "and injection where they are not 1 and the run's, as in "
       'same_t:injection=table.'
     ),

@@ -27,6 +27,7 @@ from scmdm_jax.runs.arms import (
   CONTROL,
   Arm,
   Bench,
+  main_arm,
   measure_cost,
   plan_arms,
   run_arm,
@@ -140,11 +141,11 @@ def run(settings: Settings, workdir: pathlib.Path) -> dict[str, Any]:
     for seed in settings.compare.seeds
     for arm in everything
   ]
-  full = next(arm for arm in reversed(arms) if not arm.recipe)
+  full = main_arm(arms)
   cost = {}
   if settings.compare.benchmark_pairs:
     say('timing the step and the sampler')
-    cost = measure_cost(bench, full.rate, settings.compare.benchmark_pairs)
+    cost = measure_cost(bench, full, settings.compare.benchmark_pairs)
   first = settings.compare.seeds[0]
   last = workdir / 'arms' / full.directory / f'seed_{first}'
   results = _results(bench, everything, runs) | {
