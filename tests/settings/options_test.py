@@ -300,6 +300,13 @@ def test_truth_is_no_number_in_tuples(name):
   assert refusal(with_option(name, (True,))).startswith(f'{name}: found (True,)')
 
 
+def test_a_comparison_wants_a_rate_or_a_recipe():
+  config = with_option('compare.rates', ()) | {'mode': 'compare'}
+  assert refusal(config).startswith('compare.rates: found () and no recipe either')
+  config['compare']['recipes'] = ('unrolled:passes=3,rate=0.9',)
+  assert resolve(config).compare.rates == ()
+
+
 def test_whole_numbers_will_do_for_real_ones():
   settings = resolve(with_option('method.rate', 1))
   assert settings.method.rate == 1.0

@@ -54,9 +54,8 @@ def test_recipes_spend_what_the_control_does(tmp_path):
   params = jax.tree.map(
     lambda x: np.zeros(x.shape, x.dtype), denoiser.abstract_params(description)
   )
-  control, full, unrolled = arms.plan_arms(
-    settings, Model(description, params, get_tokenizer('smiles_qm9'))
-  )
+  base = Model(description, params, get_tokenizer('smiles_qm9'))
+  control, full, unrolled = arms.plan_arms(settings, base)
   assert (control.name, full.name) == (arms.CONTROL, 'rate 1')
   assert full.train_steps == 1000
   for arm in (control, full, unrolled):
@@ -85,3 +84,15 @@ def test_settings_refuse(group, option, value, wanted):
   config[group][option] = value
   with pytest.raises(BadInput, match=wanted):
     resolve(config)
+
+  # Without rates the first recipe has the run's steps, and they cost what others get.
+  config.compare.rates = ()
+  config.train.num_steps = unrolled.train_steps
+  alone = arms.plan_arms(resolve(config), base)
+  assert [(arm.name, arm.train_steps) for arm in alone] == [
+    (control.name, control.train_steps),
+    (unrolled.name, unrolled.train_steps),
+  ]
+  assert alone[1].flops_ratio == 1
+  assert arms.main_arm(alone) == alone[1]
+  assert arms.main_arm([control, unrolled, full]) == full
