@@ -111,9 +111,9 @@ class CompareSettings:
     'a tuple of different recipes, such as unrolled:passes=3,rate=0.9',
     lambda xs: len(xs) == len(set(xs)) and all(is_recipe(x) for x in xs),
     (
-      "Further arms, at the control's FLOPs (without rates: those of the first): an estimate (method.estimate), with rate "
-      "and injection where they are not 1 and the run's, as in "
-      'same_t:injection=table.'
+      "Further arms, at the control's FLOPs (without rates: those of the first): an "
+      'estimate (method.estimate), with rate and injection where they are not 1 and '
+      "the run's, as in same_t:injection=table."
     ),
   )
 

@@ -214,8 +214,8 @@ def _check_compare(settings: Settings) -> None:
       raise BadInput(f'compare.{name}: found {values}; wanted each only once')
   if not compare.rates and not compare.recipes:
     raise BadInput(
-      'compare.rates: found () and no recipe either; wanted one of the two at least, as '
-      'the arm that the controls are to match'
+      'compare.rates: found () and no recipe either; wanted one of the two at least, '
+      'as the arm that the controls are to match'
     )
   if method.objective != 'masked' or method.injection == 'none':
     raise BadInput(

@@ -67,6 +67,18 @@ def test_recipes_spend_what_the_control_does(tmp_path):
   assert unrolled.method(settings).estimate == 'unrolled:passes=3'
   assert (unrolled.rate, unrolled.method(settings).rate) == (0.9, 0.9)
   assert unrolled.directory == 'unrolled-passes-3-rate-0.9'
+
+  # Without rates the first recipe has the run's steps, and they cost what others get.
+  config.compare.rates = ()
+  config.train.num_steps = unrolled.train_steps
+  alone = arms.plan_arms(resolve(config), base)
+  assert [(arm.name, arm.train_steps) for arm in alone] == [
+    (control.name, control.train_steps),
+    (unrolled.name, unrolled.train_steps),
+  ]
+  assert alone[1].flops_ratio == 1
+  assert arms.main_arm(alone) == alone[1]
+  assert arms.main_arm([control, unrolled, full]) == full
   table = arms.Arm('other', 1.0, 1, 1.0, recipe='same_t:injection=table')
   assert table.method(settings).injection == 'table'
 
@@ -84,15 +96,3 @@ def test_settings_refuse(group, option, value, wanted):
   config[group][option] = value
   with pytest.raises(BadInput, match=wanted):
     resolve(config)
-
-  # Without rates the first recipe has the run's steps, and they cost what others get.
-  config.compare.rates = ()
-  config.train.num_steps = unrolled.train_steps
-  alone = arms.plan_arms(resolve(config), base)
-  assert [(arm.name, arm.train_steps) for arm in alone] == [
-    (control.name, control.train_steps),
-    (unrolled.name, unrolled.train_steps),
-  ]
-  assert alone[1].flops_ratio == 1
-  assert arms.main_arm(alone) == alone[1]
-  assert arms.main_arm([control, unrolled, full]) == full
