@@ -250,12 +250,17 @@ CHECKED = [
 
 
 @pytest.mark.parametrize('name', CHECKED)
-@pytest.mark.parametrize(
-  'value', [(), (-1,), ('a',), (None,), (1, -2), ((1,),), (1, 1)]
-)
+@pytest.mark.parametrize('value', [(-1,), ('a',), (None,), (1, -2), ((1,),), (1, 1)])
 def test_entries_of_tuples_are_checked(name, value):
   message = refusal(with_option(name, value))
   assert message.startswith(f'{name}: found {value!r}; wanted a tuple of ')
+
+
+# With recipes a comparison may have no rates:
+# `test_a_comparison_wants_a_rate_or_a_recipe`.
+@pytest.mark.parametrize('name', [name for name in CHECKED if name != 'compare.rates'])
+def test_tuples_have_entries(name):
+  assert refusal(with_option(name, ())).startswith(f'{name}: found (); wanted a tuple')
 
 
 @pytest.mark.parametrize(
