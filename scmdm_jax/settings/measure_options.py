@@ -72,16 +72,16 @@ class EvaluateSettings:
 class CompareSettings:
   """The paper's experiment: arms adapted from one base, equal in everything else."""
 
-  rates: tuple = option(
+  rates: tuple = each(
     (0.5, 1.0),
-    'a tuple of different rates above 0, up to 1',
-    lambda xs: (
-      len(xs) == len(set(xs)) and all(is_kind(x, float) and 0 < x <= 1 for x in xs)
-    ),
+    float,
+    'rates above 0, up to 1',
+    lambda x: 0 < x <= 1,
     (
       'Values of method.rate, an arm each; rate 0 is always among the arms. May be '
       'empty where there are recipes.'
     ),
+    least=0,
   )
   seeds: tuple = each(
     (0, 1, 2),

@@ -52,14 +52,20 @@ def axis(default: int, meaning: str) -> Any:
 
 
 def each(
-  default: tuple, kind: type, wanted: str, check: Callable[[Any], bool], meaning: str
+  default: tuple,
+  kind: type,
+  wanted: str,
+  check: Callable[[Any], bool],
+  meaning: str,
+  least: int = 1,
 ) -> Any:
-  """Returns a field of one or more different entries of `kind`, each by the rule."""
+  """Returns a field of `least` or more different entries of `kind`, by the rule."""
   return option(
     default,
     f'a tuple of different {wanted}',
     lambda xs: (
-      0 < len(xs) == len(set(xs)) and all(is_kind(x, kind) and check(x) for x in xs)
+      least <= len(xs) == len(set(xs))
+      and all(is_kind(x, kind) and check(x) for x in xs)
     ),
     meaning,
   )
@@ -67,12 +73,7 @@ def each(
 
 def sizes(meaning: str) -> Any:
   """Returns a field of any number of different sizes."""
-  return option(
-    (),
-    'a tuple of different whole numbers above 0',
-    lambda xs: len(xs) == len(set(xs)) and all(is_kind(x, int) and x > 0 for x in xs),
-    meaning,
-  )
+  return each((), int, 'whole numbers above 0', lambda x: x > 0, meaning, least=0)
 
 
 def is_seed(value: Any) -> bool:
