@@ -39,6 +39,8 @@ NAMES = (
   'text_judge',
   'fashion_base',
   'fashion_classifier',
+  'fashion_seven_base',
+  'fashion_seven_classifier',
   'genomes_base',
   'genomes_classifier',
 )

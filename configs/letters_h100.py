@@ -1,0 +1,59 @@
+r"""Self-conditioning on prose by letters, 21 M parameters, L = 256: for one H100.
+
+  run() { launch/local.sh python -m scmdm_jax.main "$@"; }
+  run --config=configs/letters_h100.py:base --workdir=runs/letters_h100_base
+  run --config=configs/letters_h100.py --workdir=runs/letters_h100
+
+The study of letters_small.py where there is a GPU; no accelerator has run it. Sized for
+ten minutes: at an MFU of 0.2 the base takes two of them, the adaptation (a tenth of the
+base's FLOPs) and its control half of one, 1024 texts of each arm at T = L and 2L five.
+docs/text_data.md says how to make the file of letters.
+"""
+
+from scmdm_jax.settings import default_config
+
+
+def get_config(stage='compare'):
+  config = default_config()
+  config.mode = 'compare' if stage == 'compare' else 'train'
+  config.data.name = 'text'
+  config.data.source = 'runs/prose/letters.jsonl'
+  config.data.tokenizer = 'text8'
+  config.data.frame = False
+  config.data.length = 256
+  config.train.batch_size = 128
+  config.train.dtype = 'bfloat16'
+  config.sample.dtype = 'bfloat16'
+  if stage == 'base':
+    config.method.rate = 0.0
+    config.model.architecture = 'dream'
+    config.model.hidden_dim = 448
+    config.model.num_blocks = 8
+    config.model.num_heads = 7
+    config.model.mlp_ratio = 3
+    config.train.learning_rate = 1e-3
+    config.train.warmup_steps = 300
+    config.train.num_steps = 6000
+    config.train.save_every = 2000
+    config.train.ema_decay = 0.999
+  else:
+    config.checkpoint = 'runs/letters_h100_base'
+    config.train.learning_rate = 3e-4
+    config.train.injection_rate_factor = 10.0
+    config.train.num_steps = 450
+    config.train.warmup_steps = 50
+    config.sample.num_samples = 1024
+    config.sample.batch_size = 512
+    config.sample.num_steps = 512
+    config.evaluate.num_examples = 256
+    config.evaluate.batch_size = 128
+    config.evaluate.repeats = 2
+    config.evaluate.carried_steps = (256, 512)
+    config.evaluate.ngram_order = 8
+    config.compare.rates = (1.0,)
+    config.compare.equal_steps = False
+    config.compare.seeds = (0,)
+    config.compare.step_counts = (256, 512)
+    config.compare.temperatures = (0.9, 1.0)
+    config.compare.benchmark_pairs = 0
+  return config
