@@ -64,12 +64,12 @@ def get_config(stage='compare'):
     config.evaluate.batch_size = 128
     config.evaluate.num_examples = 512
     config.evaluate.repeats = 2
-    config.evaluate.carried_steps = (12, 50, 100)
+    config.evaluate.carried_steps = (50, 100)
+    config.evaluate.neighbour_images = 60_000
     config.compare.rates = (1.0,)
-    config.compare.recipes = ('unrolled:passes=3,rate=0.9',)
     config.compare.equal_steps = False
     config.compare.seeds = (0, 1, 2, 3, 4)
-    config.compare.step_counts = (12, 50, 100)
-    config.compare.temperatures = (0.9, 1.0, 1.05)
+    config.compare.step_counts = (100,)
+    config.compare.temperatures = (0.95, 1.0, 1.05)
     config.compare.benchmark_pairs = 0
   return config

@@ -11,11 +11,11 @@ import numpy as np
 from scmdm_jax import files
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
-from scmdm_jax.domains.images import builder, reading
+from scmdm_jax.domains.images import builder, neighbours, reading
 from scmdm_jax.domains.images import measures as judges
 from scmdm_jax.domains.images import rows as image_rows
 from scmdm_jax.domains.images import tokenizer as pixels
-from scmdm_jax.domains.images.options import ImageSettings
+from scmdm_jax.domains.images.options import ImageEvaluation, ImageSettings
 from scmdm_jax.domains.images.tokenizer import PixelTokenizer
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
@@ -28,6 +28,7 @@ _SHOWN = 100  # Of the pictures, on the sheet.
 FIGURES = {
   'frechet_distance': Figure('Frechet distance', 'lower', quality=True),
   'class_accuracy': Figure('class accuracy', 'higher', quality=True),
+  'neighbour_bits': Figure('neighbour bits', 'lower'),
   'stray_rate': Figure('stray tokens', 'lower'),
   'nearest_distance': Figure('distance to nearest training image'),
   'real_count': Figure('real images'),
@@ -35,6 +36,7 @@ FIGURES = {
   'frechet_distance_real': Figure('Frechet distance, real'),
   'frechet_distance_real_spread': Figure('its spread'),
   'class_accuracy_real': Figure('class accuracy, real'),
+  'neighbour_bits_real': Figure('neighbour bits, real'),
 }
 
 
@@ -209,16 +211,25 @@ def _proportional(counts: tuple[int, ...], labels: np.ndarray) -> list[int]:
 
 
 def measuring(data: ImageSettings, evaluation: Any, readers: Readers) -> Measure:
-  """`Reference.measures`, its images read."""
-  del evaluation
+  """`Reference.measures` and the bits by neighbours, the images read."""
   tokenizer = _pixels(readers.tokenizer)
-  return Reference(
-    _rows(data, tokenizer, 'train'),
-    _rows(data, tokenizer, 'test'),
-    tokenizer,
-    readers.classifier,
-    grid_of(data) if data.flip else None,
-  ).measures
+  train, heldout = (_rows(data, tokenizer, split) for split in ('train', 'test'))
+  mirrored = grid_of(data) if data.flip else None
+  reference = Reference(train, heldout, tokenizer, readers.classifier, mirrored)
+  counted = evaluation.neighbour_images
+  if not counted:
+    return reference.measures
+  levels, classes = tokenizer.levels, len(tokenizer.class_ids)
+  model = neighbours.Neighbours(train[:counted], grid_of(data), levels, classes)
+  real = {'neighbour_bits_real': model.bits(heldout)}
+
+  def measures(samples: np.ndarray) -> dict[str, Any]:
+    content = judges.without_strays(samples[:, 1:], levels)
+    rows = np.concatenate([samples[:, :1], content], axis=1)
+    bits = {'neighbour_bits': model.bits(rows) if len(rows) else None}
+    return reference.measures(samples) | bits | real
+
+  return measures
 
 
 def check_run(
@@ -275,7 +286,8 @@ DOMAIN = Domain(
   read_rows=read_rows,
   measuring=measuring,
   figures=FIGURES,
-  swept=('frechet_distance', 'class_accuracy'),
+  swept=('frechet_distance', 'class_accuracy', 'neighbour_bits'),
+  evaluation=ImageEvaluation,
   has_classes=True,
   check_settings=check_settings,
   check_run=check_run,

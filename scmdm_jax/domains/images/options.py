@@ -16,3 +16,15 @@ class ImageSettings(DataSettings):
   flip: bool = plain(
     False, 'Images: every epoch has each training image mirrored, too.'
   )
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageEvaluation:
+  """What is measured on images alone."""
+
+  neighbour_images: int = at_least(
+    0,
+    0,
+    'Images: bits of samples under a model that counts, in so many training images, '
+    'which value stands beside which; 0: none.',
+  )
