@@ -181,6 +181,7 @@ ZERO_ALLOWED = {
   'sample.temperature',
   'compare.benchmark_pairs',
   'evaluate.mauve_seeds',
+  'evaluate.neighbour_images',
   'evaluate.ngram_order',
   'plan.hbm_gib',
   'plan.tries',
