@@ -46,7 +46,8 @@ class Neighbours:
       padded[:, :, 1:, :-2],
       values,
     )
-    return np.stack([c.ravel() for c in np.broadcast_arrays(*columns)], axis=1)
+    broad = np.broadcast_arrays(*columns)
+    return np.stack([c.ravel().astype(np.int32) for c in broad], axis=1)
 
   def bits(self, rows: np.ndarray) -> float:
     """Mean of -log2 p over the values of images int [N, L]."""
