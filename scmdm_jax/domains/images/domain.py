@@ -180,8 +180,7 @@ class Reference:
     Without a judge, distance and accuracy are None; the distance is, too, of a single
     sample, and where no sample begins with a class.
     """
-    content = judges.without_strays(samples[:, 1:], self._levels)
-    rows = np.concatenate([samples[:, :1], content], axis=1)
+    rows = _without_strays(samples, self._levels)
     labels = self._labels(samples)
     known = labels[(labels >= 0) & (labels < self._classes)]
     counts = np.bincount(known, minlength=self._classes).tolist()
@@ -194,6 +193,12 @@ class Reference:
       'stray_rate': judges.stray_rate(samples[:, 1:], self._levels),
       **floor,
     }
+
+
+def _without_strays(samples: np.ndarray, levels: int) -> np.ndarray:
+  """Samples [N, L], level 0 where a class stands behind the class."""
+  content = judges.without_strays(samples[:, 1:], levels)
+  return np.concatenate([samples[:, :1], content], axis=1)
 
 
 def _proportional(counts: tuple[int, ...], labels: np.ndarray) -> list[int]:
@@ -224,8 +229,7 @@ def measuring(data: ImageSettings, evaluation: Any, readers: Readers) -> Measure
   real = {'neighbour_bits_real': model.bits(heldout)}
 
   def measures(samples: np.ndarray) -> dict[str, Any]:
-    content = judges.without_strays(samples[:, 1:], levels)
-    rows = np.concatenate([samples[:, :1], content], axis=1)
+    rows = _without_strays(samples, levels)
     bits = {'neighbour_bits': model.bits(rows) if len(rows) else None}
     return reference.measures(samples) | bits | real
 
