@@ -6,7 +6,7 @@ r"""Self-conditioning on prose by letters, 21 M parameters, L = 256: for one H10
 
 The study of letters_small.py where there is a GPU; no accelerator has run it. Sized for
 ten minutes: at an MFU of 0.2 the base takes two of them, the adaptation (a tenth of the
-base's FLOPs) and its control half of one, 1024 texts of each arm at T = L and 2L five.
+base's FLOPs) and its control half of one, 1024 texts of each arm and bounds four.
 docs/text_data.md says how to make the file of letters.
 """
 

@@ -2,8 +2,8 @@
 
 A model of the next value in reading order that no training makes: an interpolated model
 of counts (`judges.ngrams.Contexts`) of the values to the left, above and above right,
-the class and the place, in this order of importance. What a sampler gets wrong between
-neighbours costs bits here, where a Frechet distance or a classifier hardly sees it.
+the class and the place, in this order of importance. Ours: what a sampler gets wrong
+between neighbours costs bits, whatever a network thinks of the image.
 
 Legend: `N` images, `L` length of a row, its class among it, `P` = L - 1 values.
 """
@@ -21,6 +21,9 @@ class Neighbours:
     grid: channels, height and width.
     levels: how many values a pixel can have; classes are numbered from there.
     classes: how many classes there are.
+
+  Raises:
+    ValueError: so many contexts do not fit 63 bits; those of 256 levels do.
   """
 
   def __init__(
