@@ -207,7 +207,9 @@ class Bench:
       if temperature == self.settings.sample.temperature:
         scores = figures['samples'][str(self.settings.sample.num_steps)]
       else:
-        scores = self.judge_drawn(self.draw(model, seed, temperature=temperature))
+        count = compare.sweep_samples or self.settings.sample.num_samples
+        drawn = self.draw(model, seed, temperature=temperature, num_samples=count)
+        scores = self.judge_drawn(drawn)
       names = ('entropy', *self.domain.swept)
       point = {name: scores[name] for name in names if name in scores}
       figures['temperature_curve'].append({'temperature': temperature, **point})

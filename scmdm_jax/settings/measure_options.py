@@ -104,6 +104,13 @@ class CompareSettings:
     lambda x: 0 <= x <= 1e6,
     'Values of sample.temperature to measure at.',
   )
+  sweep_samples: int = at_least(
+    0,
+    0,
+    'Samples at every other temperature than sample.temperature; 0: '
+    'sample.num_samples. Fewer are enough to tell how measures change with entropy, '
+    'but a Frechet distance of few samples is larger.',
+  )
   benchmark_pairs: int = at_least(7, 0, 'Interleaved timings per ratio; 0: none.')
   equal_steps: bool = plain(True, 'Also a control of as many steps as the rates have.')
   recipes: tuple = option(

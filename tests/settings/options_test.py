@@ -180,6 +180,7 @@ ZERO_ALLOWED = {
   'train.ema_decay',
   'sample.temperature',
   'compare.benchmark_pairs',
+  'compare.sweep_samples',
   'evaluate.mauve_seeds',
   'evaluate.neighbour_images',
   'evaluate.ngram_order',

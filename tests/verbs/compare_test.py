@@ -33,6 +33,7 @@ COMPARE = """\
   config.compare.seeds = (0, 1)
   config.compare.step_counts = (3,)
   config.compare.temperatures = (0.5, 1.0)
+  config.compare.sweep_samples = 5
   config.compare.benchmark_pairs = 1
   return config
 """
