@@ -36,6 +36,8 @@ BASE = 'base (not adapted)'
 CONTROL = 'rate 0, equal FLOPs'
 
 _GALLERY = 12
+# Of a line of `metrics.jsonl`; the held-out ones with `train.evaluate_every`.
+_LEARNED = ('step', 'loss', 'heldout_nelbo', 'heldout_nelbo_two_pass')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -249,7 +251,7 @@ def run_arm(
     'train_steps': arm.train_steps,
     'flops_ratio': arm.flops_ratio,
     'training_curve': [
-      {'step': line['step'], 'loss': line['loss']}
+      {name: line[name] for name in _LEARNED if name in line}
       for line in read_metrics(directory / 'metrics.jsonl')
     ],
     'seconds': {'training': trained - started, 'measuring': time.time() - trained},

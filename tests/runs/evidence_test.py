@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from scmdm_jax.report import text
-from scmdm_jax.runs import evidence
+from scmdm_jax.runs import evidence, studies, study_charts
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
-STUDIES = evidence.read_studies(DOCS / 'evidence')
+STUDIES = studies.read_studies(DOCS / 'evidence')
 
 
 def test_the_page_is_what_its_results_make():
@@ -69,9 +69,9 @@ def test_figures_by_numpy():
         if np.ptp(list(mine.values())) > 0:
           allowed = 0.26 * np.std(list(mine.values()), ddof=1) / np.sqrt(len(mine))
         assert abs(numbers[0] - mean) <= allowed
-        control = values_of(study, evidence.CONTROL, metric, steps)
+        control = values_of(study, studies.CONTROL, metric, steps)
         both = sorted(set(mine) & set(control))
-        if arm != evidence.CONTROL and len(both) > 1 and '[' in cell:
+        if arm != studies.CONTROL and len(both) > 1 and '[' in cell:
           gaps = np.array([mine[seed] - control[seed] for seed in both])
           error = gaps.std(ddof=1) / np.sqrt(len(gaps))
           assert numbers[-1] == pytest.approx(abs(gaps.mean()) / error, abs=0.051)
@@ -79,9 +79,9 @@ def test_figures_by_numpy():
 
 def points_drawn(monkeypatch, hole):
   """What a drawing is made of."""
-  monkeypatch.setattr(evidence, 'chart', lambda *given, **_: given)
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
   [(series, x, y)] = evidence.drawings(f'{{{{{hole}}}}}', STUDIES).values()
-  assert next(iter(series)) == evidence.CONTROL
+  assert next(iter(series)) == studies.CONTROL
   return series, x, y
 
 
@@ -120,9 +120,78 @@ def test_drawn_points_by_numpy(monkeypatch):
   for arm, points in series.items():
     for (metric, steps), point in zip(names, points, strict=True):
       mine = values_of('molecules', arm, metric, steps)
-      control = values_of('molecules', evidence.CONTROL, metric, steps)
+      control = values_of('molecules', studies.CONTROL, metric, steps)
       gaps = [mine[seed] - control[seed] for seed in mine]
       assert (point.y, point.error) == pytest.approx(moments(gaps), abs=1e-12)
+
+
+def sampled(arm, seed, **by_steps):
+  samples = {steps.lstrip('t'): {'valid_rate': x} for steps, x in by_steps.items()}
+  return {
+    'arm': arm,
+    'seed': seed,
+    'samples': samples,
+    'temperature_curve': [],
+    'likelihood': {},
+  }
+
+
+def test_steps_needed_for_what_the_control_has():
+  hole = '{{needed|toy|rate 1|valid_rate@16}}'
+  control = studies.CONTROL
+  runs = [sampled(control, 0, t4=0.1, t16=0.5), sampled('rate 1', 0, t4=0.2, t16=0.6)]
+  # Three quarters of the way from 4 to 16, by factors.
+  assert evidence.rendered(hole, {'toy': runs}) == f'{4 * 4**0.75:.4g}'
+  more = [sampled(control, 1, t4=0.1, t16=0.4), sampled('rate 1', 1, t4=0.2, t16=0.6)]
+  needed = np.array([4 * 4**0.75, 8])
+  error = needed.std(ddof=1) / np.sqrt(2)
+  shown = evidence.rendered(hole, {'toy': [*runs, *more]})
+  mean, spread = (float(x) for x in shown.split(' ± '))
+  assert (mean, spread) == pytest.approx((needed.mean(), error), abs=0.05)
+  # A measure that falls; the arm is there with the fewest steps; it never is.
+  falling = [
+    sampled(control, 0, t4=9.0, t16=5.0),
+    sampled('rate 1', 0, t4=8.0, t16=4.0),
+  ]
+  assert evidence.rendered(hole, {'toy': falling}) == f'{4 * 4**0.75:.4g}'
+  runs[1] = sampled('rate 1', 0, t4=0.5, t16=0.6)
+  assert evidence.rendered(hole, {'toy': runs}) == 'at most 4'
+  runs[1] = sampled('rate 1', 0, t4=0.1, t16=0.4)
+  assert evidence.rendered(hole, {'toy': runs}) == text.ABSENT
+
+
+def learned(arm, seed, flops, *losses):
+  return sampled(arm, seed) | {
+    'train_steps': 10 * len(losses),
+    'flops_ratio': flops,
+    'heldout_curve': [
+      {'step': 10 * (i + 1), 'heldout_nelbo': one}
+      | ({} if two is None else {'heldout_nelbo_two_pass': two})
+      for i, (one, two) in enumerate(losses)
+    ],
+  }
+
+
+def test_bounds_while_adapting(monkeypatch):
+  runs = [
+    learned(studies.CONTROL, 0, 1.0, (3.0, None), (2.5, None), (2.0, None)),
+    learned(studies.CONTROL, 1, 1.0, (4.0, None), (3.0, None), (3.0, None)),
+    learned('rate 1', 0, 0.5, (3.0, 2.5), (2.0, 1.0)),
+    learned('rate 1', 1, 0.5, (4.0, 3.5), (3.0, 2.5)),
+    sampled('base (not adapted)', 0),
+  ]
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  drawn = evidence.drawings('{{learning|toy}}', {'toy': runs})
+  series, x, _ = drawn['toy_learning.svg']
+  assert x.name == 'share of the training FLOPs'
+  assert list(series) == [studies.CONTROL, 'rate 1', 'rate 1, two passes']
+  control = series[studies.CONTROL]
+  assert [p.x for p in control] == pytest.approx([1 / 3, 2 / 3, 1])
+  assert [p.y for p in control] == [1.0, 0.25, 0.0]
+  assert [p.error for p in control] == pytest.approx([0, 0.25, 0])
+  two = series['rate 1, two passes']
+  assert [(p.x, p.y) for p in two] == [(0.25, 0.5), (0.5, -0.75)]
+  assert two[1].error == pytest.approx(0.25)
 
 
 def result(arm, seed, bits, entropy, carried):
@@ -132,6 +201,10 @@ def result(arm, seed, bits, entropy, carried):
     'train_steps': 10,
     'flops_ratio': 1.0,
     'gallery': ['not kept'],
+    'training_curve': [
+      {'step': 5, 'loss': 2.0},
+      {'step': 10, 'loss': 1.5, 'heldout_nelbo': 1.25},
+    ],
     'likelihood': {'nelbo_null': 1.0, 'carried_elbo': {'8': carried}},
     'samples': {'8': {'ngram_bits': bits, 'entropy': entropy, 'count': 4}},
     'temperature_curve': [
@@ -141,7 +214,7 @@ def result(arm, seed, bits, entropy, carried):
 
 
 def test_from_results_to_page(tmp_path):
-  control = evidence.CONTROL
+  control = studies.CONTROL
   for seed, (a, b) in enumerate([(5.0, 4.0), (5.2, 4.4)]):
     cold = {'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
     runs = [result(control, seed, a, 2.0, 1.5), result('rate 1', seed, b, 1.5, 1.25)]
@@ -166,10 +239,12 @@ def test_from_results_to_page(tmp_path):
   assert '| rate 1 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
   assert '![n-gram bits of toy against T](evidence/toy_steps_ngram_bits.svg)' in page
   assert (docs / 'evidence/toy_steps_ngram_bits.svg').read_text().startswith('<svg ')
-  assert 'not kept' not in (docs / 'evidence' / 'toy.json').read_text()
+  [first, *_] = records = studies.read_studies(docs / 'evidence')['toy']
+  assert 'not kept' not in str(records)
+  assert first['heldout_curve'] == [{'step': 10, 'loss': 1.5, 'heldout_nelbo': 1.25}]
   # Once more under another name, in the same study.
   evidence.main([str(docs), f'toy/slowly={tmp_path / "run"}'])
-  shown = evidence.rendered('{{seeds|toy}}', evidence.read_studies(docs / 'evidence'))
+  shown = evidence.rendered('{{seeds|toy}}', studies.read_studies(docs / 'evidence'))
   assert shown == (f'{control}: 2, {control}, slowly: 2, rate 1: 2, rate 1, slowly: 2')
   page = (docs / 'evidence.md').read_text()
   # Again: nothing changes, and what was collected stays without its workdir.

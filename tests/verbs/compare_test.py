@@ -34,6 +34,7 @@ COMPARE = """\
   config.compare.step_counts = (3,)
   config.compare.temperatures = (0.5, 1.0)
   config.compare.sweep_samples = 5
+  config.train.evaluate_every = 4
   config.compare.benchmark_pairs = 1
   return config
 """
@@ -119,6 +120,12 @@ def test_whole_comparison(tmp_path, capsys):
   report = json.loads((workdir / 'report' / 'report.json').read_text())
   assert len(report['runs']) == 10
   assert {r['samples']['3']['evaluations'] for r in report['runs']} == {3}
+  for run in report['runs']:
+    curve = [x for x in run['training_curve'] if 'heldout_nelbo' in x]
+    assert bool(curve) == (run['train_steps'] > 0)
+    assert ('heldout_nelbo_two_pass' in str(curve)) == (
+      'rate 0' not in run['arm'] and bool(curve)
+    )
   assert (workdir / 'report' / 'index.html').stat().st_size > 10_000
   assert len(report['trajectory']['tokens']) == 4
   with_, without = report['trajectory']['beliefs']['samples']

@@ -1,0 +1,106 @@
+"""The results of a comparison as records, one per arm and seed, and what they say.
+
+A study is a JSON file of such records; `runs/evidence` makes a page of several.
+"""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from scmdm_jax.domains import registry
+from scmdm_jax.report import summary, table
+
+CONTROL = 'rate 0, equal FLOPs'
+METRICS = table.Metrics(
+  {n: f._asdict() for d in registry.domains() for n, f in d.figures.items()}
+)
+_KEPT = ('arm', 'seed', 'train_steps', 'flops_ratio', 'samples', 'temperature_curve')
+
+
+def condensed(result: Mapping[str, Any]) -> dict[str, Any]:
+  """What the page needs of an arm's `result.json`; floats to 6 digits."""
+  likelihood = dict(result['likelihood'])
+  if 'carried_elbo' in likelihood:  # It is a negative one.
+    likelihood['carried_nelbo'] = likelihood.pop('carried_elbo')
+  record = {name: result[name] for name in _KEPT if name in result}
+  curve = [x for x in result.get('training_curve', []) if 'heldout_nelbo' in x]
+  if curve:
+    record['heldout_curve'] = curve
+  return _rounded({**record, 'likelihood': likelihood})
+
+
+def _rounded(value: Any) -> Any:
+  if isinstance(value, float):
+    return float(f'{value:.6g}')
+  if isinstance(value, Mapping):
+    return {name: _rounded(x) for name, x in value.items()}
+  return [_rounded(x) for x in value] if isinstance(value, list) else value
+
+
+def collected(
+  known: Sequence[Mapping[str, Any]],
+  places: Sequence[pathlib.Path],
+  variant: str = '',
+) -> list[dict[str, Any]]:
+  """The records that are `known` and what was finished in `places`.
+
+  Ordered by arm, then by seed; of an arm's seed the last found counts.
+
+  Args:
+    known: records.
+    places: workdirs of comparisons, or their `report.json`.
+    variant: what the names of the arms found there end in, behind a comma.
+  """
+  found = {(r['arm'], r['seed']): dict(r) for r in known}
+  for place in places:
+    if place.is_file():
+      results = json.loads(place.read_text())['runs']
+    else:
+      paths = sorted(place.glob('arms/*/seed_*/result.json'))
+      results = [json.loads(path.read_text()) for path in paths]
+    for record in map(condensed, results):
+      if variant:
+        record['arm'] += f', {variant}'
+      found[record['arm'], record['seed']] = record
+  return [found[key] for key in sorted(found)]
+
+
+class Study:
+  """The runs of one comparison and what follows from them."""
+
+  def __init__(self, runs: Sequence[Mapping[str, Any]]):
+    arms = dict.fromkeys(run['arm'] for run in runs)
+    # The references first.
+    self.arms = sorted(arms, key=lambda arm: not arm.startswith(('base', 'rate 0, ')))
+    self.runs = runs
+    rows = summary.summarize(runs, CONTROL)
+    self._rows = {(r['arm'], r['metric'], r['num_steps']): r for r in rows}
+    curve = [
+      {'arm': run['arm'], 'seed': run['seed'], **point}
+      for run in runs
+      for point in run['temperature_curve']
+    ]
+    matched = summary.summarize_matched(summary.at_matched_entropy(curve, CONTROL))
+    self.matched = {
+      (r['arm'], r['metric']): r for r in matched if r['temperature'] == 1
+    }
+
+  def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
+    """The row of `summarize` of METRIC or METRIC@T; None if it was not measured."""
+    metric, _, steps = measure.partition('@')
+    return self._rows.get((arm, metric, int(steps) if steps else None))
+
+  @property
+  def drawn(self) -> list[str]:
+    """The arms with the control first."""
+    return sorted(self.arms, key=lambda arm: arm != CONTROL)
+
+  def seeds(self, arm: str) -> int:
+    """How many seeds it has."""
+    return sum(run['arm'] == arm for run in self.runs)
+
+
+def read_studies(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+  """The runs of every study, by the name of its file."""
+  return {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob('*.json'))}

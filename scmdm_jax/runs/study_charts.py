@@ -1,0 +1,104 @@
+"""The drawings of a study, SVG: by steps, by entropy, of bounds, of adaptation."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from scmdm_jax.report import summary
+from scmdm_jax.report.charts import Axis, Point, chart
+from scmdm_jax.runs.studies import CONTROL, METRICS, Study
+
+
+def _points(rows: Sequence[tuple[float, Any]], what: str = 'mean') -> list[Point]:
+  """A point for each (x, row of `summarize`) that has a value."""
+  error = {'mean': 'standard_error', 'difference': 'difference_error'}[what]
+  return [Point(x, r[what], r[error] or 0.0) for x, r in rows if r]
+
+
+def _steps(study: Study, metric: str) -> str:
+  counts = sorted({int(steps) for run in study.runs for steps in run['samples']})
+  series = {}
+  for i, arm in enumerate(study.drawn):  # Side by side, T on a logarithmic axis.
+    places = [math.log2(steps) + 0.04 * i for steps in counts]
+    rows = [study.row(arm, f'{metric}@{steps}') for steps in counts]
+    series[arm] = _points(list(zip(places, rows, strict=True)))
+  ticks = {math.log2(steps): str(steps) for steps in counts}
+  return chart(series, Axis('sampling steps T', ticks), Axis(METRICS.of(metric).label))
+
+
+def _entropy(study: Study, metric: str) -> str:
+  series = {}
+  for arm in study.drawn:
+    curves = [r['temperature_curve'] for r in study.runs if r['arm'] == arm]
+    of_arm = []
+    for temperature in sorted({p['temperature'] for c in curves for p in c}):
+      found = [p for c in curves for p in c if p['temperature'] == temperature]
+      x, y = ([p[name] for p in found] for name in ('entropy', metric))
+      errors = [summary.standard_error(values) or 0.0 for values in (y, x)]
+      of_arm.append(Point(statistics.fmean(x), statistics.fmean(y), *errors))
+    series[arm] = of_arm
+  label = METRICS.of(metric).label
+  return chart(series, Axis('unigram entropy of the samples, nats'), Axis(label))
+
+
+def _bounds(study: Study) -> str:
+  counts = sorted(
+    {int(t) for run in study.runs for t in run['likelihood']['carried_nelbo']}
+  )
+  names = {'nelbo_null': 'null pass', 'nelbo_two_pass': 'two passes'}
+  names |= {f'carried_nelbo@{t}': f'carried, T = {t}' for t in counts}
+  series = {}
+  for i, arm in enumerate(study.drawn):
+    rows = [(j + 0.08 * i, study.row(arm, name)) for j, name in enumerate(names)]
+    series[arm] = (
+      [Point(x, 0.0) for x, _ in rows]
+      if arm == CONTROL
+      else _points(rows, 'difference')
+    )
+  ticks = {float(j): name for j, name in enumerate(names.values())}
+  label = 'NELBO - control, nats per token'
+  return chart(series, Axis('bound', ticks), Axis(label), lines=False)
+
+
+def _learning(study: Study) -> str:
+  """Held-out bounds of each arm against what it has spent, less the control's last.
+
+  Rows, times and masks of a seed are the same in all arms and at all steps.
+  """
+  ends = {
+    run['seed']: run['heldout_curve'][-1]['heldout_nelbo']
+    for run in study.runs
+    if run['arm'] == CONTROL
+  }
+  passes = {'heldout_nelbo': '', 'heldout_nelbo_two_pass': ', two passes'}
+  series: dict[str, list[Point]] = {}
+  for arm in study.drawn:
+    runs = [r for r in study.runs if r['arm'] == arm and 'heldout_curve' in r]
+    for name, suffix in passes.items():
+      gaps: dict[int, list[float]] = {}
+      for run in runs:
+        for at in run['heldout_curve']:
+          if name in at:
+            gaps.setdefault(at['step'], []).append(at[name] - ends[run['seed']])
+      points = [
+        Point(
+          runs[0]['flops_ratio'] * step / runs[0]['train_steps'],
+          statistics.fmean(values),
+          summary.standard_error(values) or 0.0,
+        )
+        for step, values in sorted(gaps.items())
+      ]
+      if points:
+        series[arm + suffix] = points
+  label = "held-out NELBO - the control's last, nats per token"
+  return chart(series, Axis('share of the training FLOPs'), Axis(label))
+
+
+# {kind: (drawing, its title of study and measure)}.
+DRAWINGS = {
+  'steps': (_steps, '{1} of {0} against T'),
+  'entropy': (_entropy, '{1} of {0} against entropy'),
+  'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
+  'learning': (_learning, 'held-out NELBOs of {0} while it adapts'),
+}
