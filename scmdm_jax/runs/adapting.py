@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from scmdm_jax.checkpoints import bases, steps, store, training_store
+from scmdm_jax.checkpoints.store import StoredModel
 from scmdm_jax.data import journal, pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
@@ -78,16 +79,21 @@ def starting_point(
     description = dataclasses.replace(description, noise='mask')
   description = as_trained(description, settings)
   adapter = adapter_of(settings.train)
-  origin = stored.extra
-  if adapter is not None and stored.base is None:
-    # A digest of all weights: taken once, here.
-    text = json.dumps(bases.named(stored)) if multihost.index() == 0 else ''
-    origin = {**origin, 'frozen': json.loads(multihost.from_first(text))}
+  origin = origin_of(stored, adapter)
   dtype = settings.train.dtype if adapter else ''
   params = opening.load(stored, mesh, frozen=dtype)
   model = Model(description, params, opened.tokenizer, origin)
   model = add_adapter(model, adapter, jax.random.fold_in(key, 1), where)
   return add_injection(model, settings.method, key)
+
+
+def origin_of(stored: StoredModel, adapter: lora.Adapter | None) -> dict[str, Any]:
+  """Where a checkpoint comes from; for an adapter beside it, what it is known by."""
+  if adapter is None or stored.base is not None:
+    return stored.extra
+  # A digest of all weights: taken once, here.
+  text = json.dumps(bases.named(stored)) if multihost.index() == 0 else ''
+  return {**stored.extra, 'frozen': json.loads(multihost.from_first(text))}
 
 
 def add_adapter(

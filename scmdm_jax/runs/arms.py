@@ -1,43 +1,25 @@
-"""The arms of a comparison: what each spends, its run, its result, and its cost.
-
-Every finished (arm, seed) leaves `result.json`, so the same command resumes.
-"""
+"""The arms of a comparison: the method of each, what it starts from, what it spends."""
 
 import dataclasses
-import json
-import pathlib
 import re
-import sys
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from scmdm_jax import files
-from scmdm_jax.checkpoints import store
-from scmdm_jax.data.pipeline import Rows
-from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.diffusion.noise import batch_of
-from scmdm_jax.domains.protocol import Domain, Measure
+from scmdm_jax.models import lora
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.processes import multihost
-from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing, watching
-from scmdm_jax.runs.opening import Model, mesh_of
-from scmdm_jax.runs.results import renamed
+from scmdm_jax.runs import adapting, compiling
+from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings import recipes
-from scmdm_jax.settings.building import optimizer_of, sampler_of, schedule_of
+from scmdm_jax.settings.building import adapter_of, optimizer_of
 from scmdm_jax.settings.options import MethodSettings, Settings
-from scmdm_jax.training.writer import read_metrics
 
 BASE = 'base (not adapted)'
 
 CONTROL = 'rate 0, equal FLOPs'
-
-_GALLERY = 12
-# Of a line of `metrics.jsonl`; the held-out ones with `train.evaluate_every`.
-_LEARNED = ('step', 'loss', 'heldout_nelbo', 'heldout_nelbo_two_pass')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,10 +39,11 @@ class Arm:
 
   def method(self, settings: Settings) -> MethodSettings:
     """Returns the run's method as this arm has it."""
-    return _method(settings, self.rate, self.recipe)
+    return method_of(settings, self.rate, self.recipe)
 
 
-def _method(settings: Settings, rate: float, recipe: str = '') -> MethodSettings:
+def method_of(settings: Settings, rate: float, recipe: str = '') -> MethodSettings:
+  """The method of the run at another rate, or as a recipe has it."""
   method = dataclasses.replace(settings.method, rate=rate)
   if not recipe:
     return method
@@ -72,27 +55,36 @@ def _method(settings: Settings, rate: float, recipe: str = '') -> MethodSettings
   )
 
 
-def _start(
+def start_of(
   settings: Settings, model: Model, method: MethodSettings, seed: int
 ) -> Model:
-  """The base with the injection an arm of this method needs."""
+  """The base as an arm of this method trains it: as `adapting.starting_point`."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
   description = adapting.as_trained(model.description, settings)
   model = dataclasses.replace(model, description=description)
+  adapter, dtype = adapter_of(settings.train), settings.train.dtype
+  if adapter is not None:
+    frozen = jax.tree.map(lambda p: p.astype(dtype), model.params['backbone'])
+    params = {**model.params, 'backbone': frozen}
+    model = dataclasses.replace(model, params=params)
+  where = f'checkpoint {settings.checkpoint}'
+  model = adapting.add_adapter(model, adapter, jax.random.fold_in(key, 1), where)
   return adapting.add_injection(model, method, key)
 
 
-def _step_arguments(settings: Settings, model: Model, method: MethodSettings):
-  """A compiled step of an arm and what it is called with."""
-  start = _start(settings, model, method, seed=0)
+def step_arguments(settings: Settings, model: Model, method: MethodSettings):
+  """A compiled step of an arm and what it is called with, by place and by name."""
+  start = start_of(settings, model, method, seed=0)
   optimizer = optimizer_of(settings.train)
   # Counted for one device, so that the mesh does not change the length of a run.
   mesh = one_device()
   step = compiling.compiled_step(start.description, method, optimizer, mesh)
-  state = adapting.fresh_state(start.params, optimizer, mesh)
+  frozen, trained = lora.divided(start.params)
+  state = adapting.fresh_state(trained, optimizer, mesh)
+  named = {} if frozen is None else {'frozen': frozen}
   shape = (settings.train.batch_size, settings.data.length)
   batch = batch_of(jnp.zeros(shape, jnp.int32))
-  return step, (state, batch, jax.random.key(0), np.float32(0))
+  return step, (state, batch, jax.random.key(0), np.float32(0)), named
 
 
 def step_flops(settings: Settings, model: Model, method: MethodSettings) -> float:
@@ -102,8 +94,8 @@ def step_flops(settings: Settings, model: Model, method: MethodSettings) -> floa
   """
   options = dataclasses.replace(settings.train, accumulate=1)
   settings = dataclasses.replace(settings, train=options)
-  step, arguments = _step_arguments(settings, model, method)
-  counts: Any = step.lower(*arguments).cost_analysis()
+  step, arguments, named = step_arguments(settings, model, method)
+  counts: Any = step.lower(*arguments, **named).cost_analysis()
   return float(counts['flops'])
 
 
@@ -117,7 +109,7 @@ def plan_arms(settings: Settings, model: Model) -> list[Arm]:
   rates = sorted(compare.rates)
 
   def flops_of(rate: float, recipe: str = '') -> float:
-    return step_flops(settings, model, _method(settings, rate, recipe))
+    return step_flops(settings, model, method_of(settings, rate, recipe))
 
   flops = {rate: flops_of(rate) for rate in (0.0, *rates)}
   recipe_flops = {r: flops_of(recipes.parse(r).rate, r) for r in compare.recipes}
@@ -138,197 +130,3 @@ def main_arm(arms: list[Arm]) -> Arm:
   """The arm whose FLOPs the others get: the highest rate, or else the first recipe."""
   rates = [arm for arm in arms if arm.rate and not arm.recipe]
   return rates[-1] if rates else next(arm for arm in arms if arm.recipe)
-
-
-@dataclasses.dataclass(frozen=True)
-class Bench:
-  """What every arm is trained and judged with."""
-
-  settings: Settings
-  base: Model
-  domain: Domain[Any]
-  measure_samples: Measure
-  train_rows: Rows
-  test_rows: Rows
-
-  def adapt(self, arm: Arm, seed: int, directory: pathlib.Path) -> Model:
-    """Trains an arm from the base, resuming in `directory`."""
-    method = arm.method(self.settings)
-    options = dataclasses.replace(self.settings.train, num_steps=arm.train_steps)
-    settings = dataclasses.replace(
-      self.settings, seed=seed, method=method, train=options
-    )
-    start = _start(self.settings, self.base, method, seed)
-    name = f'{arm.name}, seed {seed}'
-    model = adapting.fit(
-      settings, start, self.train_rows, directory, name=name, heldout=self.test_rows
-    )
-    adapting.save(directory, model, settings)
-    return model
-
-  def draw(self, model: Model, seed: int, **changes: Any) -> drawing.Drawn:
-    """Samples under the seed's own keys, the same for every arm."""
-    options = dataclasses.replace(self.settings.sample, **changes)
-    key = sampling_key(seed)
-    x_init = drawing.starting_rows(
-      self.settings, self.base.tokenizer, options.num_samples
-    )
-    schedule = schedule_of(self.settings.method)
-    mesh = mesh_of(self.settings)
-    drawn = drawing.draw(model, schedule, options, key, x_init, mesh)
-    tokens = up_to_end(drawn.tokens, x_init, self.base.tokenizer)
-    return drawn._replace(tokens=tokens)
-
-  def judge_drawn(self, drawn: drawing.Drawn) -> dict[str, Any]:
-    """All measures of a set of samples."""
-    return scoring.judge_samples(self.measure_samples, drawn, self.base.tokenizer)
-
-  def measure(self, model: Model, seed: int, sweep: bool) -> dict[str, Any]:
-    """Likelihood, samples at every step count, and a temperature sweep if asked."""
-    compare = self.settings.compare
-    figures: dict[str, Any] = {
-      'likelihood': scoring.likelihood(
-        model,
-        schedule_of(self.settings.method),
-        self.test_rows,
-        self.settings.evaluate,
-        jax.random.fold_in(jax.random.key(seed), 3),
-        mesh_of(self.settings),
-      ),
-      'samples': {},
-      'temperature_curve': [],
-    }
-    for steps in compare.step_counts:
-      drawn = self.draw(model, seed, num_steps=steps)
-      figures['samples'][str(steps)] = self.judge_drawn(drawn)
-      if steps == self.settings.sample.num_steps:
-        first = drawn.tokens[:_GALLERY]
-        show, data = self.domain.show, self.settings.data
-        figures['gallery'] = show(data, first, self.base.tokenizer)
-    for temperature in compare.temperatures if sweep else (1.0,):
-      if temperature == self.settings.sample.temperature:
-        scores = figures['samples'][str(self.settings.sample.num_steps)]
-      else:
-        count = compare.sweep_samples or self.settings.sample.num_samples
-        drawn = self.draw(model, seed, temperature=temperature, num_samples=count)
-        scores = self.judge_drawn(drawn)
-      names = ('entropy', *self.domain.swept)
-      point = {name: scores[name] for name in names if name in scores}
-      figures['temperature_curve'].append({'temperature': temperature, **point})
-    return figures
-
-
-def sampling_key(seed: int) -> jax.Array:
-  """What every arm's samples of a seed start from."""
-  return jax.random.fold_in(jax.random.key(seed), 2)
-
-
-def say(text: str) -> None:
-  """Tells the user what is under way, on standard error."""
-  if multihost.index() == 0:
-    print(text, file=sys.stderr, flush=True)
-
-
-def run_arm(
-  bench: Bench, arm: Arm, seed: int, directory: pathlib.Path
-) -> dict[str, Any]:
-  """Trains and measures one (arm, seed), or reads what an earlier run left."""
-  result = directory / 'result.json'
-  first = multihost.index() == 0
-  # What one of several processes saw might be there when another looks.
-  found = multihost.from_first(result.read_text() if first and result.is_file() else '')
-  if found:
-    return renamed(json.loads(found))
-  directory.mkdir(parents=True, exist_ok=True)
-  say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
-  started = time.time()
-  model = bench.adapt(arm, seed, directory) if arm.train_steps else bench.base
-  trained = time.time()
-  figures = bench.measure(model, seed, sweep=arm.name == CONTROL)
-  figures |= {
-    'arm': arm.name,
-    'seed': seed,
-    'train_steps': arm.train_steps,
-    'flops_ratio': arm.flops_ratio,
-    'training_curve': [
-      {name: line[name] for name in _LEARNED if name in line}
-      for line in read_metrics(directory / 'metrics.jsonl')
-    ],
-    'seconds': {'training': trained - started, 'measuring': time.time() - trained},
-  }
-  if first:
-    files.write_json(result, figures)
-  return figures
-
-
-def measure_cost(bench: Bench, arm: Arm, pairs: int) -> dict[str, Any]:
-  """Interleaved time ratios of an arm's over a vanilla step and sampler.
-
-  The A/A ratio, vanilla over vanilla, says how far to trust the others.
-  """
-
-  def stepper(method: MethodSettings):
-    step, (state, *rest) = _step_arguments(bench.settings, bench.base, method)
-    holder = [state]
-
-    def run():
-      holder[0], metrics = step(holder[0], *rest)
-      return metrics
-
-    return run
-
-  vanilla, method = _method(bench.settings, 0.0), arm.method(bench.settings)
-  conditioned = _start(bench.settings, bench.base, method, 0)
-  few = {'num_samples': bench.settings.sample.batch_size}
-
-  def sampler(model: Model):
-    return lambda: bench.draw(model, 0, **few).tokens
-
-  vanilla_step, two_pass = stepper(vanilla), stepper(method)
-  vanilla_sampler, carried = sampler(bench.base), sampler(conditioned)
-  ratio = timing.interleaved_ratio
-  return {
-    'train_step_ratio': {
-      'vanilla over vanilla': ratio(vanilla_step, vanilla_step, pairs),
-      f'{arm.name} over vanilla': ratio(two_pass, vanilla_step, pairs),
-    },
-    'sampler_ratio': {
-      'vanilla over vanilla': ratio(vanilla_sampler, vanilla_sampler, pairs),
-      'self-conditioned over vanilla': ratio(carried, vanilla_sampler, pairs),
-    },
-  }
-
-
-def trajectory(
-  bench: Bench, arm: Arm, directory: pathlib.Path, seed: int
-) -> dict[str, Any]:
-  """One sample of the arm in `directory`, step by step, for the report."""
-  description, params = store.load_model(directory)
-  model = dataclasses.replace(bench.base, description=description, params=params)
-  drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
-  assert drawn.trajectory is not None
-  tokenizer, settings = bench.base.tokenizer, bench.settings
-  start = drawing.starting_rows(settings, tokenizer, 1)
-  rows = np.stack([*start, *drawn.trajectory[:, 0]])
-  domain = bench.domain
-  show = (
-    (lambda rows: domain.show(settings.data, rows, tokenizer)) if domain.film else None
-  )
-  film = {'film': domain.film, 'frames': show(rows)} if show else {}
-  sampler = sampler_of(settings.sample, schedule_of(settings.method))
-  beliefs = watching.side_by_side(
-    model,
-    sampler,
-    settings.sample,
-    sampling_key(seed),
-    start,
-    mesh_of(settings),
-    show,
-  )
-  return film | {
-    'arm': arm.name,
-    'num_steps': settings.sample.num_steps,
-    'tokens': [[tokenizer.tokens[t] for t in row] for row in rows],
-    'masked': (rows == tokenizer.mask_id).tolist(),
-    'beliefs': beliefs,
-  }

@@ -14,6 +14,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{mean|STUDY|ARM|METRIC@T}}               one figure
   {{difference|STUDY|ARM|METRIC@T}}         the same against the control
   {{gain|STUDY|ARM|METRIC}}                 the same at matched entropy
+  {{trained|STUDY|ARM}}                     how many parameters it trains
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
   {{entropy|STUDY|METRIC}}                  another: it against entropy, by temperature
@@ -130,6 +131,11 @@ def _seeds(study: Study) -> str:
   return ', '.join(f'{arm}: {study.seeds(arm)}' for arm in study.arms)
 
 
+def _trained(study: Study, arm: str) -> str:
+  [count] = {r['trained_parameters'] for r in study.runs if r['arm'] == arm}
+  return f'{count:,}'
+
+
 _FILLS = {
   'seeds': _seeds,
   'table': _table,
@@ -137,6 +143,7 @@ _FILLS = {
   'mean': lambda study, arm, measure: _figure(study.row(arm, measure)),
   'difference': lambda study, arm, measure: _difference(study.row(arm, measure)),
   'gain': lambda study, arm, metric: _difference(study.matched.get((arm, metric))),
+  'trained': _trained,
   'needed': _needed,
 }
 

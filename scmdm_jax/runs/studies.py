@@ -15,7 +15,15 @@ CONTROL = 'rate 0, equal FLOPs'
 METRICS = table.Metrics(
   {n: f._asdict() for d in registry.domains() for n, f in d.figures.items()}
 )
-_KEPT = ('arm', 'seed', 'train_steps', 'flops_ratio', 'samples', 'temperature_curve')
+_KEPT = (
+  'arm',
+  'seed',
+  'train_steps',
+  'flops_ratio',
+  'trained_parameters',
+  'samples',
+  'temperature_curve',
+)
 
 
 def condensed(result: Mapping[str, Any]) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def _check_train(settings: Settings) -> None:
       f'train.learning_rate = {train.learning_rate}'
     )
   if adapter_of(train) and (
-    settings.mode in ('compare', 'benchmark') or settings.method.objective == 'classify'
+    settings.mode == 'benchmark' or settings.method.objective == 'classify'
   ):
     raise BadInput(
       f'train.lora_rank: found {train.lora_rank} with --mode={settings.mode} and '
@@ -154,13 +154,15 @@ def _check_method(settings: Settings) -> None:
       f'method.class_shown: found {method.class_shown:g} with data.name = '
       f'{settings.data.name!r}; wanted 0, or data with classes'
     )
-  if method.first_pass == 'base' and not (
-    settings.train.lora_rank and method.estimate.partition(':')[0] == 'same_t'
-  ):
+  estimates = [method.estimate]
+  if settings.mode == 'compare':
+    estimates += settings.compare.recipes
+  others = [x for x in estimates if x.partition(':')[0] != 'same_t']
+  if method.first_pass == 'base' and (others or not settings.train.lora_rank):
     raise BadInput(
       f"method.first_pass: found 'base' with train.lora_rank = "
-      f'{settings.train.lora_rank} and method.estimate = {method.estimate!r}; wanted '
-      "'adapted', or a rank above 0 and 'same_t'"
+      f'{settings.train.lora_rank} and method.estimate = '
+      f"{(others or estimates)[0]!r}; wanted 'adapted', or a rank above 0 and 'same_t'"
     )
   unsignalled = method.injection == 'none' and method.rate > 0
   if unsignalled and method.objective == 'masked':

@@ -22,20 +22,10 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import adapting, drawing, measuring, opening
-from scmdm_jax.runs.arms import (
-  BASE,
-  CONTROL,
-  Arm,
-  Bench,
-  main_arm,
-  measure_cost,
-  plan_arms,
-  run_arm,
-  say,
-  trajectory,
-)
+from scmdm_jax.runs.arms import BASE, CONTROL, Arm, main_arm, plan_arms
+from scmdm_jax.runs.comparing import Bench, measure_cost, run_arm, say, trajectory
 from scmdm_jax.runs.workdir import metadata
-from scmdm_jax.settings.building import sampler_of, schedule_of
+from scmdm_jax.settings.building import adapter_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import Settings
 
 
@@ -64,6 +54,9 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
       'vanilla model, so that the controls are'
     )
   _check_samplers(settings, base.description)
+  assert opened.stored is not None
+  origin = adapting.origin_of(opened.stored, adapter_of(settings.train))
+  base = dataclasses.replace(base, origin=origin)
   bench = Bench(
     settings=settings,
     base=base,

@@ -200,6 +200,7 @@ def result(arm, seed, bits, entropy, carried):
     'seed': seed,
     'train_steps': 10,
     'flops_ratio': 1.0,
+    'trained_parameters': 1234,
     'gallery': ['not kept'],
     'training_curve': [
       {'step': 5, 'loss': 2.0},
@@ -227,14 +228,14 @@ def test_from_results_to_page(tmp_path):
   (docs / 'evidence').mkdir(parents=True)
   (docs / 'evidence' / 'page.md').write_text(
     'gain {{gain|toy|rate 1|ngram_bits}}, {{difference|toy|rate 1|carried_nelbo@8}}, '
-    '{{mean|toy|rate 1|ngram_bits@8}}; {{seeds|toy}}\n{{matched|toy}}\n'
-    '{{steps|toy|ngram_bits}}\n'
+    '{{mean|toy|rate 1|ngram_bits@8}}; {{seeds|toy}}; {{trained|toy|rate 1}}\n'
+    '{{matched|toy}}\n{{steps|toy|ngram_bits}}\n'
   )
   evidence.main([str(docs), f'toy={tmp_path / "run"}'])
   page = (docs / 'evidence.md').read_text()
   # At entropy 1.5 the control has a - 1: differences 0 and 0.2, mean 0.1 +- 0.1.
   assert page.startswith(
-    f'gain +0.10 ± 0.10 [1.0], -0.25, 4.2 ± 0.2; {control}: 2, rate 1: 2\n'
+    f'gain +0.10 ± 0.10 [1.0], -0.25, 4.2 ± 0.2; {control}: 2, rate 1: 2; 1,234\n'
   )
   assert '| rate 1 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
   assert '![n-gram bits of toy against T](evidence/toy_steps_ngram_bits.svg)' in page

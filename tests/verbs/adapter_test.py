@@ -16,7 +16,7 @@ from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compiling, opening, scoring, workdir
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.resolve import resolve
-from scmdm_jax.verbs import train
+from scmdm_jax.verbs import compare, train
 from scmdm_jax.verbs.export import export_model
 from tests import tiny_run
 from tests.compiling import quick_jit
@@ -176,7 +176,7 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
     ({'checkpoint': ''}, 'train.lora_rank: found 2 without a checkpoint'),
     ({'train.lora_targets': 'nothing'}, "train.lora_targets is 'nothing', which match"),
     ({'train.lora_targets': '('}, r"train.lora_targets is '\(': no regular expression"),
-    ({'mode': 'compare'}, 'train.lora_rank: found 2 with --mode=compare'),
+    ({'mode': 'benchmark'}, 'train.lora_rank: found 2 with --mode=benchmark'),
     (
       {'train.lora_rank': 0},
       "first_pass: found 'base' with train.lora_rank = 0",
@@ -184,6 +184,10 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
     (
       {'method.estimate': 'unrolled'},
       "method.first_pass: found 'base' with .* 'unrolled'",
+    ),
+    (
+      {'mode': 'compare', 'compare.recipes': ('same_t', 'earlier_t:rate=0.5')},
+      "method.first_pass: found 'base' with .* 'earlier_t:rate=0.5'",
     ),
   ],
 )
@@ -201,3 +205,46 @@ def test_what_has_no_adapter_is_refused(made, tmp_path, changes, message):
   with pytest.raises(BadInput, match=message) as refused:
     run(resolve(config), tmp_path / 'refused')
   assert '\n' not in str(refused.value)
+
+
+def test_a_comparison_of_adapters(made, tmp_path):
+  """Its arms are what --mode=train makes, and their base is not trained."""
+  folder, settings, _ = made
+  config = command_line.load_config(str(folder / 'tiny.py'))
+  config.update_from_flattened_dict(
+    {
+      'mode': 'compare',
+      'checkpoint': str(folder / 'base'),
+      'method.first_pass': 'base',
+      'train.num_steps': 4,
+      'train.lora_rank': 2,
+      'train.lora_alpha': 6.0,
+      'sample.num_samples': 6,
+      'sample.batch_size': 4,
+      'sample.num_steps': 3,
+      'evaluate.num_examples': 6,
+      'evaluate.batch_size': 4,
+      'evaluate.repeats': 1,
+      'evaluate.carried_steps': (2,),
+      'compare.rates': (1.0,),
+      'compare.equal_steps': False,
+      'compare.seeds': (0,),
+      'compare.step_counts': (3,),
+      'compare.benchmark_pairs': 1,
+    }
+  )
+  with workdir.opened(str(tmp_path), resolve(config)) as directory:
+    figures = compare.run(resolve(config), directory)
+  assert figures['arms']['rate 1'] == 4 < figures['arms']['rate 0, equal FLOPs'] < 8
+  report = json.loads((tmp_path / 'report' / 'report.json').read_text())
+  runs = {run['arm']: run for run in report['runs']}
+  place = tmp_path / 'arms' / 'rate_1' / 'seed_0'
+  assert tiny_run.model_bytes(place) == tiny_run.model_bytes(folder / 'run')
+  assert sc.load(place).description.adapter == lora.Adapter(2, 6.0)
+  held = store.ocp.metadata(str(place / 'model' / 'params')).metadata
+  count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(held))
+  assert runs['rate 1']['trained_parameters'] == count
+  # The projection of the signal, D x D, is all that the control does not have.
+  wide = settings.model.hidden_dim
+  assert runs['rate 0, equal FLOPs']['trained_parameters'] == count - wide**2
+  assert runs['base (not adapted)']['trained_parameters'] == 0
