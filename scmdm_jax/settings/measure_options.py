@@ -108,7 +108,7 @@ class CompareSettings:
     0,
     0,
     'Samples at every other temperature than sample.temperature; 0: '
-    'sample.num_samples. Fewer are enough to tell how measures change with entropy, '
+    'sample.num_samples. Fewer are enough to see how measures change with entropy, '
     'but a Frechet distance of few samples is larger.',
   )
   benchmark_pairs: int = at_least(7, 0, 'Interleaved timings per ratio; 0: none.')
