@@ -91,9 +91,10 @@ def origin_of(stored: StoredModel, adapter: lora.Adapter | None) -> dict[str, An
   """Where a checkpoint comes from; for an adapter beside it, what it is known by."""
   if adapter is None or stored.base is not None:
     return stored.extra
-  # A digest of all weights: taken once, here.
-  text = json.dumps(bases.named(stored)) if multihost.index() == 0 else ''
-  return {**stored.extra, 'frozen': json.loads(multihost.from_first(text))}
+  # A digest of all weights: taken once, here, and by all processes, since reading waits
+  # for all of them.
+  named = multihost.from_first(json.dumps(bases.named(stored)))
+  return {**stored.extra, 'frozen': json.loads(named)}
 
 
 def add_adapter(
@@ -153,6 +154,17 @@ def as_trained(description: ModelDescription, settings: Settings) -> ModelDescri
   found = reported('model', lambda: framed.in_blocks(settings.model.block_length))
   opening.check_blocks(found, settings)
   return found
+
+
+def as_adapted(
+  description: ModelDescription, settings: Settings, method: MethodSettings
+) -> ModelDescription:
+  """Returns that of a vanilla model with the adapter and injection of a run."""
+  return dataclasses.replace(
+    as_trained(description, settings),
+    adapter=adapter_of(settings.train),
+    injection=_without_idle_injection(method).injection,
+  )
 
 
 def _without_idle_injection(method: MethodSettings) -> MethodSettings:

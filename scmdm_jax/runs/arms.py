@@ -1,6 +1,7 @@
 """The arms of a comparison: the method of each, what it starts from, what it spends."""
 
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -9,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax.diffusion.noise import batch_of
-from scmdm_jax.models import lora
+from scmdm_jax.models import denoiser, lora
+from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import adapting, compiling
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings import recipes
 from scmdm_jax.settings.building import adapter_of, optimizer_of
 from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.training.step import initial_state
 
 BASE = 'base (not adapted)'
 
@@ -72,30 +75,32 @@ def start_of(
   return adapting.add_injection(model, method, key)
 
 
-def step_arguments(settings: Settings, model: Model, method: MethodSettings):
-  """A compiled step of an arm and what it is called with, by place and by name."""
-  start = start_of(settings, model, method, seed=0)
+def step_of(settings: Settings, description: ModelDescription, method: MethodSettings):
+  """The compiled step of an arm, and the batch, key and rate that it is called with.
+
+  On one device, so that the mesh does not change the length of a run.
+  """
   optimizer = optimizer_of(settings.train)
-  # Counted for one device, so that the mesh does not change the length of a run.
-  mesh = one_device()
-  step = compiling.compiled_step(start.description, method, optimizer, mesh)
-  frozen, trained = lora.divided(start.params)
-  state = adapting.fresh_state(trained, optimizer, mesh)
-  named = {} if frozen is None else {'frozen': frozen}
+  step = compiling.compiled_step(description, method, optimizer, one_device())
   shape = (settings.train.batch_size, settings.data.length)
   batch = batch_of(jnp.zeros(shape, jnp.int32))
-  return step, (state, batch, jax.random.key(0), np.float32(0)), named
+  return step, (batch, jax.random.key(0), np.float32(0))
 
 
 def step_flops(settings: Settings, model: Model, method: MethodSettings) -> float:
   """FLOPs of one training step, as XLA counts them before optimization.
 
-  Counted without accumulation: of a loop XLA counts the body once.
+  Counted without accumulation: of a loop XLA counts the body once. Of shapes alone.
   """
   options = dataclasses.replace(settings.train, accumulate=1)
   settings = dataclasses.replace(settings, train=options)
-  step, arguments, named = step_arguments(settings, model, method)
-  counts: Any = step.lower(*arguments, **named).cost_analysis()
+  description = adapting.as_adapted(model.description, settings, method)
+  frozen, trained = lora.divided(denoiser.abstract_params(description))
+  start = functools.partial(initial_state, config=optimizer_of(settings.train))
+  step, arguments = step_of(settings, description, method)
+  named = {} if frozen is None else {'frozen': frozen}
+  lowered = step.lower(jax.eval_shape(start, trained), *arguments, **named)
+  counts: Any = lowered.cost_analysis()
   return float(counts['flops'])
 
 

@@ -4,6 +4,7 @@ Every finished (arm, seed) leaves `result.json`, so the same command resumes.
 """
 
 import dataclasses
+import functools
 import json
 import pathlib
 import sys
@@ -19,12 +20,14 @@ from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.models import lora
+from scmdm_jax.parallel import rules
+from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import adapting, drawing, scoring, timing, watching
-from scmdm_jax.runs.arms import CONTROL, Arm, method_of, start_of, step_arguments
+from scmdm_jax.runs.arms import CONTROL, Arm, method_of, start_of, step_of
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
-from scmdm_jax.settings.building import sampler_of, schedule_of
+from scmdm_jax.settings.building import optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.writer import read_metrics
 
@@ -89,26 +92,55 @@ class Bench:
         mesh_of(self.settings),
       ),
       'samples': {},
-      'temperature_curve': [],
     }
     for steps in compare.step_counts:
       drawn = self.draw(model, seed, num_steps=steps)
-      figures['samples'][str(steps)] = self.judge_drawn(drawn)
+      figures['samples'][str(steps)] = scores = self.judge_drawn(drawn)
       if steps == self.settings.sample.num_steps:
         first = drawn.tokens[:_GALLERY]
         show, data = self.domain.show, self.settings.data
         figures['gallery'] = show(data, first, self.base.tokenizer)
-    for temperature in compare.temperatures if sweep else (1.0,):
-      if temperature == self.settings.sample.temperature:
-        scores = figures['samples'][str(self.settings.sample.num_steps)]
-      else:
-        count = compare.sweep_samples or self.settings.sample.num_samples
-        drawn = self.draw(model, seed, temperature=temperature, num_samples=count)
-        scores = self.judge_drawn(drawn)
-      names = ('entropy', *self.domain.swept)
-      point = {name: scores[name] for name in names if name in scores}
-      figures['temperature_curve'].append({'temperature': temperature, **point})
+        curve = self._curve(model, seed, drawn, scores, sweep)
+        figures['temperature_curve'] = curve
     return figures
+
+  def _curve(
+    self,
+    model: Model,
+    seed: int,
+    drawn: drawing.Drawn,
+    scores: dict[str, Any],
+    sweep: bool,
+  ) -> list[dict[str, Any]]:
+    """Entropy and the domain's swept measures by temperature.
+
+    Fewer samples at the other temperatures are compared with the first so many of
+    `drawn`: sample i has the same noise at each, so that the difference has little.
+    """
+    options, compare = self.settings.sample, self.settings.compare
+    names = [name for name in ('entropy', *self.domain.swept) if name in scores]
+    count, few = options.num_samples, scores
+    if sweep and 0 < compare.sweep_samples < count:
+      count = compare.sweep_samples
+      few = self.judge_drawn(drawn._replace(tokens=drawn.tokens[:count]))
+    points = []
+    for temperature in compare.temperatures if sweep else (1.0,):
+      point = {name: scores[name] for name in names}
+      if temperature != options.temperature:
+        other = self.draw(model, seed, temperature=temperature, num_samples=count)
+        found = self.judge_drawn(other)
+        point = {name: _moved(scores[name], few[name], found[name]) for name in names}
+      points.append({'temperature': temperature, **point})
+    return points
+
+
+def _moved(
+  value: float | None, before: float | None, after: float | None
+) -> float | None:
+  """A measure of many samples, moved by what it changes for the first few of them."""
+  if value is None or before is None or after is None:
+    return None
+  return after if value == before else value + after - before
 
 
 def trained_parameters(model: Model) -> int:
@@ -168,8 +200,13 @@ def measure_cost(bench: Bench, arm: Arm, pairs: int) -> dict[str, Any]:
   """
 
   def stepper(method: MethodSettings):
-    step, (state, *rest), named = step_arguments(bench.settings, bench.base, method)
-    holder = [state]
+    settings = bench.settings
+    start = start_of(settings, bench.base, method, 0)
+    frozen, trained = lora.divided(multihost.gathered(start.params))
+    optimizer, device = optimizer_of(settings.train), one_device()
+    holder = [adapting.fresh_state(trained, optimizer, device)]
+    named = {} if frozen is None else {'frozen': jax.device_put(frozen)}
+    step, rest = step_of(settings, start.description, method)
 
     def run():
       holder[0], metrics = step(holder[0], *rest, **named)
@@ -203,7 +240,8 @@ def trajectory(
   bench: Bench, arm: Arm, directory: pathlib.Path, seed: int
 ) -> dict[str, Any]:
   """One sample of the arm in `directory`, step by step, for the report."""
-  description, params = store.load_model(directory)
+  place = functools.partial(rules.placed, mesh_of(bench.settings))
+  description, params = store.load_model(directory, place=place)
   model = dataclasses.replace(bench.base, description=description, params=params)
   drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None

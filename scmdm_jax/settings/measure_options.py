@@ -107,9 +107,8 @@ class CompareSettings:
   sweep_samples: int = at_least(
     0,
     0,
-    'Samples at every other temperature than sample.temperature; 0: '
-    'sample.num_samples. Fewer are enough to see how measures change with entropy, '
-    'but a Frechet distance of few samples is larger.',
+    'Samples at every other temperature of the sweep, which then adds to the measures '
+    'of all samples what changes for the first so many; 0: sample.num_samples.',
   )
   benchmark_pairs: int = at_least(7, 0, 'Interleaved timings per ratio; 0: none.')
   equal_steps: bool = plain(True, 'Also a control of as many steps as the rates have.')

@@ -210,6 +210,11 @@ def _check_compare(settings: Settings) -> None:
       f'compare.step_counts: found {compare.step_counts}; wanted sample.num_steps = '
       f'{sample.num_steps} among them, where temperatures are swept'
     )
+  if compare.sweep_samples > sample.num_samples:
+    raise BadInput(
+      f'compare.sweep_samples: found {compare.sweep_samples}; wanted at most '
+      f'sample.num_samples = {sample.num_samples}, or 0'
+    )
   for name in ('rates', 'seeds', 'step_counts', 'temperatures'):
     values = getattr(compare, name)
     if len(set(values)) < len(values):

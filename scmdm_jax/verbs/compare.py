@@ -47,11 +47,16 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
   tokenizer, domain = opened.tokenizer, registry.of(settings.data)
   # A wrong prompt shows itself before the hours of training, and so does a sampler.
   drawing.starting_rows(settings, tokenizer, 1)
-  base = opening.load_masked(settings, opened)
+  base = opening.load_masked(settings, opened, opening.mesh_of(settings))
   if base.description.injection != 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
       'vanilla model, so that the controls are'
+    )
+  if base.description.adapter is not None:
+    raise BadInput(
+      f'checkpoint {settings.checkpoint}: an adapter beside its base; wanted a whole '
+      'model, as --mode=export makes of it'
     )
   _check_samplers(settings, base.description)
   assert opened.stored is not None

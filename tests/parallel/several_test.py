@@ -6,7 +6,7 @@ import re
 import pytest
 
 from scmdm_jax import ASSETS
-from tests import compiling
+from tests import compiling, tiny_run
 from tests.processes import processes
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -53,8 +53,10 @@ def results(workdir):
 def test_the_quick_start_compares_alike_as_two_processes(tmp_path):
   config = '--config=configs/quickstart.py'
   one, two = tmp_path / 'one', tmp_path / 'two'
-  run(1, 2, config, f'--workdir={one}', *REDUCED)
-  figures, err = run(2, 1, config, f'--workdir={two}', *REDUCED)
+  # Each process holds half of the base.
+  options = [*REDUCED, '--config.mesh.fsdp=2']
+  run(1, 2, config, f'--workdir={one}', *options)
+  figures, err = run(2, 1, config, f'--workdir={two}', *options)
   assert results(two).keys() == {'base_(not_adapted)', 'rate_0-equal_FLOPs', 'rate_1'}
   assert (two / 'report/index.html').is_file()
   assert '[1] rate 1' not in err
@@ -65,9 +67,26 @@ def test_the_quick_start_compares_alike_as_two_processes(tmp_path):
   before = {p: p.stat().st_mtime_ns for p in two.glob('arms/*/seed_*/result.json')}
   (again := two / 'arms/rate_1/seed_0/result.json').unlink()
   del before[again]
-  assert run(2, 1, config, f'--workdir={two}', *REDUCED)[0]['arms'] == figures['arms']
+  assert run(2, 1, config, f'--workdir={two}', *options)[0]['arms'] == figures['arms']
   assert before == {p: p.stat().st_mtime_ns for p in before}
   assert results(two) == results(one)
+
+
+def test_an_adapter_is_trained_alike_as_two_processes(tmp_path):
+  """All of them read the base, for its digest as for its weights."""
+  options = [
+    *('--config=configs/quickstart.py', '--mode=train', *REDUCED),
+    *('--config.mesh.fsdp=2', '--config.method.rate=1', '--config.train.lora_rank=2'),
+  ]
+  run(1, 2, *options, f'--workdir={tmp_path}/one')
+  run(2, 1, *options, f'--workdir={tmp_path}/two')
+  models = [tiny_run.model_bytes(tmp_path / name) for name in ('one', 'two')]
+  assert models[0] == models[1]
+  frozen = [
+    json.loads((tmp_path / name / 'model/model.json').read_text())['extra']['frozen']
+    for name in ('one', 'two')
+  ]
+  assert frozen[0]['weights'] == frozen[1]['weights']
 
 
 def test_judges_read_their_parts(tmp_path):

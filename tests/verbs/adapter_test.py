@@ -1,5 +1,6 @@
 """Training beside a frozen base, from the run to what is read of it again."""
 
+import dataclasses
 import json
 import shutil
 
@@ -248,3 +249,12 @@ def test_a_comparison_of_adapters(made, tmp_path):
   wide = settings.model.hidden_dim
   assert runs['rate 0, equal FLOPs']['trained_parameters'] == count - wide**2
   assert runs['base (not adapted)']['trained_parameters'] == 0
+  # An adapter is no base of a comparison.
+  settings = dataclasses.replace(settings, mode='compare')
+  for checkpoint, wanted in (
+    (folder / 'run', 'has self-conditioning already'),
+    (tmp_path / 'arms/rate_0-equal_FLOPs/seed_0', 'an adapter beside its base'),
+  ):
+    refused = dataclasses.replace(settings, checkpoint=str(checkpoint))
+    with pytest.raises(BadInput, match=wanted):
+      compare.run(refused, tmp_path / 'refused')

@@ -1,0 +1,86 @@
+"""The temperature sweep of a comparison, of measures worked out by hand."""
+
+import dataclasses
+import types
+
+import numpy as np
+import pytest
+
+from scmdm_jax.errors import BadInput
+from scmdm_jax.runs import comparing
+from scmdm_jax.runs.drawing import Drawn
+from scmdm_jax.settings import default_config
+from scmdm_jax.settings.resolve import resolve
+
+# One number a sample, with noise of its own that temperature only moves.
+NOISE = np.random.default_rng(0).normal(size=100)
+
+
+class Bench(comparing.Bench):
+  """Draws `NOISE` moved by the temperature; measures means, and one that has none."""
+
+  def draw(self, model, seed, *, temperature=1.0, num_samples):
+    DRAWN.append((temperature, num_samples))
+    tokens = NOISE[:num_samples] + temperature
+    return Drawn(tokens, None, 1, 1, 1, 0.0, np.zeros(num_samples))
+
+  def judge_drawn(self, drawn):
+    mean = float(drawn.tokens.mean())
+    bits = 3 * mean if len(drawn.tokens) > 10 else None
+    return {'entropy': mean, 'ngram_bits': bits, 'count': len(drawn.tokens)}
+
+
+DRAWN = []
+
+
+def curve(sweep_samples, sweep=True):
+  DRAWN.clear()
+  config = default_config()
+  config.data.name = 'qm9'
+  config.mode = 'sample'
+  settings = resolve(config)
+  settings = dataclasses.replace(
+    settings,
+    sample=dataclasses.replace(settings.sample, num_samples=100),
+    compare=dataclasses.replace(
+      settings.compare, temperatures=(0.5, 1.0, 2.0), sweep_samples=sweep_samples
+    ),
+  )
+  domain = types.SimpleNamespace(swept=('ngram_bits', 'not_measured'))
+  bench = Bench(settings, None, domain, None, None, None)
+  drawn = bench.draw(None, 0, num_samples=100)
+  scores = bench.judge_drawn(drawn)
+  return bench._curve(None, 0, drawn, scores, sweep)
+
+
+def test_a_sweep_of_few_samples_moves_the_measures_of_all():
+  whole, few = curve(0), curve(20)
+  assert DRAWN == [(1.0, 100), (0.5, 20), (2.0, 20)]
+  mean = NOISE.mean()
+  for points in (whole, few):
+    assert [p['temperature'] for p in points] == [0.5, 1.0, 2.0]
+    for point in points:
+      # The noise of the first 20 is in both terms of the difference, and gone.
+      expected = mean + point['temperature']
+      assert point['entropy'] == pytest.approx(expected, abs=1e-12)
+      assert point['ngram_bits'] == pytest.approx(3 * expected, abs=1e-12)
+      assert set(point) == {'temperature', 'entropy', 'ngram_bits'}
+  # Where the first few have no measure there is none, but at the run's temperature.
+  assert [p['ngram_bits'] is None for p in curve(5)] == [True, False, True]
+
+
+def test_only_the_control_is_swept():
+  assert [p['temperature'] for p in curve(20, sweep=False)] == [1.0]
+  assert DRAWN == [(1.0, 100)]
+
+
+def test_a_sweep_of_more_samples_than_there_are_is_refused():
+  config = default_config()
+  config.data.name = 'qm9'
+  config.mode = 'compare'
+  config.checkpoint = 'somewhere'
+  config.compare.sweep_samples = config.sample.num_samples + 1
+  with pytest.raises(
+    BadInput, match=r'compare\.sweep_samples: found .* at most sample'
+  ):
+    resolve(config)
