@@ -19,6 +19,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
   {{entropy|STUDY|METRIC}}                  another: it against entropy, by temperature
   {{bounds|STUDY}}                          another: NELBOs, less those of the control
+  {{passes|STUDY}}                          another: the same by the number of passes
   {{learning|STUDY}}                        another: held-out NELBOs while they adapt
 
 A drawing is an SVG file beside the raw results, which `main` writes. A figure is the

@@ -149,21 +149,22 @@ def likelihood(
   mesh: Mesh,
   self_conditioning: bool = True,
 ) -> dict[str, Any]:
-  """Returns nats per token: null pass, two passes, carried by steps.
+  """Returns nats per token: null pass, two passes and more, carried by steps.
 
   Equal keys score every model on the same times, masks and trajectories.
   """
   key_nelbo, key_carried = jax.random.split(key)
   what = (model, schedule, rows, options)
   null = mean_nelbo(*what, key_nelbo, mesh, 1)
-  two = null
+  names = {2: 'nelbo_two_pass', **{k: f'nelbo_{k}_passes' for k in options.passes}}
+  more = dict.fromkeys(names.values(), null)
   if self_conditioning and model.description.injection != 'none':
-    two = mean_nelbo(*what, key_nelbo, mesh, 2)
+    more = {n: mean_nelbo(*what, key_nelbo, mesh, k) for k, n in names.items()}
   carried = {
     str(steps): mean_carried_nelbo(*what, key_carried, mesh, steps, self_conditioning)
     for steps in options.carried_steps
   }
-  return {'nelbo_null': null, 'nelbo_two_pass': two, 'carried_nelbo': carried}
+  return {'nelbo_null': null, **more, 'carried_nelbo': carried}
 
 
 def judge_samples(

@@ -1,6 +1,7 @@
 """The drawings of a study, SVG: by steps, by entropy, of bounds, of adaptation."""
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +9,8 @@ from typing import Any
 from scmdm_jax.report import summary
 from scmdm_jax.report.charts import Axis, Point, chart
 from scmdm_jax.runs.studies import CONTROL, METRICS, Study
+
+_MORE = re.compile(r'nelbo_(\d+)_passes')
 
 
 def _points(rows: Sequence[tuple[float, Any]], what: str = 'mean') -> list[Point]:
@@ -61,6 +64,25 @@ def _bounds(study: Study) -> str:
   return chart(series, Axis('bound', ticks), Axis(label), lines=False)
 
 
+def _passes(study: Study) -> str:
+  """Bounds by the number of passes at the same masks, less those of the control."""
+  found = {name for run in study.runs for name in run['likelihood']}
+  more = sorted(int(m[1]) for name in found if (m := _MORE.fullmatch(name)))
+  names = {1: 'nelbo_null', 2: 'nelbo_two_pass'}
+  names |= {k: f'nelbo_{k}_passes' for k in more}
+  series = {}
+  for arm in study.drawn:
+    rows = [(float(k), study.row(arm, name)) for k, name in names.items()]
+    series[arm] = (
+      [Point(k, 0.0) for k, _ in rows]
+      if arm == CONTROL
+      else _points(rows, 'difference')
+    )
+  ticks = {float(k): str(k) for k in names}
+  label = 'NELBO - control, nats per token'
+  return chart(series, Axis('passes at the same masks', ticks), Axis(label))
+
+
 def _learning(study: Study) -> str:
   """Held-out bounds of each arm against what it has spent, less the control's last.
 
@@ -100,5 +122,6 @@ DRAWINGS = {
   'steps': (_steps, '{1} of {0} against T'),
   'entropy': (_entropy, '{1} of {0} against entropy'),
   'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
+  'passes': (_passes, 'NELBOs of {0} against passes, less those of the control'),
   'learning': (_learning, 'held-out NELBOs of {0} while it adapts'),
 }

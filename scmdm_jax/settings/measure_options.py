@@ -33,6 +33,17 @@ class EvaluateSettings:
     lambda x: x > 0,
     'Step counts at which the carried NELBO is computed.',
   )
+  passes: tuple = each(
+    (),
+    int,
+    'whole numbers from 3 to 64',
+    lambda x: 3 <= x <= 64,
+    (
+      'Further numbers of passes at the same masks, each given the one before, whose '
+      'NELBO is computed; those of one and of two always are.'
+    ),
+    least=0,
+  )
   lm_eval: str = plain(
     '',
     (

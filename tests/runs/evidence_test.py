@@ -160,6 +160,26 @@ def test_steps_needed_for_what_the_control_has():
   assert evidence.rendered(hole, {'toy': runs}) == text.ABSENT
 
 
+def test_bounds_by_passes(monkeypatch):
+  def bounded(arm, seed, *bounds):
+    names = ('nelbo_null', 'nelbo_two_pass', 'nelbo_4_passes')
+    return sampled(arm, seed) | {'likelihood': dict(zip(names, bounds, strict=True))}
+
+  runs = [
+    bounded(studies.CONTROL, 0, 2.0, 2.0, 2.0),
+    bounded(studies.CONTROL, 1, 3.0, 3.0, 3.0),
+    bounded('rate 1', 0, 2.5, 1.5, 1.0),
+    bounded('rate 1', 1, 4.5, 2.0, 2.5),
+  ]
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  [(series, x, _)] = evidence.drawings('{{passes|toy}}', {'toy': runs}).values()
+  assert x.ticks == {1.0: '1', 2.0: '2', 4.0: '4'}
+  assert [p.y for p in series[studies.CONTROL]] == [0, 0, 0]
+  points = series['rate 1']
+  assert [(p.x, p.y) for p in points] == [(1, 1.0), (2, -0.75), (4, -0.75)]
+  assert [p.error for p in points] == pytest.approx([0.5, 0.25, 0.25])
+
+
 def learned(arm, seed, flops, *losses):
   return sampled(arm, seed) | {
     'train_steps': 10 * len(losses),

@@ -5,7 +5,14 @@ import jax
 import numpy as np
 import pytest
 
-from scmdm_jax.diffusion.schedules import LogLinear
+from scmdm_jax.diffusion.masking import mask_tokens
+from scmdm_jax.diffusion.objectives import T_MIN
+from scmdm_jax.diffusion.schedules import (
+  LogLinear,
+  block_times,
+  nelbo_weight,
+  noise_level,
+)
 from scmdm_jax.domains.registry import get_tokenizer
 from scmdm_jax.models import denoiser
 from scmdm_jax.models.description import ModelDescription
@@ -84,6 +91,47 @@ def test_padding_rows_of_the_last_batch_do_not_count():
   ]
   carried = [v['carried_nelbo']['1'] for v in values]
   np.testing.assert_allclose(carried, carried[0], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_more_passes_each_given_the_one_before():
+  options = dataclasses.replace(OPTIONS, repeats=2, carried_steps=(1,), passes=(3, 5))
+  rng = np.random.default_rng(0)
+  params = jax.tree.map(
+    lambda x: (0.5 * rng.standard_normal(x.shape)).astype(np.float32),
+    denoiser.abstract_params(MODEL),
+  )
+  found = likelihood(Model(MODEL, params, TOKENIZER), options)
+  # By a loop over the network, on the same times and masks: all rows of both batches.
+  key_nelbo, _ = jax.random.split(jax.random.key(1))
+  network = denoiser.bind(params, MODEL)
+  rows = [TOKENIZER.encode(text, 12) for text in TEXTS]
+  batches = [np.stack(rows[i : i + 2]).astype(np.int32) for i in (0, 2, 4)]
+  batches[-1] = np.concatenate([batches[-1], batches[-1]])  # Padded, and cut again.
+  for passes, name in ((2, 'nelbo_two_pass'), (5, 'nelbo_5_passes')):
+    total = 0.0
+    for repeat in range(2):
+      for i, tokens in enumerate(batches):
+        key = jax.random.fold_in(jax.random.fold_in(key_nelbo, repeat), i)
+        key_t, key_mask = jax.random.split(key)
+        t = block_times(key_t, 2, 1, T_MIN)
+        threshold = jax.random.uniform(key_mask, tokens.shape)
+        x_t = mask_tokens(threshold, tokens, LogLinear()(t), TOKENIZER.mask_id)
+        masked = np.asarray(x_t == TOKENIZER.mask_id)
+        signal = np.zeros((*tokens.shape, network.signal_dim), np.float32)
+        sigma = noise_level(LogLinear(), t)
+        for _ in range(passes):
+          scores = network.logits(network.encode(x_t, signal, sigma))
+          scores = np.array(scores).astype(np.float64)
+          scores[..., TOKENIZER.mask_id] = -np.inf
+          p = np.exp(scores - scores.max(-1, keepdims=True))
+          p /= p.sum(-1, keepdims=True)
+          signal = network.signal(p.astype(np.float32)) * masked[..., None]
+        nll = -np.log(np.take_along_axis(p, tokens[..., None], -1)[..., 0])
+        values = (nll * masked).sum(1) * np.asarray(nelbo_weight(LogLinear(), t))
+        total += values[: len(TEXTS) - 2 * i].sum()
+    assert found[name] == pytest.approx(total / (2 * 5 * 12), rel=1e-4)
+  assert found['nelbo_null'] != pytest.approx(found['nelbo_3_passes'], rel=1e-3)
 
 
 def test_measures_of_samples_stand_beside_their_diversity():
