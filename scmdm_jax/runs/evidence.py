@@ -100,10 +100,10 @@ def _needed(study: Study, arm: str, measure: str) -> str:
   never are.
   """
   metric, _, steps = measure.partition('@')
-  control = {run['seed']: run['samples'] for run in study.runs if run['arm'] == CONTROL}
+  control = {run['seed']: run['samples'] for run in study.of(CONTROL)}
   found = []
-  for run in study.runs:
-    if run['arm'] == arm and run['seed'] in control:
+  for run in study.of(arm):
+    if run['seed'] in control:
       wanted = control[run['seed']][steps][metric]
       curve = sorted((int(t), s[metric]) for t, s in run['samples'].items())
       found.append(_reached(curve, wanted))
@@ -133,7 +133,7 @@ def _seeds(study: Study) -> str:
 
 
 def _trained(study: Study, arm: str) -> str:
-  [count] = {r['trained_parameters'] for r in study.runs if r['arm'] == arm}
+  [count] = {r['trained_parameters'] for r in study.of(arm)}
   return f'{count:,}'
 
 

@@ -104,9 +104,13 @@ class Study:
     """The arms with the control first."""
     return sorted(self.arms, key=lambda arm: arm != CONTROL)
 
+  def of(self, arm: str) -> list[Mapping[str, Any]]:
+    """The records of an arm, one per seed."""
+    return [run for run in self.runs if run['arm'] == arm]
+
   def seeds(self, arm: str) -> int:
     """How many seeds it has."""
-    return sum(run['arm'] == arm for run in self.runs)
+    return len(self.of(arm))
 
 
 def read_studies(folder: pathlib.Path) -> dict[str, list[dict[str, Any]]]:

@@ -33,7 +33,7 @@ def _steps(study: Study, metric: str) -> str:
 def _entropy(study: Study, metric: str) -> str:
   series = {}
   for arm in study.drawn:
-    curves = [r['temperature_curve'] for r in study.runs if r['arm'] == arm]
+    curves = [r['temperature_curve'] for r in study.of(arm)]
     of_arm = []
     for temperature in sorted({p['temperature'] for c in curves for p in c}):
       found = [p for c in curves for p in c if p['temperature'] == temperature]
@@ -65,21 +65,23 @@ def _bounds(study: Study) -> str:
 
 
 def _passes(study: Study) -> str:
-  """Bounds by the number of passes at the same masks, less those of the control."""
+  """Bounds by the number of passes at the same masks, less the control's only one."""
   found = {name for run in study.runs for name in run['likelihood']}
   more = sorted(int(m[1]) for name in found if (m := _MORE.fullmatch(name)))
   names = {1: 'nelbo_null', 2: 'nelbo_two_pass'}
   names |= {k: f'nelbo_{k}_passes' for k in more}
-  series = {}
-  for arm in study.drawn:
-    rows = [(float(k), study.row(arm, name)) for k, name in names.items()]
-    series[arm] = (
-      [Point(k, 0.0) for k, _ in rows]
-      if arm == CONTROL
-      else _points(rows, 'difference')
-    )
+  nulls = {run['seed']: run['likelihood']['nelbo_null'] for run in study.of(CONTROL)}
+  series = {CONTROL: [Point(k, 0.0) for k in names]}
+  for arm in study.drawn[1:]:
+    runs = [r['likelihood'] | {'at': nulls[r['seed']]} for r in study.of(arm)]
+    gaps = {k: [r[n] - r['at'] for r in runs if n in r] for k, n in names.items()}
+    series[arm] = [
+      Point(k, statistics.fmean(values), summary.standard_error(values) or 0.0)
+      for k, values in gaps.items()
+      if values
+    ]
   ticks = {float(k): str(k) for k in names}
-  label = 'NELBO - control, nats per token'
+  label = "NELBO - the control's, nats per token"
   return chart(series, Axis('passes at the same masks', ticks), Axis(label))
 
 
@@ -89,14 +91,12 @@ def _learning(study: Study) -> str:
   Rows, times and masks of a seed are the same in all arms and at all steps.
   """
   ends = {
-    run['seed']: run['heldout_curve'][-1]['heldout_nelbo']
-    for run in study.runs
-    if run['arm'] == CONTROL
+    run['seed']: run['heldout_curve'][-1]['heldout_nelbo'] for run in study.of(CONTROL)
   }
   passes = {'heldout_nelbo': '', 'heldout_nelbo_two_pass': ', two passes'}
   series: dict[str, list[Point]] = {}
   for arm in study.drawn:
-    runs = [r for r in study.runs if r['arm'] == arm and 'heldout_curve' in r]
+    runs = [r for r in study.of(arm) if 'heldout_curve' in r]
     for name, suffix in passes.items():
       gaps: dict[int, list[float]] = {}
       for run in runs:
