@@ -24,7 +24,15 @@ from scmdm_jax.diffusion.schedules import LogLinear, Schedule
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models import lora
 from scmdm_jax.parallel import mesh as meshes
-from scmdm_jax.runs import adapting, compiling, drawing, opening, scoring, watching
+from scmdm_jax.runs import (
+  adapting,
+  compiling,
+  drawing,
+  opening,
+  scoring,
+  starting,
+  watching,
+)
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings.building import loop_of, optimizer_of
 from scmdm_jax.settings.options import (
@@ -222,7 +230,7 @@ def adapt(
       f'train.lora_rank: found {train.lora_rank}; wanted 0, or --mode=train, whose '
       'checkpoint names the base beside which the factors are trained'
     )
-  start = adapting.add_injection(model, method, key_start)
+  start = starting.add_injection(model, method, key_start)
   frozen, trained = lora.divided(start.params)
   state = loop.train(
     adapting.fresh_state(trained, optimizer_of(train), mesh),

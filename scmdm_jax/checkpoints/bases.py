@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import jax
 import numpy as np
 
-from scmdm_jax.checkpoints import digests
+from scmdm_jax.checkpoints import apart, digests
 from scmdm_jax.errors import BadInput, DamagedData
 
 # Beside the adapter's checkpoint: where its base, or a link to it, may lie, too.
@@ -94,7 +94,10 @@ def opened(adapter: Stored, open_at: Callable[[pathlib.Path], Model]) -> Model:
       f'checkpoint of its base, or a link to it, at {beside}'
     )
   base = open_at(found)
-  if _files(base) == wanted['files']:
+  files = _files(base)
+  # Reading the weights waits for all processes: they do so together or not at all.
+  apart.check_equal('the base of an adapter', files)
+  if files == wanted['files']:
     return base
   logging.warning('%s: written again; its weights are compared', found)
   digest = weights_digest(base)

@@ -174,6 +174,16 @@ def open_model(
       its description says.
     DamagedData: files are missing, foreign, truncated or altered.
   """
+  model = _open_alone(path, verify_below)
+  if model.description.adapter is None:
+    return model
+  base = bases.opened(model, lambda where: open_model(where, verify_below))
+  params = lora.joined({'backbone': base.params['backbone']}, model.params)
+  return model._replace(params=params, base=base)
+
+
+def _open_alone(path: str | pathlib.Path, verify_below: int) -> StoredModel:
+  """What `open_model` opens, without the base of an adapter."""
   path = find_model(path)
   data = disk.read_json(path / MODEL_JSON)
   check_format(path / MODEL_JSON, data)
@@ -192,12 +202,7 @@ def open_model(
   params: Any = path_aware_map(
     lambda p, x: jax.ShapeDtypeStruct(x.shape, dtypes[p]), wanted
   )
-  model = StoredModel(path, description, extra, params)
-  if description.adapter is None:
-    return model
-  base = bases.opened(model, lambda where: open_model(where, verify_below))
-  params = lora.joined({'backbone': base.params['backbone']}, params)
-  return model._replace(params=params, base=base)
+  return StoredModel(path, description, extra, params)
 
 
 def load_model(
@@ -224,6 +229,20 @@ def load_model(
   """
   model = open_model(path, verify_below)
   return model.description, load_params(model, dtype=dtype, place=place)
+
+
+def load_own(
+  path: str | pathlib.Path,
+  *,
+  place: Place | None = None,
+  verify_below: int = digests.VERIFY_BELOW,
+) -> tuple[ModelDescription, dict[str, Any]]:
+  """Reads what a checkpoint has itself, in float32: of an adapter what was trained.
+
+  The arguments are those of `load_model`; the base of an adapter is not looked for.
+  """
+  model = _open_alone(path, verify_below)
+  return model.description, load_params(model, place=place)
 
 
 def load_params(

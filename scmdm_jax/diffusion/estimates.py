@@ -13,7 +13,8 @@ before. Training has to make such a prediction up, without gradient:
 
 A pass costs a third of a vanilla training step (forward 1, backward 2), so that a step
 at rate r costs 1 + r (K + 1) / 6 vanilla ones: 4/3 for `same_t` at rate 1, 5/3 for
-`unrolled:passes=3`, and that at rate 0.9 1.6.
+`unrolled:passes=3`, and that at rate 0.9 1.6. Beside an adapter, where the weights of
+the base have no gradient (forward 1, backward 1), it costs half of one instead.
 """
 
 import dataclasses

@@ -25,11 +25,13 @@ class Figure(NamedTuple):
     label: its title on a page and in a table.
     better: 'higher', 'lower', or '' where neither is.
     quality: whether it says how good samples are, and stands among the first.
+    of_count: whether it depends much on how many samples there are.
   """
 
   label: str
   better: Literal['higher', 'lower', ''] = ''
   quality: bool = False
+  of_count: bool = False
 
 
 class BuiltIn(NamedTuple):

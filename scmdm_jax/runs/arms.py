@@ -11,12 +11,11 @@ import numpy as np
 
 from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.models import denoiser, lora
-from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, compiling
+from scmdm_jax.runs import compiling, starting
 from scmdm_jax.runs.opening import Model
 from scmdm_jax.settings import recipes
-from scmdm_jax.settings.building import adapter_of, optimizer_of
+from scmdm_jax.settings.building import optimizer_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.step import initial_state
 
@@ -61,45 +60,32 @@ def method_of(settings: Settings, rate: float, recipe: str = '') -> MethodSettin
 def start_of(
   settings: Settings, model: Model, method: MethodSettings, seed: int
 ) -> Model:
-  """The base as an arm of this method trains it: as `adapting.starting_point`."""
+  """The base as an arm of this method begins, as --mode=train does of that seed."""
   key = jax.random.fold_in(jax.random.key(seed), 0)
-  description = adapting.as_trained(model.description, settings)
+  description = starting.as_trained(model.description, settings)
   model = dataclasses.replace(model, description=description)
-  adapter, dtype = adapter_of(settings.train), settings.train.dtype
-  if adapter is not None:
-    frozen = jax.tree.map(lambda p: p.astype(dtype), model.params['backbone'])
-    params = {**model.params, 'backbone': frozen}
-    model = dataclasses.replace(model, params=params)
-  where = f'checkpoint {settings.checkpoint}'
-  model = adapting.add_adapter(model, adapter, jax.random.fold_in(key, 1), where)
-  return adapting.add_injection(model, method, key)
-
-
-def step_of(settings: Settings, description: ModelDescription, method: MethodSettings):
-  """The compiled step of an arm, and the batch, key and rate that it is called with.
-
-  On one device, so that the mesh does not change the length of a run.
-  """
-  optimizer = optimizer_of(settings.train)
-  step = compiling.compiled_step(description, method, optimizer, one_device())
-  shape = (settings.train.batch_size, settings.data.length)
-  batch = batch_of(jnp.zeros(shape, jnp.int32))
-  return step, (batch, jax.random.key(0), np.float32(0))
+  return starting.adapted(model, settings, method, key)
 
 
 def step_flops(settings: Settings, model: Model, method: MethodSettings) -> float:
   """FLOPs of one training step, as XLA counts them before optimization.
 
-  Counted without accumulation: of a loop XLA counts the body once. Of shapes alone.
+  Counted of shapes alone, for one device and without accumulation, of whose loop XLA
+  counts the body once, so that neither changes the length of a run; rematerialization
+  is not counted.
   """
   options = dataclasses.replace(settings.train, accumulate=1)
   settings = dataclasses.replace(settings, train=options)
-  description = adapting.as_adapted(model.description, settings, method)
+  optimizer = optimizer_of(settings.train)
+  description = starting.as_adapted(model.description, settings, method)
   frozen, trained = lora.divided(denoiser.abstract_params(description))
-  start = functools.partial(initial_state, config=optimizer_of(settings.train))
-  step, arguments = step_of(settings, description, method)
+  start = functools.partial(initial_state, config=optimizer)
+  step = compiling.compiled_step(description, method, optimizer, one_device())
+  shape = (settings.train.batch_size, settings.data.length)
+  batch = batch_of(jnp.zeros(shape, jnp.int32))
+  state = jax.eval_shape(start, trained)
   named = {} if frozen is None else {'frozen': frozen}
-  lowered = step.lower(jax.eval_shape(start, trained), *arguments, **named)
+  lowered = step.lower(state, batch, jax.random.key(0), np.float32(0), **named)
   counts: Any = lowered.cost_analysis()
   return float(counts['flops'])
 

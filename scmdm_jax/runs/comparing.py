@@ -12,23 +12,26 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from scmdm_jax import files
 from scmdm_jax.checkpoints import store
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers.protocol import up_to_end
+from scmdm_jax.diffusion.noise import batch_of
 from scmdm_jax.domains.protocol import Domain, Measure
 from scmdm_jax.models import lora
+from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
-from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import adapting, drawing, scoring, timing, watching
-from scmdm_jax.runs.arms import CONTROL, Arm, method_of, start_of, step_of
+from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing, watching
+from scmdm_jax.runs.arms import CONTROL, Arm, method_of, start_of
 from scmdm_jax.runs.opening import Model, mesh_of
 from scmdm_jax.runs.results import renamed
 from scmdm_jax.settings.building import optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.training.step import NO_LIMITS
 from scmdm_jax.training.writer import read_metrics
 
 _GALLERY = 12
@@ -104,6 +107,10 @@ class Bench:
         figures['temperature_curve'] = curve
     return figures
 
+  def _of_count(self, name: str) -> bool:
+    figure = self.domain.figures.get(name)
+    return figure is not None and figure.of_count
+
   def _curve(
     self,
     model: Model,
@@ -116,6 +123,7 @@ class Bench:
 
     Fewer samples at the other temperatures are compared with the first so many of
     `drawn`: sample i has the same noise at each, so that the difference has little.
+    What depends on how many there are is None there.
     """
     options, compare = self.settings.sample, self.settings.compare
     names = [name for name in ('entropy', *self.domain.swept) if name in scores]
@@ -129,18 +137,30 @@ class Bench:
       if temperature != options.temperature:
         other = self.draw(model, seed, temperature=temperature, num_samples=count)
         found = self.judge_drawn(other)
-        point = {name: _moved(scores[name], few[name], found[name]) for name in names}
+        point = {name: found.get(name) for name in names}
+        if few is not scores:
+          point = {
+            name: None
+            if self._of_count(name)
+            else _moved(name, scores[name], few.get(name), found.get(name))
+            for name in names
+          }
       points.append({'temperature': temperature, **point})
     return points
 
 
 def _moved(
-  value: float | None, before: float | None, after: float | None
+  name: str, value: float | None, before: float | None, after: float | None
 ) -> float | None:
-  """A measure of many samples, moved by what it changes for the first few of them."""
+  """A measure of many samples, moved by what it changes for the first few of them.
+
+  Perplexities are moved by their ratio, as it is their logarithm that is a mean.
+  """
   if value is None or before is None or after is None:
     return None
-  return after if value == before else value + after - before
+  if name == 'generative_perplexity':
+    return value * after / before
+  return value + after - before
 
 
 def trained_parameters(model: Model) -> int:
@@ -196,33 +216,38 @@ def run_arm(
 def measure_cost(bench: Bench, arm: Arm, pairs: int) -> dict[str, Any]:
   """Interleaved time ratios of an arm's over a vanilla step and sampler.
 
-  The A/A ratio, vanilla over vanilla, says how far to trust the others.
+  As the run itself takes them: on its mesh, in its dtypes. The A/A ratio, vanilla over
+  vanilla, says how far to trust the others.
   """
+  settings = bench.settings
+  options, mesh = settings.train, mesh_of(settings)
+  rows = jnp.zeros((options.batch_size, settings.data.length), jnp.int32)
+  batch = meshes.place_rows(mesh, batch_of(rows))
 
-  def stepper(method: MethodSettings):
-    settings = bench.settings
-    start = start_of(settings, bench.base, method, 0)
-    frozen, trained = lora.divided(multihost.gathered(start.params))
-    optimizer, device = optimizer_of(settings.train), one_device()
-    holder = [adapting.fresh_state(trained, optimizer, device)]
-    named = {} if frozen is None else {'frozen': jax.device_put(frozen)}
-    step, rest = step_of(settings, start.description, method)
+  def stepper(start: Model, method: MethodSettings):
+    frozen, trained = lora.divided(start.params)
+    holder = [adapting.fresh_state(trained, optimizer_of(options), mesh)]
+    key = jax.random.key(0)
+    step = compiling.step_on_mesh(
+      start.description, method, options, mesh, key, lambda x: x, frozen
+    )
 
     def run():
-      holder[0], metrics = step(holder[0], *rest, **named)
+      holder[0], metrics = step(holder[0], batch, 0.0, NO_LIMITS)
       return metrics
 
     return run
 
-  vanilla, method = method_of(bench.settings, 0.0), arm.method(bench.settings)
-  conditioned = start_of(bench.settings, bench.base, method, 0)
-  few = {'num_samples': bench.settings.sample.batch_size}
+  vanilla, method = method_of(settings, 0.0), arm.method(settings)
+  control = start_of(settings, bench.base, vanilla, 0)
+  conditioned = start_of(settings, bench.base, method, 0)
+  few = {'num_samples': settings.sample.batch_size}
 
   def sampler(model: Model):
     return lambda: bench.draw(model, 0, **few).tokens
 
-  vanilla_step, two_pass = stepper(vanilla), stepper(method)
-  vanilla_sampler, carried = sampler(bench.base), sampler(conditioned)
+  vanilla_step, two_pass = stepper(control, vanilla), stepper(conditioned, method)
+  vanilla_sampler, carried = sampler(control), sampler(conditioned)
   ratio = timing.interleaved_ratio
   return {
     'train_step_ratio': {
@@ -241,7 +266,9 @@ def trajectory(
 ) -> dict[str, Any]:
   """One sample of the arm in `directory`, step by step, for the report."""
   place = functools.partial(rules.placed, mesh_of(bench.settings))
-  description, params = store.load_model(directory, place=place)
+  description, params = store.load_own(directory, place=place)
+  if description.adapter is not None:
+    params = lora.joined({'backbone': bench.base.params['backbone']}, params)
   model = dataclasses.replace(bench.base, description=description, params=params)
   drawn = bench.draw(model, seed, num_samples=1, trajectory=True)
   assert drawn.trajectory is not None

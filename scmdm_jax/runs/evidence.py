@@ -37,7 +37,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from scmdm_jax.report import summary, text
-from scmdm_jax.runs.studies import CONTROL, METRICS, Study, collected, read_studies
+from scmdm_jax.runs.arms import CONTROL
+from scmdm_jax.runs.studies import METRICS, Study, collected, read_studies
 from scmdm_jax.runs.study_charts import DRAWINGS
 
 _HOLE = re.compile(r'\{\{(.+?)\}\}')
@@ -96,23 +97,24 @@ def _matched(study: Study) -> str:
 def _needed(study: Study, arm: str, measure: str) -> str:
   """T at which the arm is where the control is at T, by seed, on a line in log T.
 
-  A bound where some seeds are there at the fewest steps already, absent where some
-  never are.
+  A bound where some seeds are there at their fewest steps already; absent where some
+  never are, or were not measured.
   """
   metric, _, steps = measure.partition('@')
   control = {run['seed']: run['samples'] for run in study.of(CONTROL)}
-  found = []
+  found, bound = [], False
   for run in study.of(arm):
-    if run['seed'] in control:
-      wanted = control[run['seed']][steps][metric]
-      curve = sorted((int(t), s[metric]) for t, s in run['samples'].items())
-      found.append(_reached(curve, wanted))
+    wanted = control.get(run['seed'], {}).get(steps, {}).get(metric)
+    values = {int(t): s.get(metric) for t, s in run['samples'].items()}
+    curve = sorted((t, value) for t, value in values.items() if value is not None)
+    if wanted is None or not curve:
+      return text.ABSENT
+    found.append(_reached(curve, wanted))
+    bound = bound or found[-1] == curve[0][0]
   if not found or None in found:
     return text.ABSENT
-  fewest = min(int(t) for t in control[min(control)])
-  if fewest in found:
-    return f'at most {text.number(max(found))}'
-  return text.measurement(statistics.fmean(found), summary.standard_error(found))
+  mean, error = statistics.fmean(found), summary.standard_error(found)
+  return f'at most {mean:.3g}' if bound else text.measurement(mean, error)
 
 
 def _reached(curve: Sequence[tuple[int, float]], wanted: float) -> float | None:
@@ -133,8 +135,8 @@ def _seeds(study: Study) -> str:
 
 
 def _trained(study: Study, arm: str) -> str:
-  [count] = {r['trained_parameters'] for r in study.of(arm)}
-  return f'{count:,}'
+  counts = {r.get('trained_parameters') for r in study.of(arm)} - {None}
+  return f'{counts.pop():,}' if len(counts) == 1 else text.ABSENT
 
 
 _FILLS = {

@@ -233,11 +233,15 @@ def check_blocks(description: ModelDescription, settings: Settings) -> None:
 
 
 def load_masked(
-  settings: Settings, opened: Opened, mesh: Mesh | None = None, dtype: str = 'float32'
+  settings: Settings,
+  opened: Opened,
+  mesh: Mesh | None = None,
+  dtype: str = 'float32',
+  frozen: str = '',
 ) -> Model:
   """The masked diffusion model named by `checkpoint`, checked against the data.
 
-  See `load` for where its parameters are.
+  See `load` for where its parameters are, and in which dtypes.
   """
   if opened.stored is None:
     raise BadInput(
@@ -253,7 +257,7 @@ def load_masked(
     kind = 'classifier' if description.objective == 'classify' else 'causal model'
     raise BadInput(f'{where}: a {kind}; wanted a masked diffusion model')
   description = fitted(description, opened.tokenizer, settings, where)
-  params = load(opened.stored, mesh, dtype)
+  params = load(opened.stored, mesh, dtype, frozen)
   return Model(description, params, opened.tokenizer, opened.stored.extra)
 
 

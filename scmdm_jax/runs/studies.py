@@ -10,8 +10,8 @@ from typing import Any
 
 from scmdm_jax.domains import registry
 from scmdm_jax.report import summary, table
+from scmdm_jax.runs.arms import CONTROL
 
-CONTROL = 'rate 0, equal FLOPs'
 METRICS = table.Metrics(
   {n: f._asdict() for d in registry.domains() for n, f in d.figures.items()}
 )

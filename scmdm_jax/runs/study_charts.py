@@ -8,7 +8,8 @@ from typing import Any
 
 from scmdm_jax.report import summary
 from scmdm_jax.report.charts import Axis, Point, chart
-from scmdm_jax.runs.studies import CONTROL, METRICS, Study
+from scmdm_jax.runs.arms import CONTROL
+from scmdm_jax.runs.studies import METRICS, Study
 
 _MORE = re.compile(r'nelbo_(\d+)_passes')
 
@@ -73,7 +74,8 @@ def _passes(study: Study) -> str:
   nulls = {run['seed']: run['likelihood']['nelbo_null'] for run in study.of(CONTROL)}
   series = {CONTROL: [Point(k, 0.0) for k in names]}
   for arm in study.drawn[1:]:
-    runs = [r['likelihood'] | {'at': nulls[r['seed']]} for r in study.of(arm)]
+    paired = [r for r in study.of(arm) if r['seed'] in nulls]
+    runs = [r['likelihood'] | {'at': nulls[r['seed']]} for r in paired]
     gaps = {k: [r[n] - r['at'] for r in runs if n in r] for k, n in names.items()}
     series[arm] = [
       Point(k, statistics.fmean(values), summary.standard_error(values) or 0.0)
@@ -91,12 +93,14 @@ def _learning(study: Study) -> str:
   Rows, times and masks of a seed are the same in all arms and at all steps.
   """
   ends = {
-    run['seed']: run['heldout_curve'][-1]['heldout_nelbo'] for run in study.of(CONTROL)
+    run['seed']: run['heldout_curve'][-1]['heldout_nelbo']
+    for run in study.of(CONTROL)
+    if 'heldout_curve' in run
   }
   passes = {'heldout_nelbo': '', 'heldout_nelbo_two_pass': ', two passes'}
   series: dict[str, list[Point]] = {}
   for arm in study.drawn:
-    runs = [r for r in study.of(arm) if 'heldout_curve' in r]
+    runs = [r for r in study.of(arm) if 'heldout_curve' in r and r['seed'] in ends]
     for name, suffix in passes.items():
       gaps: dict[int, list[float]] = {}
       for run in runs:

@@ -37,6 +37,8 @@ _FREE += (
   'train.skip_limit',
   'train.accept_changes',
 )
+# How often it is timed.
+_FREE += ('compare.benchmark_pairs',)
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy')
 
 

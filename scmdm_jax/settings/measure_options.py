@@ -118,8 +118,8 @@ class CompareSettings:
   sweep_samples: int = at_least(
     0,
     0,
-    'Samples at every other temperature of the sweep, which then adds to the measures '
-    'of all samples what changes for the first so many; 0: sample.num_samples.',
+    'Samples at each temperature but sample.temperature; what changes for the first so '
+    'many is then added to the measures of all. 0: sample.num_samples.',
   )
   benchmark_pairs: int = at_least(7, 0, 'Interleaved timings per ratio; 0: none.')
   equal_steps: bool = plain(True, 'Also a control of as many steps as the rates have.')

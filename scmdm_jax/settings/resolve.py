@@ -154,16 +154,15 @@ def _check_method(settings: Settings) -> None:
       f'method.class_shown: found {method.class_shown:g} with data.name = '
       f'{settings.data.name!r}; wanted 0, or data with classes'
     )
-  estimates = [method.estimate]
-  if settings.mode == 'compare':
-    estimates += settings.compare.recipes
-  others = [x for x in estimates if x.partition(':')[0] != 'same_t']
-  if method.first_pass == 'base' and (others or not settings.train.lora_rank):
-    raise BadInput(
-      f"method.first_pass: found 'base' with train.lora_rank = "
-      f'{settings.train.lora_rank} and method.estimate = '
-      f"{(others or estimates)[0]!r}; wanted 'adapted', or a rank above 0 and 'same_t'"
-    )
+  recipes = settings.compare.recipes if settings.mode == 'compare' else ()
+  estimates = ('method.estimate', method.estimate), *(('a recipe', r) for r in recipes)
+  for what, estimate in estimates if method.first_pass == 'base' else ():
+    if not settings.train.lora_rank or estimate.partition(':')[0] != 'same_t':
+      raise BadInput(
+        f"method.first_pass: found 'base' with train.lora_rank = "
+        f'{settings.train.lora_rank} and {what} = {estimate!r}; wanted '
+        "'adapted', or a rank above 0 and 'same_t'"
+      )
   unsignalled = method.injection == 'none' and method.rate > 0
   if unsignalled and method.objective == 'masked':
     raise BadInput(

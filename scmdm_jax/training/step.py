@@ -16,7 +16,7 @@ from scmdm_jax.training import guards
 
 Params = Any
 
-_NO_LIMITS = np.full(2, np.inf, np.float32)
+NO_LIMITS = np.full(2, np.inf, np.float32)
 
 # (key, params, batch: a tree of [B, ...]) -> scalar loss. The key is the run's, of all
 # steps: what is drawn is drawn for an example and an epoch. Where a part of the model
@@ -143,7 +143,7 @@ def make_train_step(
     return params, opt_state, ema
 
   def train_step(
-    state: TrainState, batch, key, learning_rate, limits=_NO_LIMITS, frozen=None
+    state: TrainState, batch, key, learning_rate, limits=NO_LIMITS, frozen=None
   ):
     bound = loss_fn if frozen is None else functools.partial(loss_fn, frozen=frozen)
     loss, grads = _mean_loss_and_grads(

@@ -21,7 +21,7 @@ from scmdm_jax.domains import registry
 from scmdm_jax.errors import BadInput
 from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.processes import multihost
-from scmdm_jax.runs import adapting, drawing, measuring, opening
+from scmdm_jax.runs import drawing, measuring, opening, starting
 from scmdm_jax.runs.arms import BASE, CONTROL, Arm, main_arm, plan_arms
 from scmdm_jax.runs.comparing import Bench, measure_cost, run_arm, say, trajectory
 from scmdm_jax.runs.workdir import metadata
@@ -30,7 +30,7 @@ from scmdm_jax.settings.options import Settings
 
 
 def _notes(settings: Settings) -> list[str]:
-  return [
+  notes = [
     'Sampling noise is float32 in mode high; every sample of a seed starts from the '
     'same key in every arm.',
     f'The temperature sweep is at T = {settings.sample.num_steps} steps.',
@@ -39,6 +39,17 @@ def _notes(settings: Settings) -> list[str]:
     'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts; '
     'recipes spend as many.',
   ]
+  if count := settings.compare.sweep_samples:
+    notes.append(
+      f'At temperatures but {settings.sample.temperature:g} only {count} are drawn: '
+      'measures are those of all samples, moved by what changes for the first so many.'
+    )
+  if settings.train.lora_rank:
+    notes.append(
+      f'All arms are adapters of rank {settings.train.lora_rank} beside one base in '
+      f'{settings.train.dtype}; the arm that is not adapted is that base.'
+    )
+  return notes
 
 
 def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
@@ -47,20 +58,23 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
   tokenizer, domain = opened.tokenizer, registry.of(settings.data)
   # A wrong prompt shows itself before the hours of training, and so does a sampler.
   drawing.starting_rows(settings, tokenizer, 1)
-  base = opening.load_masked(settings, opened, opening.mesh_of(settings))
+  adapter = adapter_of(settings.train)
+  if opened.stored is not None and opened.stored.base is not None:
+    raise BadInput(
+      f'checkpoint {settings.checkpoint}: an adapter beside its base; wanted a whole '
+      'model, as --mode=export makes of it'
+    )
+  # An adapter's base is frozen in the dtype of training, for all arms and as it is.
+  frozen = settings.train.dtype if adapter else ''
+  base = opening.load_masked(settings, opened, opening.mesh_of(settings), frozen=frozen)
   if base.description.injection != 'none':
     raise BadInput(
       f'checkpoint {settings.checkpoint}: has self-conditioning already; wanted a '
       'vanilla model, so that the controls are'
     )
-  if base.description.adapter is not None:
-    raise BadInput(
-      f'checkpoint {settings.checkpoint}: an adapter beside its base; wanted a whole '
-      'model, as --mode=export makes of it'
-    )
   _check_samplers(settings, base.description)
   assert opened.stored is not None
-  origin = adapting.origin_of(opened.stored, adapter_of(settings.train))
+  origin = starting.origin_of(opened.stored, adapter)
   base = dataclasses.replace(base, origin=origin)
   bench = Bench(
     settings=settings,
@@ -81,7 +95,7 @@ def _bench(settings: Settings, directory: pathlib.Path) -> Bench:
 def _check_samplers(settings: Settings, base: ModelDescription) -> None:
   """Refuses what one of the arms, or the base, cannot be drawn with."""
   schedule, mesh = schedule_of(settings.method), opening.mesh_of(settings)
-  for description in (base, adapting.as_trained(base, settings)):
+  for description in (base, starting.as_trained(base, settings)):
     for steps in settings.compare.step_counts:
       options = dataclasses.replace(settings.sample, num_steps=steps)
       sampler = sampler_of(options, schedule)

@@ -17,7 +17,8 @@ from scmdm_jax.checkpoints import steps, store
 from scmdm_jax.domains import registry
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import judges, opening
-from scmdm_jax.runs.adapting import fit, save, starting_point
+from scmdm_jax.runs.adapting import fit, save
+from scmdm_jax.runs.starting import starting_point
 from scmdm_jax.settings.options import Settings
 
 

@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from scmdm_jax.domains.protocol import Figure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import comparing
 from scmdm_jax.runs.drawing import Drawn
@@ -27,7 +28,13 @@ class Bench(comparing.Bench):
   def judge_drawn(self, drawn):
     mean = float(drawn.tokens.mean())
     bits = 3 * mean if len(drawn.tokens) > 10 else None
-    return {'entropy': mean, 'ngram_bits': bits, 'count': len(drawn.tokens)}
+    return {
+      'entropy': mean,
+      'ngram_bits': bits,
+      'generative_perplexity': float(np.exp(mean)),
+      'js_distance_3': mean + 1 / len(drawn.tokens),
+      'count': len(drawn.tokens),
+    }
 
 
 DRAWN = []
@@ -46,7 +53,12 @@ def curve(sweep_samples, sweep=True):
       settings.compare, temperatures=(0.5, 1.0, 2.0), sweep_samples=sweep_samples
     ),
   )
-  domain = types.SimpleNamespace(swept=('ngram_bits', 'not_measured'))
+  figures = {
+    'ngram_bits': Figure('n-gram bits'),
+    'js_distance_3': Figure('JS distance', of_count=True),
+    'generative_perplexity': Figure('generative perplexity'),
+  }
+  domain = types.SimpleNamespace(swept=(*figures, 'not_measured'), figures=figures)
   bench = Bench(settings, None, domain, None, None, None)
   drawn = bench.draw(None, 0, num_samples=100)
   scores = bench.judge_drawn(drawn)
@@ -64,7 +76,11 @@ def test_a_sweep_of_few_samples_moves_the_measures_of_all():
       expected = mean + point['temperature']
       assert point['entropy'] == pytest.approx(expected, abs=1e-12)
       assert point['ngram_bits'] == pytest.approx(3 * expected, abs=1e-12)
-      assert set(point) == {'temperature', 'entropy', 'ngram_bits'}
+      assert point['generative_perplexity'] == pytest.approx(np.exp(expected))
+      assert 'count' not in point and 'not_measured' not in point
+  # What depends on the count is not said of the few.
+  assert None not in [p['js_distance_3'] for p in whole]
+  assert [p['js_distance_3'] is None for p in few] == [True, False, True]
   # Where the first few have no measure there is none, but at the run's temperature.
   assert [p['ngram_bits'] is None for p in curve(5)] == [True, False, True]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from scmdm_jax.report import text
-from scmdm_jax.runs import evidence, studies, study_charts
+from scmdm_jax.runs import arms, evidence, studies, study_charts
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 STUDIES = studies.read_studies(DOCS / 'evidence')
@@ -69,9 +69,9 @@ def test_figures_by_numpy():
         if np.ptp(list(mine.values())) > 0:
           allowed = 0.26 * np.std(list(mine.values()), ddof=1) / np.sqrt(len(mine))
         assert abs(numbers[0] - mean) <= allowed
-        control = values_of(study, studies.CONTROL, metric, steps)
+        control = values_of(study, arms.CONTROL, metric, steps)
         both = sorted(set(mine) & set(control))
-        if arm != studies.CONTROL and len(both) > 1 and '[' in cell:
+        if arm != arms.CONTROL and len(both) > 1 and '[' in cell:
           gaps = np.array([mine[seed] - control[seed] for seed in both])
           error = gaps.std(ddof=1) / np.sqrt(len(gaps))
           assert numbers[-1] == pytest.approx(abs(gaps.mean()) / error, abs=0.051)
@@ -81,7 +81,7 @@ def points_drawn(monkeypatch, hole):
   """What a drawing is made of."""
   monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
   [(series, x, y)] = evidence.drawings(f'{{{{{hole}}}}}', STUDIES).values()
-  assert next(iter(series)) == studies.CONTROL
+  assert next(iter(series)) == arms.CONTROL
   return series, x, y
 
 
@@ -120,7 +120,7 @@ def test_drawn_points_by_numpy(monkeypatch):
   for arm, points in series.items():
     for (metric, steps), point in zip(names, points, strict=True):
       mine = values_of('molecules', arm, metric, steps)
-      control = values_of('molecules', studies.CONTROL, metric, steps)
+      control = values_of('molecules', arms.CONTROL, metric, steps)
       gaps = [mine[seed] - control[seed] for seed in mine]
       assert (point.y, point.error) == pytest.approx(moments(gaps), abs=1e-12)
 
@@ -138,7 +138,7 @@ def sampled(arm, seed, **by_steps):
 
 def test_steps_needed_for_what_the_control_has():
   hole = '{{needed|toy|rate 1|valid_rate@16}}'
-  control = studies.CONTROL
+  control = arms.CONTROL
   runs = [sampled(control, 0, t4=0.1, t16=0.5), sampled('rate 1', 0, t4=0.2, t16=0.6)]
   # Three quarters of the way from 4 to 16, by factors.
   assert evidence.rendered(hole, {'toy': runs}) == f'{4 * 4**0.75:.4g}'
@@ -156,8 +156,38 @@ def test_steps_needed_for_what_the_control_has():
   assert evidence.rendered(hole, {'toy': falling}) == f'{4 * 4**0.75:.4g}'
   runs[1] = sampled('rate 1', 0, t4=0.5, t16=0.6)
   assert evidence.rendered(hole, {'toy': runs}) == 'at most 4'
+  # Where one of two seeds is, a mean that is a bound: of 4 and 8.
+  assert evidence.rendered(hole, {'toy': [*runs, *more]}) == 'at most 6'
   runs[1] = sampled('rate 1', 0, t4=0.1, t16=0.4)
   assert evidence.rendered(hole, {'toy': runs}) == text.ABSENT
+
+
+@pytest.mark.parametrize(
+  'hole',
+  [
+    'needed|toy|rate 1|valid_rate@64',
+    'needed|toy|rate 1|no_such_measure@16',
+    'needed|toy|rate 9|valid_rate@16',
+    'trained|toy|rate 1',
+    'trained|toy|rate 9',
+  ],
+)
+def test_what_was_not_measured_is_absent(hole):
+  runs = [sampled(arms.CONTROL, 0, t16=0.5), sampled('rate 1', 1, t16=0.6)]
+  assert evidence.rendered('{{' + hole + '}}', {'toy': runs}) == text.ABSENT
+
+
+def test_drawings_leave_out_what_has_no_control(monkeypatch):
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  runs = [
+    learned(arms.CONTROL, 0, 1.0, (3.0, None)) | {'likelihood': {'nelbo_null': 1.0}},
+    learned('rate 1', 1, 1.0, (3.0, 2.5)) | {'likelihood': {'nelbo_null': 1.0}},
+    sampled(arms.CONTROL, 2) | {'likelihood': {'nelbo_null': 1.0}},
+    sampled('rate 1', 2) | {'likelihood': {'nelbo_null': 1.5}},
+  ]
+  drawn = evidence.drawings('{{learning|toy}} {{passes|toy}}', {'toy': runs})
+  assert list(drawn['toy_learning.svg'][0]) == [arms.CONTROL]
+  assert drawn['toy_passes.svg'][0]['rate 1'] == [(1, 0.5, 0.0, 0.0)]
 
 
 def test_bounds_by_passes(monkeypatch):
@@ -166,16 +196,16 @@ def test_bounds_by_passes(monkeypatch):
     return sampled(arm, seed) | {'likelihood': dict(zip(names, bounds, strict=False))}
 
   runs = [
-    bounded(studies.CONTROL, 0, 2.0),
-    bounded(studies.CONTROL, 1, 3.0),
+    bounded(arms.CONTROL, 0, 2.0),
+    bounded(arms.CONTROL, 1, 3.0),
     bounded('rate 1', 0, 2.5, 1.5, 1.0),
     bounded('rate 1', 1, 4.5, 2.0, 2.5),
   ]
   monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
   [(series, x, _)] = evidence.drawings('{{passes|toy}}', {'toy': runs}).values()
   assert x.ticks == {1.0: '1', 2.0: '2', 4.0: '4'}
-  assert list(series) == [studies.CONTROL, 'rate 1']
-  assert [p.y for p in series[studies.CONTROL]] == [0, 0, 0]
+  assert list(series) == [arms.CONTROL, 'rate 1']
+  assert [p.y for p in series[arms.CONTROL]] == [0, 0, 0]
   points = series['rate 1']
   assert [(p.x, p.y) for p in points] == [(1, 1.0), (2, -0.75), (4, -0.75)]
   assert [p.error for p in points] == pytest.approx([0.5, 0.25, 0.25])
@@ -195,8 +225,8 @@ def learned(arm, seed, flops, *losses):
 
 def test_bounds_while_adapting(monkeypatch):
   runs = [
-    learned(studies.CONTROL, 0, 1.0, (3.0, None), (2.5, None), (2.0, None)),
-    learned(studies.CONTROL, 1, 1.0, (4.0, None), (3.0, None), (3.0, None)),
+    learned(arms.CONTROL, 0, 1.0, (3.0, None), (2.5, None), (2.0, None)),
+    learned(arms.CONTROL, 1, 1.0, (4.0, None), (3.0, None), (3.0, None)),
     learned('rate 1', 0, 0.5, (3.0, 2.5), (2.0, 1.0)),
     learned('rate 1', 1, 0.5, (4.0, 3.5), (3.0, 2.5)),
     sampled('base (not adapted)', 0),
@@ -205,8 +235,8 @@ def test_bounds_while_adapting(monkeypatch):
   drawn = evidence.drawings('{{learning|toy}}', {'toy': runs})
   series, x, _ = drawn['toy_learning.svg']
   assert x.name == 'share of the training FLOPs'
-  assert list(series) == [studies.CONTROL, 'rate 1', 'rate 1, two passes']
-  control = series[studies.CONTROL]
+  assert list(series) == [arms.CONTROL, 'rate 1', 'rate 1, two passes']
+  control = series[arms.CONTROL]
   assert [p.x for p in control] == pytest.approx([1 / 3, 2 / 3, 1])
   assert [p.y for p in control] == [1.0, 0.25, 0.0]
   assert [p.error for p in control] == pytest.approx([0, 0.25, 0])
@@ -236,7 +266,7 @@ def result(arm, seed, bits, entropy, carried):
 
 
 def test_from_results_to_page(tmp_path):
-  control = studies.CONTROL
+  control = arms.CONTROL
   for seed, (a, b) in enumerate([(5.0, 4.0), (5.2, 4.4)]):
     cold = {'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
     runs = [result(control, seed, a, 2.0, 1.5), result('rate 1', seed, b, 1.5, 1.25)]

@@ -14,7 +14,7 @@ from scmdm_jax.models.description import ModelDescription
 from scmdm_jax.models.families.dit import DiTConfig
 from scmdm_jax.models.families.llama import DecoderConfig
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, drawing, opening
+from scmdm_jax.runs import drawing, opening, starting
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.options import (
   MethodSettings,
@@ -191,7 +191,7 @@ def test_a_new_model_remembers_its_tokenizer(folder, tmp_path):
     str(folder),
     model=ModelSettings(hidden_dim=8, num_blocks=1, num_heads=2, cond_dim=4),
   )
-  start = adapting.starting_point(
+  start = starting.starting_point(
     options, opening.open_run(options, tmp_path), jax.random.key(0), one_device()
   )
   description, params, tokenizer = start.description, start.params, start.tokenizer
@@ -220,7 +220,7 @@ def test_blocks_that_do_not_divide_the_length_are_refused():
   def trained(block_length, model=None, length=16):
     data = dataclasses.replace(Settings().data, length=length)
     options = Settings(model=ModelSettings(block_length=block_length), data=data)
-    return adapting.as_trained(model or described(), options)
+    return starting.as_trained(model or described(), options)
 
   with pytest.raises(
     BadInput,

@@ -176,6 +176,10 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
   [
     ({'checkpoint': ''}, 'train.lora_rank: found 2 without a checkpoint'),
     ({'train.lora_targets': 'nothing'}, "train.lora_targets is 'nothing', which match"),
+    (
+      {'train.lora_targets': 'nothing', 'mode': 'compare'},
+      "train.lora_targets is 'nothing', which match",
+    ),
     ({'train.lora_targets': '('}, r"train.lora_targets is '\(': no regular expression"),
     ({'mode': 'benchmark'}, 'train.lora_rank: found 2 with --mode=benchmark'),
     (
@@ -188,7 +192,7 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
     ),
     (
       {'mode': 'compare', 'compare.recipes': ('same_t', 'earlier_t:rate=0.5')},
-      "method.first_pass: found 'base' with .* 'earlier_t:rate=0.5'",
+      "method.first_pass: found 'base' with .* a recipe = 'earlier_t:rate=0.5'",
     ),
   ],
 )
@@ -204,7 +208,9 @@ def test_what_has_no_adapter_is_refused(made, tmp_path, changes, message):
     }
   )
   with pytest.raises(BadInput, match=message) as refused:
-    run(resolve(config), tmp_path / 'refused')
+    settings = resolve(config)
+    verb = compare.run if settings.mode == 'compare' else train.run
+    verb(settings, tmp_path / 'refused')
   assert '\n' not in str(refused.value)
 
 
@@ -252,7 +258,7 @@ def test_a_comparison_of_adapters(made, tmp_path):
   # An adapter is no base of a comparison.
   settings = dataclasses.replace(settings, mode='compare')
   for checkpoint, wanted in (
-    (folder / 'run', 'has self-conditioning already'),
+    (folder / 'run', 'an adapter beside its base'),
     (tmp_path / 'arms/rate_0-equal_FLOPs/seed_0', 'an adapter beside its base'),
   ):
     refused = dataclasses.replace(settings, checkpoint=str(checkpoint))

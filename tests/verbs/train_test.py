@@ -11,7 +11,7 @@ from scmdm_jax import command_line
 from scmdm_jax.checkpoints import store, training_store
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.parallel.mesh import one_device
-from scmdm_jax.runs import adapting, compiling, opening, workdir
+from scmdm_jax.runs import adapting, compiling, opening, starting, workdir
 from scmdm_jax.settings.resolve import resolve
 from scmdm_jax.training.step import OptimizerConfig
 from scmdm_jax.verbs import train
@@ -131,7 +131,7 @@ def test_the_model_is_the_average_of_the_last_checkpoint(base):
 def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   settings = settings_with(checkpoint=str(base), method__rate=1.0)
   opened = opening.open_run(settings, tmp_path)
-  start = adapting.starting_point(settings, opened, KEY, MESH)
+  start = starting.starting_point(settings, opened, KEY, MESH)
   description, params = start.description, start.params
   assert description.injection == 'embedding'
   _, old = store.load_model(base)
@@ -154,11 +154,11 @@ def test_adaptation_continues_the_base(base, settings_with, tmp_path, caplog):
   # What has been adapted keeps its injection, and no other may take its place.
   again = settings_with(checkpoint=str(tmp_path / 'run'), method__rate=0.0)
   opened = opening.open_run(again, tmp_path)
-  start = adapting.starting_point(again, opened, KEY, MESH)
+  start = starting.starting_point(again, opened, KEY, MESH)
   assert start.description.injection == 'embedding'
   other = settings_with(checkpoint=str(tmp_path / 'run'), method__injection='gate')
   with pytest.raises(BadInput) as caught:
-    adapting.starting_point(other, opened, KEY, MESH)
+    starting.starting_point(other, opened, KEY, MESH)
   assert str(caught.value) == (
     "method.injection: found 'gate', but the checkpoint has 'embedding'; wanted the "
     'same'

@@ -25,9 +25,9 @@ from scmdm_jax.judges.protocol import ClassJudge
 _LINE = 80  # Bases of a line of FASTA.
 FIGURES = {
   'class_accuracy': Figure('class accuracy', 'higher', quality=True),
-  'js_distance_6': Figure('6-mer JS distance', 'lower', quality=True),
+  'js_distance_6': Figure('6-mer JS distance', 'lower', quality=True, of_count=True),
   'macro_f1': Figure('macro F1', 'higher', quality=True),
-  'js_distance_3': Figure('3-mer JS distance', 'lower'),
+  'js_distance_3': Figure('3-mer JS distance', 'lower', of_count=True),
   'gc_error': Figure('GC error', 'lower'),
   'auroc': Figure('discriminator AUROC', 'lower'),
   'stray_rate': Figure('stray tokens', 'lower'),
