@@ -210,7 +210,8 @@ def test_what_has_no_adapter_is_refused(made, tmp_path, changes, message):
   with pytest.raises(BadInput, match=message) as refused:
     settings = resolve(config)
     verb = compare.run if settings.mode == 'compare' else train.run
-    verb(settings, tmp_path / 'refused')
+    with workdir.opened(str(tmp_path / 'refused'), settings) as directory:
+      verb(settings, directory)
   assert '\n' not in str(refused.value)
 
 
