@@ -84,6 +84,15 @@ def check_equal(name: str, value: str) -> None:
     )
 
 
+def everywhere(name: str, value: bool) -> bool:
+  """Returns whether `value` is true of the disks of all processes."""
+  if not _store:
+    return value
+  return all(
+    map(json.loads, multihost.exchanged(f'{name}/{next(_rounds)}', json.dumps(value)))
+  )
+
+
 def record(directory: pathlib.Path, manifest: pathlib.Path) -> None:
   """Writes the manifest of a directory that all processes have written together.
 

@@ -240,6 +240,9 @@ def load_own(
   """Reads what a checkpoint has itself, in float32: of an adapter what was trained.
 
   The arguments are those of `load_model`; the base of an adapter is not looked for.
+
+  Raises:
+    As `open_model`.
   """
   model = _open_alone(path, verify_below)
   return model.description, load_params(model, place=place)

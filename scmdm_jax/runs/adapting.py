@@ -1,4 +1,4 @@
-"""Training or adapting a model: its start, fit and origin."""
+"""Training or adapting a model: its state, fit and origin."""
 
 import dataclasses
 import functools
@@ -23,13 +23,8 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening, provenance, scoring
 from scmdm_jax.runs.compiling import step_on_mesh
 from scmdm_jax.runs.opening import Model
-from scmdm_jax.settings.building import (
-  loop_of,
-  optimizer_of,
-)
-from scmdm_jax.settings.options import (
-  Settings,
-)
+from scmdm_jax.settings.building import loop_of, optimizer_of
+from scmdm_jax.settings.options import Settings
 from scmdm_jax.training import loop
 from scmdm_jax.training.profile import Trace
 from scmdm_jax.training.step import (

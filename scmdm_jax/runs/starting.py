@@ -19,17 +19,8 @@ from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.opening import Model, Opened
-from scmdm_jax.settings.building import (
-  adapter_of,
-  new_model,
-  reported,
-)
-from scmdm_jax.settings.options import (
-  MethodSettings,
-  Settings,
-)
-
-Params = dict[str, Any]
+from scmdm_jax.settings.building import adapter_of, new_model, reported
+from scmdm_jax.settings.options import MethodSettings, Settings
 
 
 def starting_point(

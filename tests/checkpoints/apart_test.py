@@ -56,3 +56,14 @@ def test_a_mistake_on_one_disk_is_everybodys(others):
     apart.on_each_disk('looking', lambda: done.append(2))
   assert (here.value.exit_code, there.value.exit_code, done) == (3, 3, [1, 2])
   assert isinstance(here.value, BadInput)
+
+
+def test_what_holds_everywhere_holds_on_every_disk(others):
+  """One disk that says no is enough, and everybody learns of it."""
+  others.append(json.dumps(True))
+  assert [apart.everywhere('same base', value) for value in (True, False)] == [
+    True,
+    False,
+  ]
+  others.append(json.dumps(False))
+  assert not apart.everywhere('same base', True)

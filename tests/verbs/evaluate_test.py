@@ -130,6 +130,7 @@ def test_more_passes_each_given_the_one_before():
         nll = -np.log(np.take_along_axis(p, tokens[..., None], -1)[..., 0])
         values = (nll * masked).sum(1) * np.asarray(nelbo_weight(LogLinear(), t))
         total += values[: len(TEXTS) - 2 * i].sum()
+    # Sums of float32 there, of float64 here.
     assert found[name] == pytest.approx(total / (2 * 5 * 12), rel=1e-4)
   assert found['nelbo_null'] != pytest.approx(found['nelbo_3_passes'], rel=1e-3)
 
