@@ -56,6 +56,8 @@ MODES = {
   'qm9_paper.py': 'compare',
   'qm9_paper.py:pretrain': 'train',
   'quickstart.py': 'compare',
+  'rrna_small.py': 'compare',
+  'rrna_small.py:base': 'train',
   'ten_species_paper.py': 'compare',
   'ten_species_paper.py:base': 'train',
   'ten_species_paper.py:classifier': 'train',

@@ -183,6 +183,7 @@ ZERO_ALLOWED = {
   'compare.sweep_samples',
   'evaluate.mauve_seeds',
   'evaluate.neighbour_images',
+  'evaluate.context_stretches',
   'evaluate.ngram_order',
   'plan.hbm_gib',
   'plan.tries',

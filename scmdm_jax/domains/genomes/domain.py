@@ -14,6 +14,7 @@ from scmdm_jax.domains.genomes import builder
 from scmdm_jax.domains.genomes import measures as judges
 from scmdm_jax.domains.genomes import rows as genome_rows
 from scmdm_jax.domains.genomes import tokenizer as species
+from scmdm_jax.domains.genomes.contexts import Following
 from scmdm_jax.domains.genomes.options import GenomeEvaluation, GenomeSettings
 from scmdm_jax.domains.genomes.tokenizer import DNA, SpeciesTokenizer
 from scmdm_jax.domains.options import CHECKPOINT_TOKENIZER
@@ -30,12 +31,14 @@ FIGURES = {
   'js_distance_3': Figure('3-mer JS distance', 'lower', of_count=True),
   'gc_error': Figure('GC error', 'lower'),
   'auroc': Figure('discriminator AUROC', 'lower'),
+  'context_bits': Figure('context bits', 'lower'),
   'stray_rate': Figure('stray tokens', 'lower'),
   'class_accuracy_real': Figure('class accuracy, real'),
   'js_distance_3_real': Figure('3-mer JS distance, real'),
   'js_distance_6_real': Figure('6-mer JS distance, real'),
   'gc_error_real': Figure('GC error, real'),
   'macro_f1_real': Figure('macro F1, real'),
+  'context_bits_real': Figure('context bits, real'),
   'auroc_real': Figure('discriminator AUROC, real'),
 }
 
@@ -83,6 +86,7 @@ class Measuring:
     tokenizer: SpeciesTokenizer,
     judge: ClassJudge | None,
     discriminate: Callable[[np.ndarray, np.ndarray], float | None],
+    counted: int = 0,
   ):
     """Reads the held-out stretches.
 
@@ -92,14 +96,20 @@ class Measuring:
       tokenizer: of both.
       judge: a classifier of species; None leaves its measures None.
       discriminate: (real rows, drawn rows) -> how well a network separates them.
+      counted: of so many training stretches contexts are counted; 0: none.
     """
     self._train, self._tokenizer, self._judge = train, tokenizer, judge
     self._discriminate = discriminate
     self._test = np.stack([test[i] for i in range(len(test))])
-    bases, _ = judges.bases_of(self._test[:, 1:], tokenizer.base_ids)
     self._reference = judges.reference_of(
-      bases, self._test[:, 0] - tokenizer.class_ids[0], len(tokenizer.class_ids)
+      *self._codes(self._test), len(tokenizer.class_ids)
     )
+    self._following = self._real_bits = None
+    if counted:
+      rows = np.stack([train[i] for i in range(min(counted, len(train)))])
+      num_species = len(tokenizer.class_ids)
+      self._following = Following(*self._codes(rows), num_species)
+      self._real_bits = self._following.bits(*self._codes(self._test))
     self._floors: dict[tuple[int, ...], dict[str, Any]] = {}
 
   def measures(self, samples: np.ndarray) -> dict[str, Any]:
@@ -131,7 +141,15 @@ class Measuring:
         **self._classified(unseen, unseen[:, 0] - first),
       }
     floor = {f'{name}_real': value for name, value in self._floors[counts].items()}
+    if self._following:
+      found['context_bits'] = self._following.bits(*self._codes(own))
+      floor['context_bits_real'] = self._real_bits
     return found | floor | {'by_species': by_species}
+
+  def _codes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bases of rows, N where there is none, and the numbers of their species."""
+    bases, _ = judges.bases_of(rows[:, 1:], self._tokenizer.base_ids)
+    return bases, rows[:, 0] - self._tokenizer.class_ids[0]
 
   def _read(self, rows: np.ndarray) -> np.ndarray:
     """The rows with an N in the place of what is no base."""
@@ -142,7 +160,7 @@ class Measuring:
   def _by_species(
     self, rows: np.ndarray, species: np.ndarray
   ) -> list[dict[str, float]]:
-    bases, _ = judges.bases_of(rows[:, 1:], self._tokenizer.base_ids)
+    bases, _ = self._codes(rows)
     return judges.compare_genomes(bases, species, self._reference)
 
   def _distances(self, rows: np.ndarray, species: np.ndarray) -> dict[str, Any]:
@@ -191,6 +209,7 @@ def measuring(
     _species(readers.tokenizer, data.name),
     readers.classifier,
     lambda real, drawn: readers.discriminate(real, drawn, epochs) if epochs else None,
+    evaluation.context_stretches,
   ).measures
 
 
@@ -219,7 +238,7 @@ DOMAIN = Domain(
   read_rows=read_rows,
   measuring=measuring,
   figures=FIGURES,
-  swept=('js_distance_3', 'js_distance_6', 'macro_f1'),
+  swept=('js_distance_3', 'js_distance_6', 'macro_f1', 'context_bits'),
   evaluation=GenomeEvaluation,
   has_classes=True,
   check_settings=check_settings,

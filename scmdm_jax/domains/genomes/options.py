@@ -30,3 +30,9 @@ class GenomeEvaluation:
       'real stretches, as published 5; 0: none.'
     ),
   )
+  context_stretches: int = at_least(
+    0,
+    0,
+    'Genomes: bits of samples under a model that counts, in so many training '
+    'stretches, which base follows which; 0: none.',
+  )

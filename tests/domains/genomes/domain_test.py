@@ -29,13 +29,13 @@ def rows(tmp_path_factory):
   return [genome_rows.open_rows(data, TOKENIZER, split) for split in ('train', 'test')]
 
 
-def measuring(rows, judge=None, epochs=0):
+def measuring(rows, judge=None, epochs=0, counted=0):
   def told_apart(real, drawn):
     ids, size = TOKENIZER.class_ids, TOKENIZER.vocab_size
     return discriminate(real, drawn, ids, size, epochs=epochs, seed=0)
 
   told = told_apart if epochs else lambda real, drawn: None
-  return domain.Measuring(*rows, TOKENIZER, judge, told)
+  return domain.Measuring(*rows, TOKENIZER, judge, told, counted)
 
 
 def some(rows, count=90):

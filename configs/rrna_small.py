@@ -1,0 +1,60 @@
+r"""Self-conditioning on regions of the gene of 16S RNA, on one core: base, comparison.
+
+  run() { launch/local.sh python -m scmdm_jax.main "$@"; }
+  run --config=configs/rrna_small.py:base --workdir=runs/rrna_base
+  run --config=configs/rrna_small.py --workdir=runs/rrna_compare
+
+The regions are laid out in runs/rrna as docs/genome_data.md says. The comparison starts
+from the base in scmdm_jax/assets, which the first command made. Result in
+docs/evidence.md, "Genes of ribosomal RNA".
+"""
+
+import importlib.resources
+
+from scmdm_jax.settings import default_config
+
+
+def get_config(stage='compare'):
+  config = default_config()
+  config.mode = 'compare' if stage == 'compare' else 'train'
+  config.data.name = 'genomes'
+  config.data.source = 'runs/rrna'
+  config.data.tokenizer = 'species:3'
+  config.data.length = 64
+  config.method.class_shown = 0.9
+  config.train.batch_size = 64
+  config.train.save_every = 1000
+  config.evaluate.batch_size = 128
+  if stage == 'base':
+    config.method.rate = 0.0
+    config.model.architecture = 'dream'
+    config.model.hidden_dim = 64
+    config.model.num_blocks = 3
+    config.model.num_heads = 4
+    config.model.mlp_ratio = 3
+    config.train.learning_rate = 3e-3
+    config.train.num_steps = 9000
+    config.train.warmup_steps = 200
+    config.train.ema_decay = 0.999
+  else:
+    assets = importlib.resources.files('scmdm_jax') / 'assets'
+    config.checkpoint = str(assets / 'rrna_base')
+    config.train.learning_rate = 3e-4
+    config.train.injection_rate_factor = 10.0
+    config.train.num_steps = 1200
+    config.train.warmup_steps = 100
+    config.sample.num_samples = 1024
+    config.sample.batch_size = 128
+    config.sample.num_steps = 64
+    config.evaluate.num_examples = 512
+    config.evaluate.repeats = 2
+    config.evaluate.carried_steps = (16, 64)
+    config.evaluate.discriminator_epochs = 0
+    config.evaluate.context_stretches = 100_000
+    config.compare.rates = (1.0,)
+    config.compare.equal_steps = False
+    config.compare.seeds = (0, 1, 2, 3, 4)
+    config.compare.step_counts = (16, 64)
+    config.compare.temperatures = (0.95, 1.0, 1.05)
+    config.compare.benchmark_pairs = 0
+  return config

@@ -1,0 +1,63 @@
+"""Regions of docs/rrna_regions.py: from genes written here, as a program of its own."""
+
+import importlib.util
+import math
+import pathlib
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+SCRIPT = pathlib.Path(__file__).parents[3] / 'docs' / 'rrna_regions.py'
+
+
+def script():
+  spec = importlib.util.spec_from_file_location('rrna_regions', SCRIPT)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def test_regions_stand_behind_their_primers_once_each(tmp_path):
+  draw = random.Random(0)
+  bases = lambda n: ''.join(draw.choice('ACGT') for _ in range(n))  # noqa: E731
+  v5, v6, other = bases(63), bases(63), bases(63)
+  sites = 'ATTAGATACCCTGGTAGTCC', 'AACGCGAAGAACCTTACC'
+  genes = [
+    'CC' + sites[0] + v5 + 'AC' + sites[1] + v6 + 'GG',
+    sites[0].lower() + v5.lower() + 'TTTT',  # The same region again, in small letters.
+    sites[1] + other,
+    sites[1] + v6[:62],  # Too short.
+    sites[1] + v6[:10] + 'N' + v6[11:],  # One base is not known.
+  ]
+  source = tmp_path / 'genes.fna'
+  source.write_text(''.join(f'>g{i}\n{g}\n' for i, g in enumerate(2 * genes)))
+  command = [sys.executable, str(SCRIPT), f'--source={source}', f'--out={tmp_path}']
+  done = subprocess.run(command, check=True, capture_output=True, text=True)
+  found = {}
+  for region in ('V5', 'V6', 'V9'):
+    lines = (tmp_path / f'{region}.fna').read_text().split()
+    found[region] = sorted(line for line in lines if not line.startswith('>'))
+  assert found == {'V5': [v5], 'V6': sorted([v6, other]), 'V9': []}
+  counts = [line.split()[:3] for line in done.stdout.splitlines()[1:]]
+  assert counts == [['V5', '4', '1'], ['V6', '4', '2'], ['V9', '0', '0']]
+
+
+def test_place_and_what_stands_before_are_worth_all_bits_where_they_tell_all():
+  module = script()
+  placed = np.tile(np.arange(module.STRETCH) % 4, (500, 1))
+  frequency, place, context = module.bits(placed, placed)
+  assert frequency == pytest.approx(
+    -np.mean([math.log2(np.mean(placed == b)) for b in placed[0]]), abs=1e-3
+  )
+  # Witten and Bell keep 1 of 501 for bases not met, a share of it for what is right.
+  assert place < 0.01 > context
+  rng = np.random.default_rng(0)
+  # Every stretch goes round from a base of its own: its place tells nothing.
+  moved = (placed + rng.integers(0, 4, (500, 1))) % 4
+  frequency, place, context = module.bits(moved, moved)
+  assert frequency == pytest.approx(2, abs=0.01)
+  assert place == pytest.approx(2, abs=0.05)
+  assert context < 0.1
