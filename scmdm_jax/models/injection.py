@@ -138,36 +138,6 @@ class Gate(nn.Module):
     return signal * jnp.broadcast_to(jnp.tanh(gate), signal.shape)
 
 
-class NormRestored(Gate):
-  """`Gate` with the length that a mean of embeddings loses put back.
-
-  DMax's soft parallel decoding (arXiv 2604.08302), of the whole prediction and not of
-  its best token: p E times (p |E|) / |p E|; at g = 1 it stands for the mask.
-  """
-
-  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
-    """As of `Gate`, of the expected embedding at the expected length."""
-    expected = expected_row(probs, table)
-    lengths = jnp.linalg.norm(table.astype(jnp.float32), axis=-1, keepdims=True)
-    found = jnp.linalg.norm(expected, axis=-1, keepdims=True)
-    # No embedding at all has no direction.
-    scale = expected_row(probs, lengths) / jnp.maximum(found, 1e-30)
-    return scale * expected + super().signal(probs, table, mask_id) - expected
-
-
-class EntropyWeighted(Gate):
-  """`Gate` by how unsure the prediction is (RCD, arXiv 2601.22954).
-
-  The difference `p E - m` counts H(p) / log V: sure positions lean on the mask.
-  """
-
-  def signal(self, probs: jax.Array, table: jax.Array, mask_id: int) -> jax.Array:
-    """As of `Gate`, times the entropy over the largest that V tokens can have."""
-    p = probs / probs.sum(-1, keepdims=True)
-    entropy = jax.scipy.special.entr(p).sum(-1, keepdims=True)
-    return entropy / jnp.log(self.vocab_size) * super().signal(probs, table, mask_id)
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Injection:
   """The record of an injection: all that is known of it outside its module."""
@@ -232,24 +202,6 @@ INJECTIONS: dict[str, Injection | None] = {
     card=(
       'the difference `p @ E - m` to the embedding `m` of the mask; added: '
       '`tanh(gate) * signal`'
-    ),
-  ),
-  'norm_restored': Injection(
-    name='norm_restored',
-    module=NormRestored,
-    splits={'gate': P()},
-    card=(
-      'the difference `(p |E|) / |p E| * p @ E - m` to the embedding `m` of the mask, '
-      'with `|E|` the lengths of the embeddings; added: `tanh(gate) * signal`'
-    ),
-  ),
-  'entropy_weighted': Injection(
-    name='entropy_weighted',
-    module=EntropyWeighted,
-    splits={'gate': P()},
-    card=(
-      'the difference `p @ E - m` to the embedding `m` of the mask, times the entropy '
-      'of `p` over that of all tokens alike; added: `tanh(gate) * signal`'
     ),
   ),
 }

@@ -143,7 +143,7 @@ def test_exact_cache_changes_no_token(strategy, arch, options):
       {'strategy': EntropyBound(1.0), 'top_p': 0.6, 'noise': 'float64'},
     ),
     (
-      {'injection': 'entropy_weighted'},
+      {'injection': 'gate'},
       {'strategy': Threshold(0.3), 'top_p': 0.7, 'self_conditioning': False},
     ),
     ({'dtype': jnp.bfloat16}, {'strategy': Confidence(), 'chunk': 1}),

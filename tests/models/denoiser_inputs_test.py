@@ -156,16 +156,3 @@ def test_a_vocabulary_that_is_filled_up_reads_the_same(arch, injection, monkeypa
   for a, b in zip(*map(jax.tree.leaves, (found(), plain)), strict=True):
     assert a.shape == b.shape
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
-
-
-def test_columns_that_fill_up_do_not_count_as_tokens(monkeypatch):
-  """An entropy is over that of V tokens alike, however many columns there are."""
-  description = describe('dit', 'entropy_weighted')
-  params = parameters.random_params(description, seed=3)
-  probs = jnp.asarray(some_probs())
-  plain = denoiser.bind(params, description).signal(probs)
-  vocab = description.architecture.vocab_size
-  monkeypatch.setattr(denoiser, '_columns', lambda *_: vocab + 3)
-  wide = denoiser.bind(params, description).signal(probs)
-  # The same sums, in another order.
-  np.testing.assert_allclose(wide, plain, rtol=1e-5, atol=1e-6)
