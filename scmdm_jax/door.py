@@ -231,7 +231,7 @@ def adapt(
       'checkpoint names the base beside which the factors are trained'
     )
   start = starting.add_injection(model, method, key_start)
-  frozen, trained = lora.divided(start.params)
+  frozen, trained = lora.divided(start.params, start.description.adapter)
   state = loop.train(
     adapting.fresh_state(trained, optimizer_of(train), mesh),
     compiling.step_on_mesh(

@@ -186,7 +186,7 @@ def adaptation(bench: Bench, length: int) -> dict[str, Any]:
   )
   optimizer, params = optimizer_of(settings.train), bench.params
   abstract = denoiser.abstract_params(description)
-  frozen, trained = lora.divided(abstract)
+  frozen, trained = lora.divided(abstract, description.adapter)
   rest = {}
   if frozen is not None:
     trained = jax.tree.map(lambda x: jnp.full(x.shape, 0.02, jnp.float32), trained)

@@ -53,7 +53,7 @@ class _Given(np.ndarray):
 
 def own(params: Any, description: ModelDescription) -> Any:
   """Returns what a checkpoint of such a model holds: all but the base of an adapter."""
-  return params if description.adapter is None else lora.divided(params)[1]
+  return lora.divided(params, description.adapter)[1]
 
 
 class ModelWriter:

@@ -33,7 +33,8 @@ class Adapter:
   rank: r, the width between the two factors.
   alpha: the product of the factors is multiplied by alpha / r.
   targets: a regular expression that the path of a linear layer below `backbone` matches
-    as a whole, as in 'layers_3/self_attn/q_proj'.
+    as a whole, as in 'layers_3/self_attn/q_proj'; '': no layer, so that the injection
+    alone is trained beside the frozen backbone.
   """
 
   rank: int
@@ -66,8 +67,10 @@ def targeted(backbone: Params, adapter: Adapter) -> dict[str, tuple[int, int]]:
     adapter: see `Adapter`.
 
   Raises:
-    ValueError: no layer matches.
+    ValueError: no layer matches, though one is wanted.
   """
+  if not adapter.targets:
+    return {}
   layers = {
     '/'.join(key.key for key in path[:-1]): leaf.shape
     for path, leaf in jax.tree_util.tree_leaves_with_path(backbone)
@@ -112,16 +115,17 @@ def joined(frozen: Params | None, trained: Params) -> Params:
   return tree
 
 
-def divided(params: Params) -> tuple[Params | None, Params]:
+def divided(params: Params, adapter: Adapter | None) -> tuple[Params | None, Params]:
   """Returns what is frozen and what is trained: the factors and the injection.
 
-  Without factors nothing is frozen: None, and `params`.
+  Without an adapter nothing is frozen: None, and `params`.
   """
-  frozen, trained = _divided(params['backbone'])
-  if not trained:
+  if adapter is None:
     return None, params
+  frozen, factors = _divided(params['backbone'])
+  trained = {'backbone': factors} if factors else {}
   conditioning = params['self_conditioning']
-  return {'backbone': frozen}, {'backbone': trained, 'self_conditioning': conditioning}
+  return {'backbone': frozen}, {**trained, 'self_conditioning': conditioning}
 
 
 def _divided(node: Params) -> tuple[Params, Params]:

@@ -108,7 +108,7 @@ def fit(
     Stopped: by SIGTERM, after saving.
   """
   options, mesh = settings.train, opening.mesh_of(settings)
-  frozen, trained = lora.divided(start.params)
+  frozen, trained = lora.divided(start.params, start.description.adapter)
   state = fresh_state(trained, optimizer_of(options), mesh, donate)
   batches = _own_batches(settings, rows, mesh)
   key = jax.random.fold_in(jax.random.key(settings.seed), 1)

@@ -78,7 +78,9 @@ def step_flops(settings: Settings, model: Model, method: MethodSettings) -> floa
   settings = dataclasses.replace(settings, train=options)
   optimizer = optimizer_of(settings.train)
   description = starting.as_adapted(model.description, settings, method)
-  frozen, trained = lora.divided(denoiser.abstract_params(description))
+  frozen, trained = lora.divided(
+    denoiser.abstract_params(description), description.adapter
+  )
   start = functools.partial(initial_state, config=optimizer)
   step = compiling.compiled_step(description, method, optimizer, one_device())
   shape = (settings.train.batch_size, settings.data.length)

@@ -165,7 +165,7 @@ def _moved(
 
 def trained_parameters(model: Model) -> int:
   """How many parameters of an adapted model were trained."""
-  _, trained = lora.divided(model.params)
+  _, trained = lora.divided(model.params, model.description.adapter)
   return sum(int(np.size(x)) for x in jax.tree.leaves(trained))
 
 
@@ -225,7 +225,7 @@ def measure_cost(bench: Bench, arm: Arm, pairs: int) -> dict[str, Any]:
   batch = meshes.place_rows(mesh, batch_of(rows))
 
   def stepper(start: Model, method: MethodSettings):
-    frozen, trained = lora.divided(start.params)
+    frozen, trained = lora.divided(start.params, start.description.adapter)
     holder = [adapting.fresh_state(trained, optimizer_of(options), mesh)]
     key = jax.random.key(0)
     step = compiling.step_on_mesh(

@@ -114,7 +114,7 @@ def compiled_step(
   """One compiled step per (model, method, optimizer, ...), for runs of any length."""
   loss = make_loss(description, method, training_on(mesh, remat, dtype))
   start = functools.partial(initial_state, config=optimizer)
-  _, trained = lora.divided(denoiser.abstract_params(description))
+  _, trained = lora.divided(denoiser.abstract_params(description), description.adapter)
   state = jax.eval_shape(start, trained)
   where = (rules.shardings(mesh, state), meshes.replicated(mesh))
   options = chips.STEP_OPTIONS.get(Placement(mesh).platform)

@@ -117,7 +117,8 @@ class TrainSettings:
     BLOCKS,
     (
       'A regular expression: the whole path of a linear layer that has them, as in '
-      'layers_3/self_attn/q_proj; all linear layers of the blocks.'
+      "layers_3/self_attn/q_proj; all linear layers of the blocks. '': none, so that "
+      'the self-conditioning parameters alone are trained, whatever the rank.'
     ),
   )
   save_every: int = plain(500, 'Steps between checkpoints.')

@@ -122,6 +122,15 @@ def _check_train(settings: Settings) -> None:
       f'train.lora_rank: found {train.lora_rank} with --mode={settings.mode} and '
       f'method.objective = {settings.method.objective!r}; wanted 0 there'
     )
+  # The control of a comparison has no injection.
+  vanilla = settings.mode == 'compare' or not settings.method.rate
+  trains = settings.mode in ('train', 'plan', 'compare')
+  if train.lora_rank and not train.lora_targets and vanilla and trains:
+    raise BadInput(
+      f"train.lora_targets: found '' with --mode={settings.mode} and method.rate = "
+      f'{settings.method.rate}, where there is no injection to be trained alone; '
+      'wanted layers, or --mode=train with a rate above 0'
+    )
   if train.evaluate_every and settings.method.objective != 'masked':
     raise BadInput(
       f'train.evaluate_every: found {train.evaluate_every} with method.objective = '

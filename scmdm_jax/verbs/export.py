@@ -122,10 +122,11 @@ def _export_peft(
 
   The self-conditioning parameters, which it knows nothing of, are a file beside it.
   """
-  if model.description.adapter is None:
+  adapter = model.description.adapter
+  if adapter is None or not adapter.targets:
     raise BadInput(
-      f'--as: found peft, but {model.directory} has no adapter; wanted none, or '
-      'a model trained with train.lora_rank above 0'
+      f'--as: found peft, but {model.directory} has no low-rank factors; wanted none, '
+      'or a model trained with train.lora_rank above 0 and layers in train.lora_targets'
     )
   layers, config = layouts.peft(model.description, str(model.extra.get('base', '')))
 

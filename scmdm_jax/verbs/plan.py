@@ -82,7 +82,9 @@ def _state(
   settings: Settings, description: ModelDescription, mesh: Mesh
 ) -> tuple[Any, Any]:
   """What a step changes, and what of the model it does not, if anything."""
-  frozen, trained = lora.divided(denoiser.abstract_params(description))
+  frozen, trained = lora.divided(
+    denoiser.abstract_params(description), description.adapter
+  )
   start = functools.partial(initial_state, config=optimizer_of(settings.train))
   if frozen is not None:
     frozen = rules.placed(mesh, frozen, settings.train.dtype)

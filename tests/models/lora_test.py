@@ -65,7 +65,7 @@ def test_factors_add_to_what_their_layer_computes(arch):
   # With the adapter off it is the base, bit for bit, though the factors are there.
   # A fresh one changes no bit of it: B is zero.
   fresh = lora.init_factors(jax.random.key(0), params['backbone'], ADAPTER)
-  frozen, trained = lora.divided(params)
+  frozen, trained = lora.divided(params, ADAPTER)
   changed = lora.joined(frozen, {**trained, 'backbone': fresh})
   np.testing.assert_array_equal(base, scores(changed, description))
 
@@ -91,7 +91,7 @@ def test_gradients_are_those_of_the_merged_weights(arch, remat):
   """By the chain rule from dW: dA = s dW B^T, dB = s A^T dW."""
   description = describe(arch)
   params = random_params(description, scale=0.3)
-  frozen, trained = lora.divided(params)
+  frozen, trained = lora.divided(params, description.adapter)
   plain = describe(arch, None)
 
   def loss(params, description, **execution):
@@ -167,7 +167,7 @@ def test_factors_are_split_as_the_side_of_the_kernel_they_share():
     adapter=Adapter(2, 4.0, 'layers_0/self_attn/(q|o)_proj'),
     architecture=dataclasses.replace(tiny.ARCHITECTURES['dream'], vocab_size=12),
   )
-  trained = lora.divided(denoiser.abstract_params(described))[1]
+  trained = lora.divided(denoiser.abstract_params(described), described.adapter)[1]
   found = rules.shardings(mesh, trained)['backbone']['layers_0']['self_attn']
   specs = {k: {n: x.spec for n, x in v.items()} for k, v in found.items()}
   assert specs == {

@@ -33,7 +33,7 @@ def test_the_first_pass_may_be_made_by_the_base():
     tiny.describe('dream', 'embedding'), adapter=Adapter(2, 4.0)
   )
   params = random_params(description, scale=0.3)
-  frozen, trained = lora.divided(params)
+  frozen, trained = lora.divided(params, description.adapter)
   batch = batch_of(np.random.default_rng(0).integers(0, tiny.MASK, (4, tiny.LENGTH)))
   key = jax.random.key(3)
 
@@ -73,7 +73,7 @@ def lowered(adapter, dtype):
     *(32, 16, 128), num_blocks=3, num_heads=2, num_kv_heads=2, mlp_dim=512, causal=False
   )
   description = ModelDescription(sizes, 31, '', 'embedding', adapter=adapter)
-  frozen, trained = lora.divided(denoiser.abstract_params(description))
+  frozen, trained = lora.divided(denoiser.abstract_params(description), adapter)
   optimizer = OptimizerConfig()
   start = functools.partial(initial_state, config=optimizer)
   kept = {} if frozen is None else {'frozen': _in(frozen, dtype)}

@@ -74,7 +74,7 @@ def test_only_the_adapter_is_trained_and_kept(made):
   folder, _, _ = made
   base, found = store.load_model(folder / 'base')[1], sc.load(folder / 'run')
   assert found.description.adapter == lora.Adapter(2, 6.0)
-  frozen, trained = lora.divided(found.params)
+  frozen, trained = lora.divided(found.params, found.description.adapter)
   for path, leaf in leaves(frozen):
     node = base
     for key in path:
@@ -148,6 +148,41 @@ def test_the_merged_export_is_the_model(made, tmp_path):
   np.testing.assert_allclose(scores(merged), scores(model), atol=1e-4)
 
 
+def test_the_injection_can_be_trained_alone(made, tmp_path):
+  """Beside a base of which no bit changes: no signal, no difference."""
+  folder, settings, _ = made
+  options = dataclasses.replace(settings.train, lora_targets='')
+  settings = dataclasses.replace(settings, train=options)
+  figures = run(settings, tmp_path / 'run')
+  base, found = sc.load(folder / 'base'), sc.load(tmp_path / 'run')
+  wide = settings.model.hidden_dim
+  trained = lora.divided(found.params, found.description.adapter)[1]
+  assert [leaf.shape for leaf in jax.tree.leaves(trained)] == [(wide, wide)]
+  assert np.any(trained['self_conditioning']['projection']['kernel'] != 0)
+  for (path, leaf), (wanted_path, wanted) in zip(
+    leaves(found.params['backbone']), leaves(base.params['backbone']), strict=True
+  ):
+    assert path == wanted_path
+    np.testing.assert_array_equal(leaf, wanted)
+  held = store.ocp.metadata(str(tmp_path / 'run' / 'model' / 'params')).metadata
+  assert [tuple(leaf.shape) for leaf in jax.tree.leaves(held)] == [(wide, wide)]
+  # From the middle on it goes the same way.
+  again = tmp_path / 'again'
+  shutil.copytree(tmp_path / 'run', again)
+  shutil.rmtree(again / 'model')
+  for path in (again / 'checkpoints').glob('4*'):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  assert run(settings, again)['parameters'] == figures['parameters']
+  assert tiny_run.model_bytes(again) == tiny_run.model_bytes(tmp_path / 'run')
+  # As safetensors it is the base and the injection.
+  export_model(str(tmp_path / 'run'), str(tmp_path / 'whole'))
+  whole = sc.load(tmp_path / 'whole')
+  for ours, theirs in zip(*map(leaves, (whole.params, found.params)), strict=True):
+    np.testing.assert_array_equal(ours[1], theirs[1])
+  with pytest.raises(BadInput, match=r'found peft, but .* has no low-rank factors'):
+    export_model(str(tmp_path / 'run'), str(tmp_path / 'peft'), as_peft=True)
+
+
 def test_another_base_in_the_same_place_is_refused(made, tmp_path):
   folder, settings, _ = made
   moved = folder / 'base' / 'moved'
@@ -182,6 +217,14 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
     ),
     ({'train.lora_targets': '('}, r"train.lora_targets is '\(': no regular expression"),
     ({'mode': 'benchmark'}, 'train.lora_rank: found 2 with --mode=benchmark'),
+    (
+      {'train.lora_targets': '', 'method.rate': 0.0, 'method.first_pass': 'adapted'},
+      "train.lora_targets: found '' with --mode=train and method.rate = 0.0",
+    ),
+    (
+      {'train.lora_targets': '', 'mode': 'compare'},
+      "train.lora_targets: found '' with --mode=compare",
+    ),
     (
       {'train.lora_rank': 0},
       "first_pass: found 'base' with train.lora_rank = 0",
