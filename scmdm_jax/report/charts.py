@@ -23,6 +23,7 @@ text{font:11px 'DejaVu Sans',Verdana,sans-serif;fill:var(--ink)}
 .c5{--c:#e69f00}.c6{--c:#56b4e9}.c7{--c:#8b5a2b}.l{fill:none;stroke:var(--c);stroke-width:1.5}.p{fill:var(--c)}
 .b{stroke:var(--c)}.c0 .l{stroke-dasharray:4 3}
 """
+_COLOURS = 7  # Without the ink.
 _MARKERS = (  # Around 0, 0.
   'M-3.5-3.5h7v7h-7z',
   'M-4 0a4 4 0 1 0 8 0a4 4 0 1 0-8 0z',
@@ -65,7 +66,8 @@ def chart(
   """Returns an SVG file, readable on a light and on a dark page.
 
   Args:
-    series: points by name, eight at most; the first is the control.
+    series: points by name; the first is the control. From the ninth on the markers come
+      again, in other colours.
     x: the axis from left to right.
     y: the axis upwards; where it has 0 inside, a line marks it.
     lines: whether the points of a series are joined.
@@ -86,7 +88,8 @@ def chart(
     left = _LEFT + i % _COLUMNS * (_WIDTH - _LEFT) / _COLUMNS
     top = _HEIGHT + 8 + i // _COLUMNS * _LEGEND
     legend = _marker(i, left, top - 4), _text(name, left + 12, top)
-    parts += [f'<g class="c{i}">', *_drawn(i, of_one, to_x, to_y, lines), *legend]
+    colour = i and 1 + (i - 1) % _COLOURS
+    parts += [f'<g class="c{colour}">', *_drawn(i, of_one, to_x, to_y, lines), *legend]
     parts.append('</g>')
   return '\n'.join([*parts, '</svg>\n'])
 
@@ -142,7 +145,7 @@ def _text(label: str, x: float, y: float, kind: str = '') -> str:
 
 
 def _marker(number: int, x: float, y: float) -> str:
-  shape = _MARKERS[number]
+  shape = _MARKERS[number % len(_MARKERS)]
   return f'<path class="p" transform="translate({x:.1f} {y:.1f})" d="{shape}"/>'
 
 

@@ -75,6 +75,10 @@ def _passes(study: Study) -> str:
   series = {CONTROL: [Point(k, 0.0) for k in names]}
   for arm in study.drawn[1:]:
     paired = [r for r in study.of(arm) if r['seed'] in nulls]
+    if more and not any(
+      _MORE.fullmatch(name) for r in paired for name in r['likelihood']
+    ):
+      continue
     runs = [r['likelihood'] | {'at': nulls[r['seed']]} for r in paired]
     gaps = {k: [r[n] - r['at'] for r in runs if n in r] for k, n in names.items()}
     series[arm] = [

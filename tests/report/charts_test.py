@@ -84,3 +84,14 @@ def test_ticks_are_round_and_few(high):
   np.testing.assert_allclose(steps, steps[0], rtol=1e-6)
   assert f'{steps[0]:.0e}'[0] in '125'
   assert ticks[0] <= 0.06 * high and ticks[-1] >= high - steps[0]
+
+
+def test_many_series_are_told_apart():
+  series = {str(i): [Point(0, i), Point(1, i)] for i in range(20)}
+  root = ElementTree.fromstring(chart(series, Axis('x'), Axis('y')))
+  groups = [e for e in root if e.tag.endswith('}g')]
+  looks = {(g.get('class'), paths(g, 'p')[0]) for g in groups}
+  assert len(looks) == 20
+  assert [g.get('class') for g in groups].count('c0') == 1
+  style = root.find('{*}style').text
+  assert all(f'.{g.get("class")}{{--c:' in style for g in groups)
