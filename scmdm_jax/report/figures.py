@@ -110,14 +110,14 @@ def steps_figure(series: Series, ylabel: str, styles: Styles, name: str) -> str:
 
 
 def entropy_figure(
-  curves: Curves, marked: Curves, ylabel: str, styles: Styles, name: str
+  curves: Curves, marked: Curves, labels: tuple[str, str], styles: Styles, name: str
 ) -> str:
-  """A measure of quality against unigram entropy: every seed thin, the mean bold.
+  """A measure of quality against entropy: every seed thin, the mean bold.
 
   Args:
     curves: `{arm: {seed: [(entropy, quality)]}}`, the points of a sweep in order.
     marked: the same for the points to ring (temperature 1).
-    ylabel: what is measured.
+    labels: which entropy it is, and what is measured.
     styles: of `arm_styles`.
     name: unique on the page; salts the SVG's ids.
 
@@ -142,10 +142,10 @@ def entropy_figure(
     for arm, seeds in marked.items():
       for points in seeds.values():
         axes.plot(*_columns(points), 'o', mfc='none', mec=styles[arm].color, ms=9)
-    axes.set_xlabel('unigram entropy of the samples')
-    axes.set_ylabel(ylabel)
+    axes.set_xlabel(f'{labels[0]} of the samples')
+    axes.set_ylabel(labels[1])
     return _finish(
-      figure, axes, list(curves), styles, f'{ylabel} against entropy', name
+      figure, axes, list(curves), styles, f'{labels[1]} against entropy', name
     )
 
 

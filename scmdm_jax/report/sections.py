@@ -98,7 +98,9 @@ def curves(
     if drawn:
       rings = _sweep(report, metric, temperature=1.0)
       label = metrics.of(metric).label
-      svg = figures.entropy_figure(drawn, rings, label, styles, f'entropy-{metric}')
+      along = metrics.of(summary.diversity(report['temperature_curve'])).label
+      names = along, label
+      svg = figures.entropy_figure(drawn, rings, names, styles, f'entropy-{metric}')
       caption = (
         'A temperature sweep per arm: every seed a thin line, the mean over seeds at '
         'each temperature bold; rings mark temperature 1.'
@@ -183,12 +185,13 @@ def _sweep(
 ) -> dict[str, dict[int, list[tuple[float, float]]]]:
   """`{arm: {seed: [(entropy, metric)]}}`, temperatures rising; None left out."""
   sweep: dict[str, dict[int, list]] = {}
+  along = summary.diversity(report['temperature_curve'])
   for point in sorted(report['temperature_curve'], key=lambda p: p['temperature']):
-    if point['entropy'] is None or point.get(metric) is None:
+    if point[along] is None or point.get(metric) is None:
       continue
     if temperature is None or point['temperature'] == temperature:
       seeds = sweep.setdefault(point['arm'], {})
-      seeds.setdefault(point['seed'], []).append((point['entropy'], point[metric]))
+      seeds.setdefault(point['seed'], []).append((point[along], point[metric]))
   return sweep
 
 

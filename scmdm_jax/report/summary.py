@@ -16,8 +16,11 @@ from scipy import special
 
 # Not measures of quality: the sample size and the cost, constant by design.
 _NOT_MEASURES = ('count', 'evaluations')
+# How diverse samples are, what says most first: arms are matched by one of them. Single
+# bases of genomes have the same entropy however they are drawn.
+_DIVERSITIES = ('kmer_entropy', 'entropy')
 # Of a point of the temperature sweep: where it lies.
-_COORDINATES = ('arm', 'seed', 'temperature', 'entropy')
+_COORDINATES = ('arm', 'seed', 'temperature', *_DIVERSITIES)
 
 
 def standard_error(values: Sequence[float]) -> float | None:
@@ -91,6 +94,11 @@ def summarize(runs: Sequence[Mapping[str, Any]], control: str) -> list[dict[str,
   return rows
 
 
+def diversity(curve: Sequence[Mapping[str, Any]]) -> str:
+  """The measure of diversity by which the points of temperature sweeps are matched."""
+  return next(name for name in _DIVERSITIES if all(name in point for point in curve))
+
+
 def at_matched_entropy(
   curve: Sequence[Mapping[str, Any]], control: str
 ) -> list[dict[str, Any]]:
@@ -100,7 +108,8 @@ def at_matched_entropy(
   perplexities flatter cold samplers. Here the control's temperature sweep of the
   same seed, ordered by entropy (ties averaged), is interpolated linearly, measure by
   measure (of the perplexity its logarithm), at the entropy of the arm's point. Outside
-  the control's range the difference is None: nothing is extrapolated.
+  the control's range the difference is None: nothing is extrapolated. The entropy is
+  that of `diversity`.
 
   Args:
     curve: points `{arm, seed, temperature, entropy, ...}`, the rest being measures,
@@ -113,15 +122,17 @@ def at_matched_entropy(
     `generative_perplexity` is called `log_perplexity_difference`.
   """
   knots: dict[tuple[int, str], list[tuple[float, float]]] = {}
+  along = diversity(curve)
   for seed in {point['seed'] for point in curve if point['arm'] == control}:
     points = [p for p in curve if p['arm'] == control and p['seed'] == seed]
     for name in dict.fromkeys(name for p in points for name in _swept(p)):
-      knots[seed, name] = _by_entropy(points, lambda p, name=name: _swept(p).get(name))
+      pairs = [(p[along], _swept(p).get(name)) for p in points]
+      knots[seed, name] = _by_entropy(pairs)
   rows = []
   for point in curve:
     if point['arm'] == control:
       continue
-    entropy, seed = point['entropy'], point['seed']
+    entropy, seed = point[along], point['seed']
     row = {
       'arm': point['arm'],
       'seed': seed,
@@ -214,13 +225,14 @@ def _minus(left: float | None, right: float | None) -> float | None:
   return None if left is None or right is None else left - right
 
 
-def _by_entropy(points, quantity) -> list[tuple[float, float]]:
+def _by_entropy(
+  pairs: Sequence[tuple[float | None, float | None]],
+) -> list[tuple[float, float]]:
   """`(entropy, quantity)` with rising entropy, equal entropies averaged."""
   ties: dict[float, list[float]] = collections.defaultdict(list)
-  for point in points:
-    value = quantity(point)
-    if _is_number(point['entropy']) and _is_number(value):
-      ties[point['entropy']].append(value)
+  for entropy, value in pairs:
+    if _is_number(entropy) and _is_number(value):
+      ties[entropy].append(value)
   return [(entropy, statistics.fmean(ties[entropy])) for entropy in sorted(ties)]
 
 

@@ -33,17 +33,18 @@ def _steps(study: Study, metric: str) -> str:
 
 def _entropy(study: Study, metric: str) -> str:
   series = {}
+  along = summary.diversity([p for r in study.runs for p in r['temperature_curve']])
   for arm in study.drawn:
     curves = [r['temperature_curve'] for r in study.of(arm)]
     of_arm = []
     for temperature in sorted({p['temperature'] for c in curves for p in c}):
       found = [p for c in curves for p in c if p['temperature'] == temperature]
-      x, y = ([p[name] for p in found] for name in ('entropy', metric))
+      x, y = ([p[name] for p in found] for name in (along, metric))
       errors = [summary.standard_error(values) or 0.0 for values in (y, x)]
       of_arm.append(Point(statistics.fmean(x), statistics.fmean(y), *errors))
     series[arm] = of_arm
-  label = METRICS.of(metric).label
-  return chart(series, Axis('unigram entropy of the samples, nats'), Axis(label))
+  x_label, label = (METRICS.of(name).label for name in (along, metric))
+  return chart(series, Axis(f'{x_label} of the samples, nats'), Axis(label))
 
 
 def _bounds(study: Study) -> str:

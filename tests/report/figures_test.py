@@ -17,7 +17,9 @@ def _draw(kind, arm='rate 1', name='figure'):
     return figures.steps_figure({arm: SERIES['control']}, 'valid rate', styles, name)
   if kind == 'entropy':
     curves = {arm: CURVES['rate 1']}
-    return figures.entropy_figure(curves, curves, 'valid rate', styles, name)
+    return figures.entropy_figure(
+      curves, curves, ('entropy', 'valid rate'), styles, name
+    )
   return figures.training_figure({arm: CURVES['rate 1']}, styles, name)
 
 

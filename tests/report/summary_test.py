@@ -153,6 +153,23 @@ def test_matched_entropy_averages_ties_and_skips_missing_judges():
   assert second['log_perplexity_difference'] is second['valid_rate_difference'] is None
 
 
+def test_genomes_are_matched_by_the_entropy_of_their_6_mers():
+  """Which all points have; that of single bases hardly moves and is no measure."""
+  sweep = [
+    {**_point('c', 0, 1.4, 1.0, 0.8), 'kmer_entropy': 6.0},
+    {**_point('c', 0, 1.4, 2.0, 0.4), 'kmer_entropy': 7.0},
+    {**_point('a', 0, 1.3, 1.5, 0.9), 'kmer_entropy': 6.25},
+  ]
+  row = _only(summary.at_matched_entropy(sweep, 'c'))
+  assert row['log_perplexity_difference'] == pytest.approx(1.5 - 1.25)
+  assert row['valid_rate_difference'] == pytest.approx(0.9 - 0.7)
+  assert row['entropy'] == 6.25
+  assert not [name for name in row if name.startswith(('kmer', 'entropy_'))]
+  del sweep[0]['kmer_entropy']
+  row = _only(summary.at_matched_entropy(sweep, 'c'))
+  assert row['log_perplexity_difference'] is None
+
+
 def test_summarize_matched_names_the_seeds_it_lost():
   rows = [
     {

@@ -32,6 +32,7 @@ FIGURES = {
   'gc_error': Figure('GC error', 'lower'),
   'auroc': Figure('discriminator AUROC', 'lower'),
   'context_bits': Figure('context bits', 'lower'),
+  'kmer_entropy': Figure('6-mer entropy', of_count=True),
   'stray_rate': Figure('stray tokens', 'lower'),
   'class_accuracy_real': Figure('class accuracy, real'),
   'js_distance_3_real': Figure('3-mer JS distance, real'),
@@ -39,6 +40,7 @@ FIGURES = {
   'gc_error_real': Figure('GC error, real'),
   'macro_f1_real': Figure('macro F1, real'),
   'context_bits_real': Figure('context bits, real'),
+  'kmer_entropy_real': Figure('6-mer entropy, real'),
   'auroc_real': Figure('discriminator AUROC, real'),
 }
 
@@ -238,7 +240,7 @@ DOMAIN = Domain(
   read_rows=read_rows,
   measuring=measuring,
   figures=FIGURES,
-  swept=('js_distance_3', 'js_distance_6', 'macro_f1', 'context_bits'),
+  swept=('kmer_entropy', 'js_distance_3', 'js_distance_6', 'macro_f1', 'context_bits'),
   evaluation=GenomeEvaluation,
   has_classes=True,
   check_settings=check_settings,

@@ -13,14 +13,18 @@ guidance_eval/ten_species_eval.py), per species against the held-out stretches:
 * macro F1 of a species classifier, and the area under the ROC curve of a discriminator
   of real and drawn sequences (`classifier.rank_auroc`).
 
-Ours is the error of GC content. Bases are codes 0 to 4 for A, C, G, T and N, uint8
-`[N, L]`; species are numbers `[N]`.
+Ours are the error of GC content and the entropy of 6-mers, in nats, pooled over the
+sequences of a species: how diverse they are. Four bases are about equally frequent in
+any sequence, so that the entropy of single ones says nothing. Bases are codes 0 to 4
+for A, C, G, T and N, uint8 `[N, L]`; species are numbers `[N]`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 from scipy.spatial import distance
 
 BASES = 'ACGTN'
@@ -133,8 +137,9 @@ def compare_genomes(
   Returns:
     For every species of which there are sequences on both sides: its number `species`
     and its `share` of the reference; `js_distance_3` and `js_distance_6` as published,
-    `js_distance_3_n` and `js_distance_6_n` with k-mers with an N as one more kind; and
-    `gc_error`, the absolute difference of the shares of C and G.
+    `js_distance_3_n` and `js_distance_6_n` with k-mers with an N as one more kind;
+    `kmer_entropy` of 6-mers without an N, NaN if there are none; and `gc_error`, the
+    absolute difference of the shares of C and G.
   """
   found = []
   for s, (kmers, gc) in enumerate(zip(real.kmers, real.gc, strict=True)):
@@ -150,6 +155,8 @@ def compare_genomes(
       figures[f'js_distance_{k}_n'] = js_distance(
         kmers[k].with_unknown, counted.with_unknown
       )
+    counts = count_kmers(own, KMERS[-1]).counts
+    figures['kmer_entropy'] = stats.entropy(counts) if counts.any() else math.nan
     figures['gc_error'] = abs(gc_content(own) - gc)
     found.append(figures)
   return found

@@ -113,6 +113,17 @@ def test_figures_by_species_and_their_mean():
   assert measures.weighted_mean([]) == {}
 
 
+def test_entropy_of_6_mers():
+  real = measures.reference_of(codes('ACGTACG'), np.zeros(1, int), 1)
+  # AAAAAA twice, AAAAAC, and none across two stretches or with an N.
+  drawn = codes('AAAAAAA', 'NAAAAAC')
+  (found,) = measures.compare_genomes(drawn, np.zeros(2, int), real)
+  wanted = -(2 / 3 * math.log(2 / 3) + 1 / 3 * math.log(1 / 3))
+  assert found['kmer_entropy'] == pytest.approx(wanted)
+  (short,) = measures.compare_genomes(codes('AAAAA'), np.zeros(1, int), real)
+  assert math.isnan(short['kmer_entropy'])
+
+
 def test_n_shows_in_its_own_distance_only():
   real = measures.reference_of(codes('ACACAC'), np.array([0]), 1)
   (found,) = measures.compare_genomes(codes('NNNACA', 'CACNNN'), np.zeros(2, int), real)
