@@ -5,8 +5,9 @@ r"""Self-conditioning on regions of the gene of 16S RNA, on one core: base, comp
   run --config=configs/rrna_small.py --workdir=runs/rrna_compare
 
 The regions are laid out in runs/rrna as docs/genome_data.md says. The comparison starts
-from the base in scmdm_jax/assets, which the first command made. Result in
-docs/evidence.md, "Genes of ribosomal RNA".
+from the bundled copy of what the first command makes; for your own add
+--config.checkpoint=runs/rrna_base. Result in docs/evidence.md, "Genes of ribosomal
+RNA".
 """
 
 import importlib.resources

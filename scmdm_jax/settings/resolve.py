@@ -122,6 +122,11 @@ def _check_train(settings: Settings) -> None:
       f'train.lora_rank: found {train.lora_rank} with --mode={settings.mode} and '
       f'method.objective = {settings.method.objective!r}; wanted 0 there'
     )
+  if not train.lora_rank and not train.lora_targets:
+    raise BadInput(
+      "train.lora_targets: found '' with train.lora_rank = 0, which trains everything; "
+      'wanted a rank above 0, to train the injection alone'
+    )
   # The control of a comparison has no injection.
   vanilla = settings.mode == 'compare' or not settings.method.rate
   trains = settings.mode in ('train', 'plan', 'compare')

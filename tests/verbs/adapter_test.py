@@ -222,6 +222,10 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
       "train.lora_targets: found '' with --mode=train and method.rate = 0.0",
     ),
     (
+      {'train.lora_targets': '', 'train.lora_rank': 0},
+      "train.lora_targets: found '' with train.lora_rank = 0",
+    ),
+    (
       {'train.lora_targets': '', 'mode': 'compare'},
       "train.lora_targets: found '' with --mode=compare",
     ),
