@@ -16,12 +16,14 @@ mycobacteria, more are not.
 import argparse
 import pathlib
 import random
+import sys
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from scmdm_jax import files
 from scmdm_jax.domains.genomes import files as fasta
+from scmdm_jax.errors import BadInput
 
 LEAST = 900
 STRETCH = 255  # Whole codons, behind the class of a row of 256.
@@ -99,4 +101,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  try:
+    main()
+  except (BadInput, OSError) as error:
+    sys.exit(f'error: {error}')

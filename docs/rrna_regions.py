@@ -18,12 +18,14 @@ import collections
 import pathlib
 import random
 import re
+import sys
 
 import numpy as np
 
 from scmdm_jax import files
 from scmdm_jax.domains.genomes import files as fasta
 from scmdm_jax.domains.genomes.contexts import Following
+from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.ngrams import Contexts
 
 PRIMERS = {
@@ -89,4 +91,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  try:
+    main()
+  except (BadInput, OSError) as error:
+    sys.exit(f'error: {error}')

@@ -242,7 +242,6 @@ def test_rrna_base_knows_place_and_context(tmp_path):
   nll = functools.partial(hidden_nll, rows=(rows, moved, shuffled), name='rrna_base')
   few = nll(0.3, directory=tmp_path / 'few')
   many = nll(0.9, directory=tmp_path / 'many')
-  # Frequencies are worth 1.37 nats, places 1.0, the seven bases before as well 0.58.
   # Frequencies are worth 1.38 nats, places 1.0; found are 0.67 and 0.91.
   assert few[0] < 0.75 < many[0] < 1
   # Sure of what belongs to another place, it is worse than one that knows nothing.

@@ -20,7 +20,7 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import opening
 from scmdm_jax.runs.opening import Model, Opened
 from scmdm_jax.settings.building import adapter_of, new_model, reported
-from scmdm_jax.settings.options import MethodSettings, Settings
+from scmdm_jax.settings.options import MethodSettings, Settings, TrainSettings
 
 
 def starting_point(
@@ -28,11 +28,7 @@ def starting_point(
 ) -> Model:
   """The model a run begins with, spread over the mesh. The key is consumed."""
   if opened.stored is None:
-    if settings.train.lora_rank:
-      raise BadInput(
-        f'train.lora_rank: found {settings.train.lora_rank} without a checkpoint, '
-        'whose weights would be frozen; wanted 0, or config.checkpoint'
-      )
+    refuse_adapter_of_nothing(settings.train)
     return _new(settings, opened.tokenizer, key, mesh)
   where, stored = f'checkpoint {settings.checkpoint}', opened.stored
   description = opening.fitted(stored.description, opened.tokenizer, settings, where)
@@ -72,6 +68,26 @@ def adapted(
   return add_injection(model, method, key)
 
 
+def refuse_adapter_of_nothing(train: TrainSettings) -> None:
+  """Raises BadInput if low-rank factors are wanted of a run without a checkpoint."""
+  if train.lora_rank:
+    raise BadInput(
+      f'train.lora_rank: found {train.lora_rank} without a checkpoint, '
+      'whose weights would be frozen; wanted 0, or config.checkpoint'
+    )
+
+
+def refuse_other_adapter(
+  has: lora.Adapter | None, wanted: lora.Adapter | None, where: str
+) -> None:
+  """Raises BadInput if a model has an adapter that is not the wanted one."""
+  if has not in (None, wanted):
+    raise BadInput(
+      f'train.lora_rank: found {wanted}; wanted {has}, as {where} has, or its merged '
+      'export as the checkpoint'
+    )
+
+
 def origin_of(stored: StoredModel, adapter: lora.Adapter | None) -> dict[str, Any]:
   """Where a checkpoint comes from; for an adapter beside it, what it is known by."""
   if adapter is None or stored.base is not None:
@@ -95,11 +111,7 @@ def add_adapter(
   has = model.description.adapter
   if has == adapter:
     return model
-  if has is not None:
-    raise BadInput(
-      f'train.lora_rank: found {adapter}; wanted {has}, as {where} has, or its merged '
-      'export as the checkpoint'
-    )
+  refuse_other_adapter(has, adapter, where)
   assert adapter is not None
   fresh = _factors(lora.init_factors, key, model.params['backbone'], adapter)
   description = dataclasses.replace(model.description, adapter=adapter)

@@ -127,14 +127,16 @@ def _check_train(settings: Settings) -> None:
       "train.lora_targets: found '' with train.lora_rank = 0, which trains everything; "
       'wanted a rank above 0, to train the injection alone'
     )
+  masked = settings.method.objective == 'masked'
   # The control of a comparison has no injection.
-  vanilla = settings.mode == 'compare' or not settings.method.rate
+  vanilla = settings.mode == 'compare' or not settings.method.rate or not masked
   trains = settings.mode in ('train', 'plan', 'compare')
   if train.lora_rank and not train.lora_targets and vanilla and trains:
     raise BadInput(
-      f"train.lora_targets: found '' with --mode={settings.mode} and method.rate = "
-      f'{settings.method.rate}, where there is no injection to be trained alone; '
-      'wanted layers, or --mode=train with a rate above 0'
+      f"train.lora_targets: found '' with --mode={settings.mode}, method.rate = "
+      f'{settings.method.rate} and method.objective = {settings.method.objective!r}, '
+      'where there is no injection to be trained alone; wanted layers, or '
+      "--mode=train, a rate above 0 and 'masked'"
     )
   if train.evaluate_every and settings.method.objective != 'masked':
     raise BadInput(

@@ -31,7 +31,7 @@ from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel.compiled import Facts, compile_and_measure
 from scmdm_jax.parallel.placement import Placement
 from scmdm_jax.report.plan import table
-from scmdm_jax.runs import opening
+from scmdm_jax.runs import opening, starting
 from scmdm_jax.runs.compiling import compiled_step
 from scmdm_jax.runs.counting import flops_per_token
 from scmdm_jax.runs.drawing import compiled_sampler, sampler_on
@@ -51,6 +51,7 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   """What is planned for, from a config.json, a checkpoint or the sizes of a new one."""
   path = settings.plan.model or settings.checkpoint
   if not path:
+    starting.refuse_adapter_of_nothing(settings.train)
     tokenizer = opening.open_run(settings, workdir).tokenizer
     return new_model(settings, tokenizer.vocab_size, tokenizer.mask_id)
   source = paths.local_path(path)
@@ -74,8 +75,10 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
   blocks = settings.model.block_length
   description = reported('model', lambda: description.in_blocks(blocks))
   opening.check_blocks(description, settings)
-  adapter = description.adapter or adapter_of(settings.train)
-  return dataclasses.replace(description, adapter=adapter)
+  has, adapter = description.adapter, adapter_of(settings.train)
+  if adapter is not None:
+    starting.refuse_other_adapter(has, adapter, path)
+  return dataclasses.replace(description, adapter=has or adapter)
 
 
 def _state(

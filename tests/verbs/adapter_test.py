@@ -17,7 +17,7 @@ from scmdm_jax.parallel.mesh import one_device
 from scmdm_jax.runs import compiling, opening, scoring, workdir
 from scmdm_jax.settings.building import schedule_of
 from scmdm_jax.settings.resolve import resolve
-from scmdm_jax.verbs import compare, train
+from scmdm_jax.verbs import compare, plan, train
 from scmdm_jax.verbs.export import export_model
 from tests import tiny_run
 from tests.compiling import quick_jit
@@ -210,6 +210,10 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
   ('changes', 'message'),
   [
     ({'checkpoint': ''}, 'train.lora_rank: found 2 without a checkpoint'),
+    (
+      {'checkpoint': '', 'mode': 'plan'},
+      'train.lora_rank: found 2 without a checkpoint',
+    ),
     ({'train.lora_targets': 'nothing'}, "train.lora_targets is 'nothing', which match"),
     (
       {'train.lora_targets': 'nothing', 'mode': 'compare'},
@@ -219,7 +223,16 @@ def test_another_base_in_the_same_place_is_refused(made, tmp_path):
     ({'mode': 'benchmark'}, 'train.lora_rank: found 2 with --mode=benchmark'),
     (
       {'train.lora_targets': '', 'method.rate': 0.0, 'method.first_pass': 'adapted'},
-      "train.lora_targets: found '' with --mode=train and method.rate = 0.0",
+      "train.lora_targets: found '' with --mode=train, method.rate = 0.0",
+    ),
+    (
+      {
+        'train.lora_targets': '',
+        'method.objective': 'causal',
+        'method.first_pass': 'adapted',
+        'model.architecture': 'llama',
+      },
+      "train.lora_targets: found '' with .* method.objective = 'causal'",
     ),
     (
       {'train.lora_targets': '', 'train.lora_rank': 0},
@@ -256,10 +269,22 @@ def test_what_has_no_adapter_is_refused(made, tmp_path, changes, message):
   )
   with pytest.raises(BadInput, match=message) as refused:
     settings = resolve(config)
-    verb = compare.run if settings.mode == 'compare' else train.run
+    verb = {'compare': compare, 'plan': plan, 'train': train}[settings.mode]
     with workdir.opened(str(tmp_path / 'refused'), settings) as directory:
-      verb(settings, directory)
+      verb.run(settings, directory)
   assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('mode', ['train', 'plan'])
+def test_another_adapter_than_the_checkpoints_is_refused(made, tmp_path, mode):
+  folder, settings, _ = made
+  options = dataclasses.replace(settings.train, lora_rank=3)
+  settings = dataclasses.replace(
+    settings, mode=mode, checkpoint=str(folder / 'run'), train=options
+  )
+  message = r'train.lora_rank: found Adapter\(rank=3.*; wanted Adapter\(rank=2'
+  with pytest.raises(BadInput, match=message):
+    {'plan': plan, 'train': train}[mode].run(settings, tmp_path)
 
 
 def test_a_comparison_of_adapters(made, tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from scmdm_jax import files
+from scmdm_jax.data import pipeline
 from scmdm_jax.data.pipeline import Rows
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.genomes import builder
@@ -106,12 +107,11 @@ class Measuring:
     self._reference = judges.reference_of(
       *self._codes(self._test), len(tokenizer.class_ids)
     )
-    self._following = self._real_bits = None
+    self._following = None
     if counted:
-      rows = np.stack([train[i] for i in range(min(counted, len(train)))])
+      rows = np.stack(pipeline.spread(train, counted))  # Of both strands.
       num_species = len(tokenizer.class_ids)
       self._following = Following(*self._codes(rows), num_species)
-      self._real_bits = self._following.bits(*self._codes(self._test))
     self._floors: dict[tuple[int, ...], dict[str, Any]] = {}
 
   def measures(self, samples: np.ndarray) -> dict[str, Any]:
@@ -145,8 +145,15 @@ class Measuring:
     floor = {f'{name}_real': value for name, value in self._floors[counts].items()}
     if self._following:
       found['context_bits'] = self._following.bits(*self._codes(own))
-      floor['context_bits_real'] = self._real_bits
+      floor['context_bits_real'] = self._real_bits(self._following, counts)
     return found | floor | {'by_species': by_species}
+
+  def _real_bits(self, model: Following, counts: tuple[int, ...]) -> float:
+    """Bits of all held-out rows, a species as often as there are samples of it."""
+    codes, species = self._codes(self._test)
+    known = [s for s, count in enumerate(counts) if count]
+    bits = [model.bits(codes[species == s], species[species == s]) for s in known]
+    return float(np.average(bits, weights=[counts[s] for s in known]))
 
   def _codes(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Bases of rows, N where there is none, and the numbers of their species."""

@@ -156,7 +156,8 @@ def compare_genomes(
         kmers[k].with_unknown, counted.with_unknown
       )
     counts = count_kmers(own, KMERS[-1]).counts
-    figures['kmer_entropy'] = stats.entropy(counts) if counts.any() else math.nan
+    entropy = float(stats.entropy(counts)) if counts.any() else math.nan
+    figures['kmer_entropy'] = entropy
     figures['gc_error'] = abs(gc_content(own) - gc)
     found.append(figures)
   return found

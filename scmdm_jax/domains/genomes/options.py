@@ -34,5 +34,5 @@ class GenomeEvaluation:
     0,
     0,
     'Genomes: bits of samples under a model that counts, in so many training '
-    'stretches, which base follows which; 0: none.',
+    'stretches of all, which base follows which; 0: none.',
   )

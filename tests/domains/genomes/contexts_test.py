@@ -51,20 +51,34 @@ def test_against_the_formula():
   assert found == pytest.approx(np.mean(wanted), rel=1e-12)
 
 
+def read(tokens):
+  """Codes and species as the tokenizer's own letters have it."""
+  texts = [[domain_test.TOKENIZER.tokens[t] for t in row[1:]] for row in tokens]
+  bases = np.array([['ACGTN'.index(letter) for letter in text] for text in texts])
+  return bases.astype(np.uint8), tokens[:, 0] - domain_test.TOKENIZER.class_ids[0]
+
+
 def test_samples_are_measured_where_it_is_asked_for(rows):
-  some, test = domain_test.some(rows[0], 200), domain_test.some(rows[1], len(rows[1]))
-  assert 'context_bits' not in domain_test.measuring(rows).measures(some)
-  found = domain_test.measuring(rows, counted=100).measures(some[100:])
-  codes = {'AGCTN'[i]: 'ACGTN'.index('AGCTN'[i]) for i in range(5)}
-
-  def read(tokens):
-    """Codes and species as the tokenizer's own letters have it."""
-    texts = [[domain_test.TOKENIZER.tokens[t] for t in row[1:]] for row in tokens]
-    bases = np.array([[codes[letter] for letter in text] for text in texts], np.uint8)
-    return bases, tokens[:, 0] - domain_test.TOKENIZER.class_ids[0]
-
-  model = Following(*read(some[:100]), 3)
-  assert found['context_bits'] == model.bits(*read(some[100:]))
-  assert found['context_bits_real'] == model.bits(*read(test))
+  train = domain_test.some(rows[0], len(rows[0]))
+  assert 'context_bits' not in domain_test.measuring(rows).measures(train[:90])
+  found = domain_test.measuring(rows, counted=100).measures(train[:90])
+  # At even distances over all of them, whose halves may be the two strands.
+  counted = train[np.arange(100) * len(train) // 100]
+  model = Following(*read(counted), 3)
+  assert found['context_bits'] == model.bits(*read(train[:90]))
   # Those that were counted cost less than others.
-  assert model.bits(*read(some[:100])) < model.bits(*read(some[100:]))
+  assert model.bits(*read(counted)) < found['context_bits']
+
+
+def test_real_bits_are_of_the_species_of_the_samples(rows):
+  train, test = (domain_test.some(of, len(of)) for of in rows)
+  model = Following(*read(train), 3)
+  measures = domain_test.measuring(rows, counted=len(train)).measures
+  first = domain_test.TOKENIZER.class_ids[0]
+  own = {s: train[train[:, 0] == first + s] for s in (0, 2)}
+  bits = {s: model.bits(*read(test[test[:, 0] == first + s])) for s in own}
+  for s, some in own.items():
+    assert measures(some[:20])['context_bits_real'] == pytest.approx(bits[s])
+  mixed = measures(np.concatenate([own[0][:30], own[2][:10]]))
+  assert mixed['context_bits_real'] == pytest.approx((3 * bits[0] + bits[2]) / 4)
+  assert abs(bits[0] - bits[2]) > 0.01

@@ -61,3 +61,15 @@ def test_place_and_what_stands_before_are_worth_all_bits_where_they_tell_all():
   assert frequency == pytest.approx(2, abs=0.01)
   assert place == pytest.approx(2, abs=0.05)
   assert context < 0.1
+
+
+@pytest.mark.parametrize('name', ['rrna_regions', 'genome_frames'])
+def test_what_cannot_be_read_is_one_line(tmp_path, name):
+  script = str(SCRIPT.with_name(f'{name}.py'))
+  command = [sys.executable, script, f'--source={tmp_path / "missing.fna"}']
+  found = subprocess.run(
+    [*command, f'--out={tmp_path}'], capture_output=True, text=True
+  )
+  assert found.returncode == 1
+  assert found.stderr.startswith('error: ') and 'missing.fna' in found.stderr
+  assert len(found.stderr.splitlines()) == 1
