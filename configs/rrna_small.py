@@ -56,6 +56,7 @@ def get_config(stage='compare'):
     config.compare.equal_steps = False
     config.compare.seeds = (0, 1, 2, 3, 4)
     config.compare.step_counts = (16, 64, 128)
-    config.compare.temperatures = (0.9, 0.95, 1.0, 1.05)
+    config.compare.temperatures = (0.7, 0.8, 0.9, 1.0)
+    config.compare.sweep_all = True
     config.compare.benchmark_pairs = 0
   return config

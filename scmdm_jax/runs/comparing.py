@@ -195,7 +195,8 @@ def run_arm(
   started = time.time()
   model = bench.adapt(arm, seed, directory) if arm.train_steps else bench.base
   trained = time.time()
-  figures = bench.measure(model, seed, sweep=arm.name == CONTROL)
+  sweep = bench.settings.compare.sweep_all or arm.name == CONTROL
+  figures = bench.measure(model, seed, sweep)
   figures |= {
     'arm': arm.name,
     'seed': seed,

@@ -115,6 +115,9 @@ class CompareSettings:
     lambda x: 0 <= x <= 1e6,
     'Values of sample.temperature to measure at.',
   )
+  sweep_all: bool = plain(
+    False, 'Whether every arm is measured at them, not the control alone.'
+  )
   sweep_samples: int = at_least(
     0,
     0,

@@ -9,6 +9,7 @@ import pytest
 from scmdm_jax.domains.protocol import Figure
 from scmdm_jax.errors import BadInput
 from scmdm_jax.runs import comparing
+from scmdm_jax.runs.arms import BASE, CONTROL, Arm
 from scmdm_jax.runs.drawing import Drawn
 from scmdm_jax.settings import default_config
 from scmdm_jax.settings.resolve import resolve
@@ -100,3 +101,22 @@ def test_a_sweep_of_more_samples_than_there_are_is_refused():
     BadInput, match=r'compare\.sweep_samples: found .* at most sample'
   ):
     resolve(config)
+
+
+@pytest.mark.parametrize('sweep_all', [False, True])
+def test_the_control_is_swept_and_the_others_if_asked(tmp_path, sweep_all):
+  config = default_config()
+  config.mode = 'sample'
+  config.compare.sweep_all = sweep_all
+  settings, swept = resolve(config), {}
+
+  class Measured(comparing.Bench):
+    def measure(self, model, seed, sweep):
+      swept[len(swept)] = sweep
+      return {'likelihood': {}, 'samples': {}, 'temperature_curve': []}
+
+  bench = Measured(settings, None, None, None, None, None)
+  for name in (CONTROL, BASE, 'rate 1'):
+    arm = Arm(name, 0.0, 0, 0.0)
+    comparing.run_arm(bench, arm, 0, tmp_path / arm.directory)
+  assert list(swept.values()) == [True, sweep_all, sweep_all]
