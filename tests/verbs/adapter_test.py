@@ -66,6 +66,15 @@ def run(settings, path):
     return train.run(settings, directory)
 
 
+def resumed(finished, again, settings):
+  """How many parameters a copy of a run has that goes on from before its last step."""
+  shutil.copytree(finished, again)
+  shutil.rmtree(again / 'model')
+  for path in (again / 'checkpoints').glob('4*'):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+  return run(settings, again)['parameters']
+
+
 def leaves(tree):
   return jax.tree_util.tree_leaves_with_path(tree)
 
@@ -123,11 +132,7 @@ def test_the_held_out_losses_are_those_of_the_model(made):
 def test_an_interrupted_run_resumes_to_the_same_bits(made):
   folder, settings, figures = made
   again = folder / 'again'
-  shutil.copytree(folder / 'run', again)
-  shutil.rmtree(again / 'model')
-  for path in (again / 'checkpoints').glob('4*'):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-  assert run(settings, again)['parameters'] == figures['parameters']
+  assert resumed(folder / 'run', again, settings) == figures['parameters']
   assert tiny_run.model_bytes(again) == tiny_run.model_bytes(folder / 'run')
   assert tiny_run.curve(again) == tiny_run.curve(folder / 'run')
 
@@ -168,11 +173,7 @@ def test_the_injection_can_be_trained_alone(made, tmp_path):
   assert [tuple(leaf.shape) for leaf in jax.tree.leaves(held)] == [(wide, wide)]
   # From the middle on it goes the same way.
   again = tmp_path / 'again'
-  shutil.copytree(tmp_path / 'run', again)
-  shutil.rmtree(again / 'model')
-  for path in (again / 'checkpoints').glob('4*'):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-  assert run(settings, again)['parameters'] == figures['parameters']
+  assert resumed(tmp_path / 'run', again, settings) == figures['parameters']
   assert tiny_run.model_bytes(again) == tiny_run.model_bytes(tmp_path / 'run')
   # As safetensors it is the base and the injection.
   export_model(str(tmp_path / 'run'), str(tmp_path / 'whole'))
