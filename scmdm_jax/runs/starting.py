@@ -32,11 +32,7 @@ def starting_point(
     return _new(settings, opened.tokenizer, key, mesh)
   where, stored = f'checkpoint {settings.checkpoint}', opened.stored
   description = opening.fitted(stored.description, opened.tokenizer, settings, where)
-  if description.objective != settings.method.objective:
-    raise BadInput(
-      f'method.objective: found {settings.method.objective!r}; wanted '
-      f'{description.objective!r}, as {where} is'
-    )
+  refuse_other_objective(description, settings.method, where)
   if settings.method.objective == 'causal' and not description.architecture.causal:
     raise BadInput(
       f'{where}: attends to later tokens; wanted a causal model for method.objective = '
@@ -66,6 +62,17 @@ def adapted(
   factors = jax.random.fold_in(key, 1)
   model = add_adapter(model, adapter_of(settings.train), factors, where)
   return add_injection(model, method, key)
+
+
+def refuse_other_objective(
+  description: ModelDescription, method: MethodSettings, where: str
+) -> None:
+  """Raises BadInput if a model was made for another objective than a run's."""
+  if description.objective != method.objective:
+    raise BadInput(
+      f'method.objective: found {method.objective!r}; wanted '
+      f'{description.objective!r}, as {where} is'
+    )
 
 
 def refuse_adapter_of_nothing(train: TrainSettings) -> None:

@@ -68,6 +68,7 @@ def _described(settings: Settings, workdir: pathlib.Path) -> ModelDescription:
     description = store.open_model(source, verify_below=0).description
   if description.objective == 'classify':
     raise BadInput(f'{path}: a classifier; wanted a model of tokens')
+  starting.refuse_other_objective(description, settings.method, path)
   wanted = settings.method.injection
   masked = description.mask_id is not None
   if masked and description.injection == 'none' and settings.method.rate > 0:

@@ -251,6 +251,18 @@ def test_mistakes(options, message, tmp_path):
     plan.run(settings_with(**options), tmp_path)
 
 
+def test_a_causal_checkpoint_is_not_planned_for_masks(tmp_path):
+  sizes = DecoderConfig(
+    *(12, 8, 16), num_blocks=1, num_heads=2, num_kv_heads=1, mlp_dim=8, causal=True
+  )
+  description = ModelDescription(sizes, None, '')
+  store.save_model(tmp_path / 'base', description, random_params(description), {})
+  with pytest.raises(
+    BadInput, match=r"method\.objective: found 'masked'; wanted 'causal', as .*base"
+  ):
+    plan.run(settings_with(model=str(tmp_path / 'base')), tmp_path)
+
+
 def test_the_exit_code_is_the_verdict(tmp_path, capsys):
   program = tiny_run.Program(capsys)
   config = tiny_run.write_config(tmp_path)
