@@ -30,9 +30,7 @@ def get_config(chip='h100'):
   config.train.accumulate = 32 // config.mesh.fsdp
   config.train.num_steps = 1_500
   config.train.learning_rate = 1e-4
-  config.train.injection_rate_factor = (
-    10.0  # It starts from zero, as in qm9_compare.py.
-  )
+  config.train.injection_rate_factor = 10.0  # As in qm9_compare.py: it starts at 0.
   config.train.warmup_steps = 100
   config.train.evaluate_every = 100
   config.train.dtype = 'bfloat16'

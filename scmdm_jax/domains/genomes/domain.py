@@ -142,10 +142,12 @@ class Measuring:
         **self._distances(rows, rows[:, 0] - first),
         **self._classified(unseen, unseen[:, 0] - first),
       }
+      if self._following:
+        bits = self._real_bits(self._following, counts)
+        self._floors[counts]['context_bits'] = bits
     floor = {f'{name}_real': value for name, value in self._floors[counts].items()}
     if self._following:
       found['context_bits'] = self._following.bits(*self._codes(own))
-      floor['context_bits_real'] = self._real_bits(self._following, counts)
     return found | floor | {'by_species': by_species}
 
   def _real_bits(self, model: Following, counts: tuple[int, ...]) -> float:

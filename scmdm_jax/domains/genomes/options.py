@@ -33,6 +33,6 @@ class GenomeEvaluation:
   context_stretches: int = at_least(
     0,
     0,
-    'Genomes: bits of samples under a model that counts, in so many training '
-    'stretches of all, which base follows which; 0: none.',
+    'Genomes: bits of samples under a model that counts, in so many of the training '
+    'stretches, which base follows which; 0: none.',
   )

@@ -22,8 +22,7 @@ def script():
 
 def test_regions_stand_behind_their_primers_once_each(tmp_path):
   draw = random.Random(0)
-  bases = lambda n: ''.join(draw.choice('ACGT') for _ in range(n))  # noqa: E731
-  v5, v6, other = bases(63), bases(63), bases(63)
+  v5, v6, other = (''.join(draw.choices('ACGT', k=63)) for _ in range(3))
   sites = 'ATTAGATACCCTGGTAGTCC', 'AACGCGAAGAACCTTACC'
   genes = [
     'CC' + sites[0] + v5 + 'AC' + sites[1] + v6 + 'GG',
