@@ -75,7 +75,7 @@ def findings(report: Report, metrics: Metrics) -> Findings:
     if row['arm'] in conditioned and row['temperature'] == 1:
       label = metrics.of(row['metric']).label
       cell = table.difference_cell(row).difference or 'outside the range of the control'
-      matched.append(f'{row["arm"]}: {label} {cell}')
+      matched.append(f'{row["arm"]}, T = {row["num_steps"]}: {label} {cell}')
   return Findings(len(judged), len(beyond), names, items, matched)
 
 
@@ -102,8 +102,8 @@ def curves(
       names = along, label
       svg = figures.entropy_figure(drawn, rings, names, styles, f'entropy-{metric}')
       caption = (
-        'A temperature sweep per arm: every seed a thin line, the mean over seeds at '
-        'each temperature bold; rings mark temperature 1.'
+        f'A temperature sweep per arm at T = {_most_steps(report)}: every seed a thin '
+        'line, the mean over seeds at each temperature bold; rings mark temperature 1.'
       )
       parts.append((page.finished(svg), caption))
   training = _training(report)
@@ -180,13 +180,25 @@ def cost(report: Report) -> Cost:
   return Cost(ratios, rows, *_seconds(report))
 
 
+def _most_steps(report: Report) -> int:
+  """T of the temperature sweep that is drawn."""
+  return max(point['num_steps'] for point in report['temperature_curve'])
+
+
 def _sweep(
   report: Report, metric: str, temperature: float | None = None
 ) -> dict[str, dict[int, list[tuple[float, float]]]]:
-  """`{arm: {seed: [(entropy, metric)]}}`, temperatures rising; None left out."""
+  """`{arm: {seed: [(entropy, metric)]}}`, temperatures rising; None left out.
+
+  After the most steps that were sampled.
+  """
   sweep: dict[str, dict[int, list]] = {}
-  along = summary.diversity(report['temperature_curve'])
+  if not report['temperature_curve']:
+    return sweep
+  along, most = summary.diversity(report['temperature_curve']), _most_steps(report)
   for point in sorted(report['temperature_curve'], key=lambda p: p['temperature']):
+    if point['num_steps'] != most:
+      continue
     if point[along] is None or point.get(metric) is None:
       continue
     if temperature is None or point['temperature'] == temperature:

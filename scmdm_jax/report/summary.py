@@ -20,7 +20,7 @@ _NOT_MEASURES = ('count', 'evaluations')
 # bases of genomes have the same entropy however they are drawn.
 _DIVERSITIES = ('kmer_entropy', 'entropy')
 # Of a point of the temperature sweep: where it lies.
-_COORDINATES = ('arm', 'seed', 'temperature', *_DIVERSITIES)
+_COORDINATES = ('arm', 'seed', 'num_steps', 'temperature', *_DIVERSITIES)
 
 
 def standard_error(values: Sequence[float]) -> float | None:
@@ -106,41 +106,43 @@ def at_matched_entropy(
 
   A colder sampler has a lower generative perplexity and a lower entropy, so raw
   perplexities flatter cold samplers. Here the control's temperature sweep of the
-  same seed, ordered by entropy (ties averaged), is interpolated linearly, measure by
-  measure (of the perplexity its logarithm), at the entropy of the arm's point. Outside
-  the control's range the difference is None: nothing is extrapolated. The entropy is
-  that of `diversity`.
+  same seed after as many steps, ordered by entropy (ties averaged), is interpolated
+  linearly, measure by measure (of the perplexity its logarithm), at the entropy of the
+  arm's point. Outside the control's range the difference is None: nothing is
+  extrapolated. The entropy is that of `diversity`.
 
   Args:
-    curve: points `{arm, seed, temperature, entropy, ...}`, the rest being measures,
-      which may be None.
+    curve: points `{arm, seed, num_steps, temperature, entropy, ...}`, the rest being
+      measures, which may be None.
     control: the arm whose sweep is interpolated.
 
   Returns:
-    One row per point of the other arms: `{arm, seed, temperature, entropy,
-    NAME_difference, ...}`, one for each of its measures; that of
+    One row per point of the other arms: `{arm, seed, num_steps, temperature,
+    entropy, NAME_difference, ...}`, one for each of its measures; that of
     `generative_perplexity` is called `log_perplexity_difference`.
   """
-  knots: dict[tuple[int, str], list[tuple[float, float]]] = {}
+  knots: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
   along = diversity(curve)
-  for seed in {point['seed'] for point in curve if point['arm'] == control}:
-    points = [p for p in curve if p['arm'] == control and p['seed'] == seed]
+  of_control = [point for point in curve if point['arm'] == control]
+  for seed, steps in {(point['seed'], point['num_steps']) for point in of_control}:
+    points = [p for p in of_control if (p['seed'], p['num_steps']) == (seed, steps)]
     for name in dict.fromkeys(name for p in points for name in _swept(p)):
       pairs = [(p[along], _swept(p).get(name)) for p in points]
-      knots[seed, name] = _by_entropy(pairs)
+      knots[seed, steps, name] = _by_entropy(pairs)
   rows = []
   for point in curve:
     if point['arm'] == control:
       continue
-    entropy, seed = point[along], point['seed']
+    entropy, seed, steps = point[along], point['seed'], point['num_steps']
     row = {
       'arm': point['arm'],
       'seed': seed,
+      'num_steps': steps,
       'temperature': point['temperature'],
       'entropy': entropy,
     }
     for name, value in _swept(point).items():
-      there = _interpolate(knots.get((seed, name), []), entropy)
+      there = _interpolate(knots.get((seed, steps, name), []), entropy)
       row[f'{name}_difference'] = _minus(value, there)
     rows.append(row)
   return rows
@@ -150,22 +152,25 @@ def summarize_matched(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
   """Mean and standard error over seeds of the rows of `at_matched_entropy`.
 
   Returns:
-    One row per arm, temperature and metric: `{arm, temperature, metric, difference,
-    difference_error, sigmas, paired_seeds, unmatched_seeds}`; the last lists the
-    seeds without a difference (outside the control's range, or not measured).
+    One row per arm, number of steps, temperature and metric: `{arm, num_steps,
+    temperature, metric, difference, difference_error, sigmas, paired_seeds,
+    unmatched_seeds}`; the last lists the seeds without a difference (outside the
+    control's range, or not measured).
   """
   groups: dict[tuple, dict[int, float | None]] = collections.defaultdict(dict)
   for row in rows:
     for name, value in row.items():
       if name.endswith('_difference'):
-        groups[row['arm'], row['temperature'], name][row['seed']] = value
+        group = (row['arm'], row['num_steps'], row['temperature'], name)
+        groups[group][row['seed']] = value
   summary = []
-  for (arm, temperature, metric), values in groups.items():
+  for (arm, num_steps, temperature, metric), values in groups.items():
     known = {seed: value for seed, value in values.items() if value is not None}
     difference, error, paired = _moments(known)
     summary.append(
       {
         'arm': arm,
+        'num_steps': num_steps,
         'temperature': temperature,
         'metric': metric.removesuffix('_difference'),
         'difference': difference,

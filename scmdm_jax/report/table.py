@@ -87,7 +87,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Header texts and rows: the arm, a second key (steps, temperature), the cells."""
+  """Header texts and rows: the arm, a second key (T, temperature), the cells."""
 
   header: list[str]
   rows: list[tuple[str, str, list[Cell]]]
@@ -166,19 +166,21 @@ def build_all(
 
 def build_matched(matched: Sequence[Mapping[str, Any]], metrics: Metrics) -> Table:
   """Rows of `summarize_matched`: differences to the control at matched entropy."""
-  found = {(r['arm'], r['temperature'], r['metric']): r for r in matched}
+  found = {
+    (r['arm'], r['num_steps'], r['temperature'], r['metric']): r for r in matched
+  }
   names = list(dict.fromkeys(r['metric'] for r in matched))
   rows = []
-  keys = dict.fromkeys((t, arm) for arm, t, _ in found)
-  for temperature, arm in sorted(keys, key=lambda key: key[0]):
+  keys = dict.fromkeys((steps, t, arm) for arm, steps, t, _ in found)
+  for steps, temperature, arm in sorted(keys, key=lambda key: key[:2]):
     cells = []
     for name in names:
-      row = found[arm, temperature, name]
+      row = found[arm, steps, temperature, name]
       seeds, missing = len(row['paired_seeds']), len(row['unmatched_seeds'])
       cells.append(difference_cell(row, f'{seeds} of {seeds + missing} seeds'))
-    rows.append((arm, text.number(temperature), cells))
+    rows.append((arm, f'{steps}, {text.number(temperature)}', cells))
   headings = [f'difference in {_heading(metrics.of(name))}' for name in names]
-  header = ['arm', 'temperature', *headings]
+  header = ['arm', 'T, temperature', *headings]
   return Table(header, rows)
 
 

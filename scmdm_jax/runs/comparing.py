@@ -28,7 +28,7 @@ from scmdm_jax.processes import multihost
 from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing, watching
 from scmdm_jax.runs.arms import CONTROL, Arm, method_of, start_of
 from scmdm_jax.runs.opening import Model, mesh_of
-from scmdm_jax.runs.results import renamed
+from scmdm_jax.runs.results import updated
 from scmdm_jax.settings.building import optimizer_of, sampler_of, schedule_of
 from scmdm_jax.settings.options import MethodSettings, Settings
 from scmdm_jax.training.step import NO_LIMITS
@@ -83,8 +83,7 @@ class Bench:
     return scoring.judge_samples(self.measure_samples, drawn, self.base.tokenizer)
 
   def measure(self, model: Model, seed: int, sweep: bool) -> dict[str, Any]:
-    """Likelihood, samples at every step count, and a temperature sweep if asked."""
-    compare = self.settings.compare
+    """Likelihood, and samples at every step count, at all temperatures if asked."""
     figures: dict[str, Any] = {
       'likelihood': scoring.likelihood(
         model,
@@ -95,16 +94,17 @@ class Bench:
         mesh_of(self.settings),
       ),
       'samples': {},
+      'temperature_curve': [],
     }
-    for steps in compare.step_counts:
+    for steps in self.settings.compare.step_counts:
       drawn = self.draw(model, seed, num_steps=steps)
       figures['samples'][str(steps)] = scores = self.judge_drawn(drawn)
+      curve = self._curve(model, seed, steps, drawn, scores, sweep)
+      figures['temperature_curve'] += curve
       if steps == self.settings.sample.num_steps:
         first = drawn.tokens[:_GALLERY]
         show, data = self.domain.show, self.settings.data
         figures['gallery'] = show(data, first, self.base.tokenizer)
-        curve = self._curve(model, seed, drawn, scores, sweep)
-        figures['temperature_curve'] = curve
     return figures
 
   def _of_count(self, name: str) -> bool:
@@ -115,11 +115,12 @@ class Bench:
     self,
     model: Model,
     seed: int,
+    steps: int,
     drawn: drawing.Drawn,
     scores: dict[str, Any],
     sweep: bool,
   ) -> list[dict[str, Any]]:
-    """Entropy and the domain's swept measures by temperature.
+    """Entropy and the domain's swept measures by temperature, after `steps`.
 
     Fewer samples at the other temperatures are compared with the first so many of
     `drawn`: sample i has the same noise at each, so that the difference has little.
@@ -135,7 +136,8 @@ class Bench:
     for temperature in compare.temperatures if sweep else (1.0,):
       point = {name: scores[name] for name in names}
       if temperature != options.temperature:
-        other = self.draw(model, seed, temperature=temperature, num_samples=count)
+        changes = {'temperature': temperature, 'num_samples': count}
+        other = self.draw(model, seed, num_steps=steps, **changes)
         found = self.judge_drawn(other)
         point = {name: found.get(name) for name in names}
         if few is not scores:
@@ -145,7 +147,7 @@ class Bench:
             else _moved(name, scores[name], few.get(name), found.get(name))
             for name in names
           }
-      points.append({'temperature': temperature, **point})
+      points.append({'num_steps': steps, 'temperature': temperature, **point})
     return points
 
 
@@ -189,7 +191,7 @@ def run_arm(
   # What one of several processes saw might be there when another looks.
   found = multihost.from_first(result.read_text() if first and result.is_file() else '')
   if found:
-    return renamed(json.loads(found))
+    return updated(json.loads(found))
   directory.mkdir(parents=True, exist_ok=True)
   say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
   started = time.time()

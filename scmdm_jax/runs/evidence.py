@@ -13,11 +13,12 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{matched|STUDY}}                         against the control at the arm's own entropy
   {{mean|STUDY|ARM|METRIC@T}}               one figure
   {{difference|STUDY|ARM|METRIC@T}}         the same against the control
-  {{gain|STUDY|ARM|METRIC}}                 the same at matched entropy
+  {{gain|STUDY|ARM|METRIC@T}}               the same at matched entropy
   {{trained|STUDY|ARM}}                     how many parameters it trains
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
-  {{entropy|STUDY|METRIC}}                  another: it against entropy, by temperature
+  {{gains|STUDY|METRIC}}                    another: gains at matched entropy against T
+  {{entropy|STUDY|METRIC@T}}                another: it against entropy, by temperature
   {{bounds|STUDY}}                          another: NELBOs, less those of the control
   {{passes|STUDY}}                          another: the same by the number of passes
   {{learning|STUDY}}                        another: held-out NELBOs while they adapt
@@ -82,16 +83,17 @@ def _table(study: Study, *measures: str) -> str:
 
 
 def _matched(study: Study) -> str:
-  known = {m for (_, m), row in study.matched.items() if row['difference'] is not None}
-  metrics = [m for m in dict.fromkeys(m for _, m in study.matched) if m in known]
+  known = [row['metric'] for row in study.matched if row['difference'] is not None]
+  metrics = [m for m in dict.fromkeys(r['metric'] for r in study.matched) if m in known]
   rows = []
-  for arm in study.arms:
-    found = [study.matched.get((arm, metric)) for metric in metrics]
-    if any(found):
-      inside = max(len(row['paired_seeds']) for row in found if row)
-      cells = [_difference(row) for row in found]
-      rows.append([arm, f'{inside} of {study.seeds(arm)}', *cells])
-  return _markdown(['arm', 'seeds matched', *map(_label, metrics)], rows)
+  for steps in study.step_counts:
+    for arm in study.arms:
+      found = [study.gain(arm, f'{metric}@{steps}') for metric in metrics]
+      if any(found):
+        inside = max(len(row['paired_seeds']) for row in found if row)
+        cells = [_difference(row) for row in found]
+        rows.append([arm, str(steps), f'{inside} of {study.seeds(arm)}', *cells])
+  return _markdown(['arm', 'T', 'seeds matched', *map(_label, metrics)], rows)
 
 
 def _needed(study: Study, arm: str, measure: str) -> str:
@@ -145,7 +147,7 @@ _FILLS = {
   'matched': _matched,
   'mean': lambda study, arm, measure: _figure(study.row(arm, measure)),
   'difference': lambda study, arm, measure: _difference(study.row(arm, measure)),
-  'gain': lambda study, arm, metric: _difference(study.matched.get((arm, metric))),
+  'gain': lambda study, arm, measure: _difference(study.gain(arm, measure)),
   'trained': _trained,
   'needed': _needed,
 }
@@ -162,7 +164,7 @@ def rendered(page: str, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> s
   def fill(hole: re.Match) -> str:
     kind, study, *rest = hole[1].split('|')
     if kind in DRAWINGS:
-      label = [METRICS.of(metric).label for metric in rest]
+      label = [_label(measure) for measure in rest]
       title = DRAWINGS[kind][1].format(study, *label)
       return f'![{title}](evidence/{_file(hole[1])})'
     return _FILLS[kind](found[study], *rest)
@@ -184,7 +186,7 @@ def drawings(
 
 def _file(hole: str) -> str:
   kind, study, *rest = hole.split('|')
-  return '_'.join([study, kind, *rest]) + '.svg'
+  return '_'.join([study, kind, *rest]).replace('@', '_') + '.svg'
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from scmdm_jax.domains import registry
 from scmdm_jax.report import summary, table
 from scmdm_jax.runs.arms import CONTROL
+from scmdm_jax.runs.results import updated
 
 METRICS = table.Metrics(
   {n: f._asdict() for d in registry.domains() for n, f in d.figures.items()}
@@ -28,14 +29,12 @@ _KEPT = (
 
 def condensed(result: Mapping[str, Any]) -> dict[str, Any]:
   """What the page needs of an arm's `result.json`; floats to 6 digits."""
-  likelihood = dict(result['likelihood'])
-  if 'carried_elbo' in likelihood:  # It is a negative one.
-    likelihood['carried_nelbo'] = likelihood.pop('carried_elbo')
+  result = updated(result)
   record = {name: result[name] for name in _KEPT if name in result}
   curve = [x for x in result.get('training_curve', []) if 'heldout_nelbo' in x]
   if curve:
     record['heldout_curve'] = curve
-  return _rounded({**record, 'likelihood': likelihood})
+  return _rounded({**record, 'likelihood': result['likelihood']})
 
 
 def _rounded(value: Any) -> Any:
@@ -90,14 +89,23 @@ class Study:
       for point in run['temperature_curve']
     ]
     matched = summary.summarize_matched(summary.at_matched_entropy(curve, CONTROL))
-    self.matched = {
-      (r['arm'], r['metric']): r for r in matched if r['temperature'] == 1
-    }
+    self.matched = [r for r in matched if r['temperature'] == 1]
 
   def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
     """The row of `summarize` of METRIC or METRIC@T; None if it was not measured."""
     metric, _, steps = measure.partition('@')
     return self._rows.get((arm, metric, int(steps) if steps else None))
+
+  def gain(self, arm: str, measure: str) -> Mapping[str, Any] | None:
+    """The row of `matched` of METRIC@T; None if it was not measured."""
+    metric, _, steps = measure.partition('@')
+    found = [r for r in self.matched if (r['arm'], r['metric']) == (arm, metric)]
+    return next((r for r in found if r['num_steps'] == int(steps)), None)
+
+  @property
+  def step_counts(self) -> list[int]:
+    """Every T that samples were drawn with, rising."""
+    return sorted({int(steps) for run in self.runs for steps in run['samples']})
 
   @property
   def drawn(self) -> list[str]:

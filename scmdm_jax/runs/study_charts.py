@@ -20,22 +20,45 @@ def _points(rows: Sequence[tuple[float, Any]], what: str = 'mean') -> list[Point
   return [Point(x, r[what], r[error] or 0.0) for x, r in rows if r]
 
 
+def _places(i: int, counts: Sequence[int]) -> list[float]:
+  """Where the `i`-th arm's points are: beside its neighbours', T on a log axis."""
+  return [math.log2(steps) + 0.04 * i for steps in counts]
+
+
+def _along(counts: Sequence[int]) -> Axis:
+  return Axis('sampling steps T', {math.log2(steps): str(steps) for steps in counts})
+
+
 def _steps(study: Study, metric: str) -> str:
-  counts = sorted({int(steps) for run in study.runs for steps in run['samples']})
+  counts = study.step_counts
   series = {}
-  for i, arm in enumerate(study.drawn):  # Side by side, T on a logarithmic axis.
-    places = [math.log2(steps) + 0.04 * i for steps in counts]
+  for i, arm in enumerate(study.drawn):
     rows = [study.row(arm, f'{metric}@{steps}') for steps in counts]
-    series[arm] = _points(list(zip(places, rows, strict=True)))
-  ticks = {math.log2(steps): str(steps) for steps in counts}
-  return chart(series, Axis('sampling steps T', ticks), Axis(METRICS.of(metric).label))
+    series[arm] = _points(list(zip(_places(i, counts), rows, strict=True)))
+  return chart(series, _along(counts), Axis(METRICS.of(metric).label))
 
 
-def _entropy(study: Study, metric: str) -> str:
+def _gains(study: Study, metric: str) -> str:
+  counts = sorted({r['num_steps'] for r in study.matched if r['metric'] == metric})
+  series = {CONTROL: [Point(x, 0.0) for x in _places(0, counts)]}
+  for i, arm in enumerate(study.drawn[1:], 1):
+    rows = [study.gain(arm, f'{metric}@{steps}') for steps in counts]
+    known = [r if r and r['difference'] is not None else None for r in rows]
+    points = list(zip(_places(i, counts), known, strict=True))
+    series[arm] = _points(points, 'difference')
+  label = f"{METRICS.of(metric).label} - the control's at the same entropy"
+  return chart(series, _along(counts), Axis(label))
+
+
+def _entropy(study: Study, measure: str) -> str:
+  metric, _, steps = measure.partition('@')
   series = {}
   along = summary.diversity([p for r in study.runs for p in r['temperature_curve']])
   for arm in study.drawn:
-    curves = [r['temperature_curve'] for r in study.of(arm)]
+    curves = [
+      [p for p in r['temperature_curve'] if p['num_steps'] == int(steps)]
+      for r in study.of(arm)
+    ]
     of_arm = []
     for temperature in sorted({p['temperature'] for c in curves for p in c}):
       found = [p for c in curves for p in c if p['temperature'] == temperature]
@@ -128,8 +151,9 @@ def _learning(study: Study) -> str:
 
 # {kind: (drawing, its title of study and measure)}.
 DRAWINGS = {
-  'steps': (_steps, '{1} of {0} against T'),
-  'entropy': (_entropy, '{1} of {0} against entropy'),
+  'steps': (_steps, '{0}: {1} against T'),
+  'gains': (_gains, '{0}: {1} at matched entropy against T'),
+  'entropy': (_entropy, '{0}: {1} against entropy'),
   'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
   'passes': (_passes, 'NELBOs of {0} against passes, less those of the control'),
   'learning': (_learning, 'held-out NELBOs of {0} while it adapts'),

@@ -113,7 +113,7 @@ class CompareSettings:
     float,
     'numbers from 0 to 1e6',
     lambda x: 0 <= x <= 1e6,
-    'Values of sample.temperature to measure at.',
+    'Values of sample.temperature to measure at, after every number of steps.',
   )
   sweep_all: bool = plain(
     False, 'Whether every arm is measured at them, not the control alone.'

@@ -223,7 +223,7 @@ def _check_compare(settings: Settings) -> None:
   if sample.num_steps not in compare.step_counts:
     raise BadInput(
       f'compare.step_counts: found {compare.step_counts}; wanted sample.num_steps = '
-      f'{sample.num_steps} among them, where temperatures are swept'
+      f'{sample.num_steps} among them, at which samples are shown'
     )
   if compare.sweep_samples > sample.num_samples:
     raise BadInput(

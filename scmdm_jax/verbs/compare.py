@@ -33,7 +33,6 @@ def _notes(settings: Settings) -> list[str]:
   notes = [
     'Sampling noise is float32 in mode high; every sample of a seed starts from the '
     'same key in every arm.',
-    f'The temperature sweep is at T = {settings.sample.num_steps} steps.',
     'Likelihoods are nats per token over all positions, padding included, on held-out '
     'examples; lower is better.',
     'The equal-FLOPs control trains longer at rate 0, by the FLOPs that XLA counts; '

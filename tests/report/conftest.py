@@ -53,6 +53,7 @@ def results():
     {
       'arm': arm,
       'seed': seed,
+      'num_steps': 32,
       'temperature': temperature,
       'generative_perplexity': 4.0 + temperature,
       'entropy': 2.0 + temperature / 10,

@@ -91,12 +91,13 @@ def test_two_sided_p_against_closed_forms():
   )
 
 
-def _point(arm, seed, entropy, log_perplexity, valid_rate=0.5, temperature=1.0):
+def _point(arm, seed, entropy, log_perplexity, valid_rate=0.5, num_steps=8):
   perplexity = None if log_perplexity is None else math.exp(log_perplexity)
   return {
     'arm': arm,
     'seed': seed,
-    'temperature': temperature,
+    'num_steps': num_steps,
+    'temperature': 1.0,
     'generative_perplexity': perplexity,
     'entropy': entropy,
     'valid_rate': valid_rate,
@@ -139,6 +140,20 @@ def test_matched_entropy_stays_within_the_seed():
   assert _only(rows, seed=2)['log_perplexity_difference'] is None
 
 
+def test_matched_entropy_stays_within_the_number_of_steps():
+  curve = [*_SWEEP]
+  curve += [_point('c', 0, 2.0, 5.0, 0.1, 32), _point('c', 0, 2.4, 6.0, 0.5, 32)]
+  curve += [_point('a', 0, 2.1, 5.5, 0.5, steps) for steps in (8, 32, 64)]
+  few, many, others = summary.at_matched_entropy(curve, 'c')
+  assert few['log_perplexity_difference'] == pytest.approx(5.5 - 1.25)
+  assert many['log_perplexity_difference'] == pytest.approx(5.5 - 5.25)
+  assert many['valid_rate_difference'] == pytest.approx(0.5 - 0.2)
+  assert others['log_perplexity_difference'] is None
+  rows = summary.summarize_matched([few, many, others])
+  steps = [r['num_steps'] for r in rows if r['metric'] == 'valid_rate']
+  assert steps == [8, 32, 64]
+
+
 def test_matched_entropy_averages_ties_and_skips_missing_judges():
   curve = [
     _point('c', 0, 2.0, 1.0, 0.2),
@@ -175,6 +190,7 @@ def test_summarize_matched_names_the_seeds_it_lost():
     {
       'arm': 'a',
       'seed': seed,
+      'num_steps': 8,
       'temperature': 1.0,
       'entropy': 2.0,
       'log_perplexity_difference': difference,

@@ -91,6 +91,7 @@ def test_text_table_shows_matched_entropy_at_temperature_one(results):
   shown = table.text_table(rows, control, ALL, matched)
   block = shown[shown.index('At matched entropy') :]
   assert '3 of 3 seeds' in block
+  assert 'T, temperature' in block and '32, 1' in block
   assert '0.8' not in block.split('\n\n')[0]
 
 

@@ -21,9 +21,9 @@ NOISE = np.random.default_rng(0).normal(size=100)
 class Bench(comparing.Bench):
   """Draws `NOISE` moved by the temperature; measures means, and one that has none."""
 
-  def draw(self, model, seed, *, temperature=1.0, num_samples):
-    DRAWN.append((temperature, num_samples))
-    tokens = NOISE[:num_samples] + temperature
+  def draw(self, model, seed, *, num_steps, temperature=1.0, num_samples=100):
+    DRAWN.append((num_steps, temperature, num_samples))
+    tokens = NOISE[:num_samples] + temperature * num_steps / 8
     return Drawn(tokens, None, 1, 1, 1, 0.0, np.zeros(num_samples))
 
   def judge_drawn(self, drawn):
@@ -41,17 +41,22 @@ class Bench(comparing.Bench):
 DRAWN = []
 
 
-def curve(sweep_samples, sweep=True):
+def measured(monkeypatch, sweep_samples, sweep=True):
+  """The curve of samples after 8 and 16 steps; 16 is the run's own number."""
   DRAWN.clear()
+  monkeypatch.setattr(comparing.scoring, 'likelihood', lambda *_: {})
   config = default_config()
   config.data.name = 'qm9'
   config.mode = 'sample'
   settings = resolve(config)
   settings = dataclasses.replace(
     settings,
-    sample=dataclasses.replace(settings.sample, num_samples=100),
+    sample=dataclasses.replace(settings.sample, num_samples=100, num_steps=16),
     compare=dataclasses.replace(
-      settings.compare, temperatures=(0.5, 1.0, 2.0), sweep_samples=sweep_samples
+      settings.compare,
+      step_counts=(8, 16),
+      temperatures=(0.5, 1.0, 2.0),
+      sweep_samples=sweep_samples,
     ),
   )
   figures = {
@@ -59,36 +64,43 @@ def curve(sweep_samples, sweep=True):
     'js_distance_3': Figure('JS distance', of_count=True),
     'generative_perplexity': Figure('generative perplexity'),
   }
-  domain = types.SimpleNamespace(swept=(*figures, 'not_measured'), figures=figures)
-  bench = Bench(settings, None, domain, None, None, None)
-  drawn = bench.draw(None, 0, num_samples=100)
-  scores = bench.judge_drawn(drawn)
-  return bench._curve(None, 0, drawn, scores, sweep)
+  domain = types.SimpleNamespace(
+    swept=(*figures, 'not_measured'), figures=figures, show=lambda *_: []
+  )
+  base = types.SimpleNamespace(tokenizer=None)
+  bench = Bench(settings, base, domain, None, None, None)
+  return bench.measure(None, 0, sweep)['temperature_curve']
 
 
-def test_a_sweep_of_few_samples_moves_the_measures_of_all():
-  whole, few = curve(0), curve(20)
-  assert DRAWN == [(1.0, 100), (0.5, 20), (2.0, 20)]
+def test_a_sweep_of_few_samples_moves_the_measures_of_all(monkeypatch):
+  whole, few = measured(monkeypatch, 0), measured(monkeypatch, 20)
+  assert [
+    *((8, 1.0, 100), (8, 0.5, 20), (8, 2.0, 20)),
+    *((16, 1.0, 100), (16, 0.5, 20), (16, 2.0, 20)),
+  ] == DRAWN
   mean = NOISE.mean()
   for points in (whole, few):
-    assert [p['temperature'] for p in points] == [0.5, 1.0, 2.0]
+    assert [p['num_steps'] for p in points] == [8, 8, 8, 16, 16, 16]
+    assert [p['temperature'] for p in points] == [0.5, 1.0, 2.0] * 2
     for point in points:
       # The noise of the first 20 is in both terms of the difference, and gone.
-      expected = mean + point['temperature']
+      expected = mean + point['temperature'] * point['num_steps'] / 8
       assert point['entropy'] == pytest.approx(expected, abs=1e-12)
       assert point['ngram_bits'] == pytest.approx(3 * expected, abs=1e-12)
       assert point['generative_perplexity'] == pytest.approx(np.exp(expected))
       assert 'count' not in point and 'not_measured' not in point
   # What depends on the count is not said of the few.
   assert None not in [p['js_distance_3'] for p in whole]
-  assert [p['js_distance_3'] is None for p in few] == [True, False, True]
+  assert [p['js_distance_3'] is None for p in few] == [True, False, True] * 2
   # Where the first few have no measure there is none, but at the run's temperature.
-  assert [p['ngram_bits'] is None for p in curve(5)] == [True, False, True]
+  points = measured(monkeypatch, 5)
+  assert [p['ngram_bits'] is None for p in points] == [True, False, True] * 2
 
 
-def test_only_the_control_is_swept():
-  assert [p['temperature'] for p in curve(20, sweep=False)] == [1.0]
-  assert DRAWN == [(1.0, 100)]
+def test_only_the_control_is_swept(monkeypatch):
+  points = measured(monkeypatch, 20, sweep=False)
+  assert [p['temperature'] for p in points] == [1.0, 1.0]
+  assert DRAWN == [(8, 1.0, 100), (16, 1.0, 100)]
 
 
 def test_a_sweep_of_more_samples_than_there_are_is_refused():

@@ -99,7 +99,8 @@ def test_drawn_points_by_numpy(monkeypatch):
       # To the right of its tick, T on a logarithmic axis.
       assert 0 <= point.x - np.log2(int(steps)) < 0.3
 
-  series, _, _ = points_drawn(monkeypatch, 'entropy|molecules|generative_perplexity')
+  hole = 'entropy|molecules|generative_perplexity@32'
+  series, _, _ = points_drawn(monkeypatch, hole)
   for arm, points in series.items():
     runs = [
       run['temperature_curve'] for run in STUDIES['molecules'] if run['arm'] == arm
@@ -211,6 +212,51 @@ def test_bounds_by_passes(monkeypatch):
   assert [p.error for p in points] == pytest.approx([0.5, 0.25, 0.25])
 
 
+def swept(arm, seed, **by_steps):
+  """Points (temperature, entropy, bits) after t8, t16, ... steps."""
+  names = ('temperature', 'entropy', 'ngram_bits')
+  curve = [
+    {'num_steps': int(steps.lstrip('t')), **dict(zip(names, point, strict=True))}
+    for steps, points in by_steps.items()
+    for point in points
+  ]
+  return sampled(arm, seed, **dict.fromkeys(by_steps, 0.5)) | {
+    'temperature_curve': curve
+  }
+
+
+def test_gains_at_matched_entropy_against_steps(monkeypatch):
+  control = arms.CONTROL
+  few, many = [(0.9, 1.0, 3.0), (1.0, 2.0, 5.0)], [(0.9, 1.0, 2.0), (1.0, 2.0, 3.0)]
+  runs = [
+    swept(control, 0, t8=few, t16=many),
+    swept(control, 1, t8=few, t16=many),
+    swept('rate 1', 0, t8=[(1.0, 1.5, 4.5)], t16=[(1.0, 1.5, 2.0)]),
+    swept('rate 1', 1, t8=[(1.0, 1.25, 3.5)], t16=[(1.0, 1.0, 1.0)]),
+    swept('rate 0.5', 0, t8=[(1.0, 2.5, 4.5)], t16=[(1.0, 2.0, 4.0)]),
+  ]
+  # At 8 steps 4.5 - 4 and 3.5 - 3.5, at 16 2 - 2.5 and 1 - 2.
+  table = evidence.rendered('{{matched|toy}}', {'toy': runs}).splitlines()[2:]
+  assert table == [
+    '| rate 1 | 8 | 2 of 2 | +0.2 ± 0.2 [1.0] |',
+    f'| rate 0.5 | 8 | 0 of 1 | {text.ABSENT} |',
+    '| rate 1 | 16 | 2 of 2 | -0.8 ± 0.2 [3.0] |',
+    '| rate 0.5 | 16 | 1 of 1 | +1 |',
+  ]
+  hole = 'gain|toy|rate 1|ngram_bits'
+  assert evidence.rendered(f'{{{{{hole}@16}}}}', {'toy': runs}) == '-0.8 ± 0.2 [3.0]'
+  assert evidence.rendered(f'{{{{{hole}@32}}}}', {'toy': runs}) == text.ABSENT
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  drawn = evidence.drawings('{{gains|toy|ngram_bits}}', {'toy': runs})
+  series, x, _ = drawn['toy_gains_ngram_bits.svg']
+  assert list(x.ticks) == [3, 4] and list(series) == [control, 'rate 1', 'rate 0.5']
+  assert [p.y for p in series[control]] == [0, 0]
+  assert [p.y for p in series['rate 1']] == [0.25, -0.75]
+  assert [p.error for p in series['rate 1']] == pytest.approx([0.25, 0.25])
+  # Outside the control's entropies nothing is drawn, and one seed has no error.
+  assert [(p.y, p.error) for p in series['rate 0.5']] == [(1.0, 0.0)]
+
+
 def learned(arm, seed, flops, *losses):
   return sampled(arm, seed) | {
     'train_steps': 10 * len(losses),
@@ -260,7 +306,7 @@ def result(arm, seed, bits, entropy, carried):
     'likelihood': {'nelbo_null': 1.0, 'carried_elbo': {'8': carried}},
     'samples': {'8': {'ngram_bits': bits, 'entropy': entropy, 'count': 4}},
     'temperature_curve': [
-      {'temperature': 1.0, 'entropy': entropy, 'ngram_bits': bits},
+      {'num_steps': 8, 'temperature': 1.0, 'entropy': entropy, 'ngram_bits': bits},
     ],
   }
 
@@ -268,7 +314,7 @@ def result(arm, seed, bits, entropy, carried):
 def test_from_results_to_page(tmp_path):
   control = arms.CONTROL
   for seed, (a, b) in enumerate([(5.0, 4.0), (5.2, 4.4)]):
-    cold = {'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
+    cold = {'num_steps': 8, 'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
     runs = [result(control, seed, a, 2.0, 1.5), result('rate 1', seed, b, 1.5, 1.25)]
     runs[0]['temperature_curve'].append(cold)
     for run in runs:
@@ -278,7 +324,7 @@ def test_from_results_to_page(tmp_path):
   docs = tmp_path / 'docs'
   (docs / 'evidence').mkdir(parents=True)
   (docs / 'evidence' / 'page.md').write_text(
-    'gain {{gain|toy|rate 1|ngram_bits}}, {{difference|toy|rate 1|carried_nelbo@8}}, '
+    'gain {{gain|toy|rate 1|ngram_bits@8}}, {{difference|toy|rate 1|carried_nelbo@8}}, '
     '{{mean|toy|rate 1|ngram_bits@8}}; {{seeds|toy}}; {{trained|toy|rate 1}}\n'
     '{{matched|toy}}\n{{steps|toy|ngram_bits}}\n'
   )
@@ -288,8 +334,8 @@ def test_from_results_to_page(tmp_path):
   assert page.startswith(
     f'gain +0.10 ± 0.10 [1.0], -0.25, 4.2 ± 0.2; {control}: 2, rate 1: 2; 1,234\n'
   )
-  assert '| rate 1 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
-  assert '![n-gram bits of toy against T](evidence/toy_steps_ngram_bits.svg)' in page
+  assert '| rate 1 | 8 | 2 of 2 | +0.10 ± 0.10 [1.0] |' in page
+  assert '![toy: n-gram bits against T](evidence/toy_steps_ngram_bits.svg)' in page
   assert (docs / 'evidence/toy_steps_ngram_bits.svg').read_text().startswith('<svg ')
   [first, *_] = records = studies.read_studies(docs / 'evidence')['toy']
   assert 'not kept' not in str(records)
