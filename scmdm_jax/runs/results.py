@@ -17,8 +17,8 @@ def renamed(figures: Any) -> Any:
 def updated(result: Mapping[str, Any]) -> dict[str, Any]:
   """An arm's `result.json`, which earlier code may have written, as today's has it.
 
-  Temperatures used to be swept after one number of steps and said not which: it is that
-  whose samples have all measures of the sweep's point at temperature 1.
+  Temperatures used to be swept after one number of steps, without a word which: it is
+  that whose samples have all measures of the sweep's point at temperature 1.
   """
   found = renamed(result)
   curve = found['temperature_curve']
