@@ -1,7 +1,8 @@
-r"""Self-conditioning on prose by letters, on one core: a base, and its adaptations.
+r"""Self-conditioning on prose by letters, on one core: base, judge, adaptations.
 
   run() { launch/local.sh python -m scmdm_jax.main "$@"; }
   run --config=configs/letters_small.py:base --workdir=runs/letters_base
+  run --config=configs/letters_small.py:judge --workdir=runs/letters_judge
   run --config=configs/letters_small.py --workdir=runs/letters_compare
 
 The text is 27 letters, as text8's; docs/text_data.md says how to make the file.
@@ -31,6 +32,16 @@ def get_config(stage='compare'):
     config.train.learning_rate = 3e-3
     config.train.warmup_steps = 200
     config.train.num_steps = 4800
+    config.train.save_every = 1000
+  elif stage == 'judge':
+    config.method.rate = 0.0
+    config.method.objective = 'causal'
+    config.model.architecture = 'llama'
+    config.model.hidden_dim = 128
+    config.model.mlp_ratio = 3
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 200
+    config.train.num_steps = 4000
     config.train.save_every = 1000
   else:
     assets = importlib.resources.files('scmdm_jax') / 'assets'

@@ -41,6 +41,7 @@ MODES = {
   'letters_h100.py:base': 'train',
   'letters_small.py': 'compare',
   'letters_small.py:base': 'train',
+  'letters_small.py:judge': 'train',
   'llada_8b.py': 'plan',
   'llada_8b.py:h100': 'plan',
   'llada_8b.py:sample': 'plan',
