@@ -18,6 +18,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
   {{gains|STUDY|METRIC}}                    another: gains at matched entropy against T
+  {{sizes|STUDY,STUDY,...|ARM|METRIC@T}}    another: gains against the base's parameters
   {{entropy|STUDY|METRIC@T}}                another: it against entropy, by temperature
   {{bounds|STUDY}}                          another: NELBOs, less those of the control
   {{passes|STUDY}}                          another: the same by the number of passes
@@ -40,7 +41,7 @@ from typing import Any
 from scmdm_jax.report import summary, text
 from scmdm_jax.runs.arms import CONTROL
 from scmdm_jax.runs.studies import METRICS, Study, collected, read_studies
-from scmdm_jax.runs.study_charts import DRAWINGS
+from scmdm_jax.runs.study_charts import ACROSS, DRAWINGS
 
 _HOLE = re.compile(r'\{\{(.+?)\}\}')
 
@@ -164,8 +165,8 @@ def rendered(page: str, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> s
   def fill(hole: re.Match) -> str:
     kind, study, *rest = hole[1].split('|')
     if kind in DRAWINGS:
-      label = [_label(measure) for measure in rest]
-      title = DRAWINGS[kind][1].format(study, *label)
+      named = rest[:-1] + [_label(measure) for measure in rest[-1:]]
+      title = DRAWINGS[kind][1].format(study.replace(',', ', '), *named)
       return f'![{title}](evidence/{_file(hole[1])})'
     return _FILLS[kind](found[study], *rest)
 
@@ -180,13 +181,15 @@ def drawings(
   for hole in _HOLE.findall(page):
     kind, study, *rest = hole.split('|')
     if kind in DRAWINGS:
-      found[_file(hole)] = DRAWINGS[kind][0](Study(studies[study]), *rest)
+      of = [Study(studies[name]) for name in study.split(',')]
+      found[_file(hole)] = DRAWINGS[kind][0](of if kind in ACROSS else of[0], *rest)
   return found
 
 
 def _file(hole: str) -> str:
-  kind, study, *rest = hole.split('|')
-  return '_'.join([study, kind, *rest]).replace('@', '_') + '.svg'
+  kind, *rest = hole.split('|')
+  rest.insert(1, kind)
+  return re.sub('[ @,|]', '_', '_'.join(rest)) + '.svg'
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scmdm_jax.report import summary
@@ -48,6 +48,23 @@ def _gains(study: Study, metric: str) -> str:
     series[arm] = _points(points, 'difference')
   label = f"{METRICS.of(metric).label} - the control's at the same entropy"
   return chart(series, _along(counts), Axis(label))
+
+
+def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
+  """What the arm gains at matched entropy, from bases of several sizes."""
+  points, ticks = [], {}
+  for study in studies:
+    [size] = {r['trained_parameters'] for r in study.of(CONTROL)}
+    ticks[math.log2(size)] = f'{size / 1e6:.2f} M'
+    points.append((math.log2(size), study.gain(arm, measure)))
+  points.sort(key=lambda point: point[0])
+  series = {
+    CONTROL: [Point(x, 0.0) for x, _ in points],
+    arm: _points(points, 'difference'),
+  }
+  metric, _, steps = measure.partition('@')
+  label = f"{METRICS.of(metric).label} at T = {steps} - the control's"
+  return chart(series, Axis('parameters of the base', ticks), Axis(label))
 
 
 def _entropy(study: Study, measure: str) -> str:
@@ -150,11 +167,14 @@ def _learning(study: Study) -> str:
 
 
 # {kind: (drawing, its title of study and measure)}.
-DRAWINGS = {
+DRAWINGS: dict[str, tuple[Callable[..., str], str]] = {
   'steps': (_steps, '{0}: {1} against T'),
   'gains': (_gains, '{0}: {1} at matched entropy against T'),
+  'sizes': (_sizes, '{0}: {2} of {1} at matched entropy against the size of the base'),
   'entropy': (_entropy, '{0}: {1} against entropy'),
   'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
   'passes': (_passes, 'NELBOs of {0} against passes, less those of the control'),
   'learning': (_learning, 'held-out NELBOs of {0} while it adapts'),
 }
+# Those of several studies.
+ACROSS = ('sizes',)

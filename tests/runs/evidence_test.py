@@ -257,6 +257,27 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
   assert [(p.y, p.error) for p in series['rate 0.5']] == [(1.0, 0.0)]
 
 
+def test_gains_against_the_size_of_the_base(monkeypatch):
+  def of_size(parameters, *gains):
+    cold, natural = (0.9, 1.0, 3.0), (1.0, 2.0, 3.0)
+    runs = [swept(arms.CONTROL, i, t8=[cold, natural]) for i in range(len(gains))]
+    runs += [swept('rate 1', i, t8=[(1.0, 1.5, 3 + g)]) for i, g in enumerate(gains)]
+    return [run | {'trained_parameters': parameters} for run in runs]
+
+  toys = {'small': of_size(250_000, 0.5, 1.5), 'large': of_size(1_000_000, -1.0)}
+  hole = '{{sizes|large,small|rate 1|ngram_bits@8}}'
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  [(name, (series, x, y))] = evidence.drawings(hole, toys).items()
+  assert name == 'large_small_sizes_rate_1_ngram_bits_8.svg'
+  assert name in evidence.rendered(hole, toys)
+  assert sorted(x.ticks.values()) == ['0.25 M', '1.00 M'] and 'T = 8' in y.name
+  assert [p.y for p in series[arms.CONTROL]] == [0, 0]
+  small, large = series['rate 1']
+  assert large.x - small.x == pytest.approx(2)
+  assert (small.y, small.error) == pytest.approx((1.0, 0.5))
+  assert (large.y, large.error) == (-1.0, 0.0)
+
+
 def learned(arm, seed, flops, *losses):
   return sampled(arm, seed) | {
     'train_steps': 10 * len(losses),
