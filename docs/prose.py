@@ -51,7 +51,7 @@ def letters(text: str) -> str:
 def questions(
   nouns: Iterable[tuple[str, str]],
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-  """Questions and their answers: to train on, sorted, and held out.
+  """Questions and their answers: to train on, sorted, and held out, as they come.
 
   Every 20th question that is asked once is held out.
 
@@ -81,9 +81,9 @@ def main() -> None:
   source = parser.parse_args().source
   found, _ = documents.files_of(source / FAQ, '--source')
   paths = sorted((source / WORDNET).glob('data.*'))
-  if not paths:
-    raise BadInput(f'--source {source / WORDNET}: no data.* in it; unpack wordnet-base')
   by_file = {path.name: entries(path) for path in paths}
+  if 'data.noun' not in by_file:
+    raise BadInput(f'--source {source / WORDNET}: no data.noun; unpack wordnet-base')
   glosses = [gloss.strip() for pairs in by_file.values() for _, gloss in pairs]
   together = [glosses[i : i + TOGETHER] for i in range(0, len(glosses), TOGETHER)]
   _write(source / 'glosses.jsonl', [{'text': '\n'.join(x) + '\n'} for x in together])
@@ -93,7 +93,7 @@ def main() -> None:
   _write(source / 'letters.jsonl', [{'text': f'{piece} '} for piece in pieces])
   print(f'{sum(len(piece) + 1 for piece in pieces)} letters')
   train, held_out = questions(by_file['data.noun'])
-  for name, part in (('train', train), ('test', held_out)):
+  for name, part in (('train', train), ('test', sorted(held_out))):
     records = [{'prompt': asked, 'response': said} for asked, said in part]
     _write(source / 'questions' / f'{name}.jsonl', records)
   asked = [

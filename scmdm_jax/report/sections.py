@@ -102,7 +102,7 @@ def curves(
       names = along, label
       svg = figures.entropy_figure(drawn, rings, names, styles, f'entropy-{metric}')
       caption = (
-        f'A temperature sweep per arm at T = {_most_steps(report)}: every seed a thin '
+        f'A temperature sweep per arm at T = {_drawn_steps(report)}: every seed a thin '
         'line, the mean over seeds at each temperature bold; rings mark temperature 1.'
       )
       parts.append((page.finished(svg), caption))
@@ -180,9 +180,13 @@ def cost(report: Report) -> Cost:
   return Cost(ratios, rows, *_seconds(report))
 
 
-def _most_steps(report: Report) -> int:
-  """T of the temperature sweep that is drawn."""
-  return max(point['num_steps'] for point in report['temperature_curve'])
+def _drawn_steps(report: Report) -> int:
+  """T of the temperature sweep that is drawn: of those with most points, the largest."""
+  counts: dict[int, set] = {}
+  for point in report['temperature_curve']:
+    of = point['arm'], point['seed'], point['temperature']
+    counts.setdefault(point['num_steps'], set()).add(of)
+  return max(counts, key=lambda steps: (len(counts[steps]), steps))
 
 
 def _sweep(
@@ -190,14 +194,14 @@ def _sweep(
 ) -> dict[str, dict[int, list[tuple[float, float]]]]:
   """`{arm: {seed: [(entropy, metric)]}}`, temperatures rising; None left out.
 
-  After the most steps that were sampled.
+  After `_drawn_steps`.
   """
   sweep: dict[str, dict[int, list]] = {}
   if not report['temperature_curve']:
     return sweep
-  along, most = summary.diversity(report['temperature_curve']), _most_steps(report)
+  along, drawn = summary.diversity(report['temperature_curve']), _drawn_steps(report)
   for point in sorted(report['temperature_curve'], key=lambda p: p['temperature']):
-    if point['num_steps'] != most:
+    if point['num_steps'] != drawn:
       continue
     if point[along] is None or point.get(metric) is None:
       continue

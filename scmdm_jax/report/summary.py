@@ -117,9 +117,9 @@ def at_matched_entropy(
     control: the arm whose sweep is interpolated.
 
   Returns:
-    One row per point of the other arms: `{arm, seed, num_steps, temperature,
-    entropy, NAME_difference, ...}`, one for each of its measures; that of
-    `generative_perplexity` is called `log_perplexity_difference`.
+    One row per point of the other arms, at T where the control has any: `{arm, seed,
+    num_steps, temperature, entropy, NAME_difference, ...}`, one for each of its
+    measures; that of `generative_perplexity` is called `log_perplexity_difference`.
   """
   knots: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
   along = diversity(curve)
@@ -130,8 +130,9 @@ def at_matched_entropy(
       pairs = [(p[along], _swept(p).get(name)) for p in points]
       knots[seed, steps, name] = _by_entropy(pairs)
   rows = []
+  swept = {point['num_steps'] for point in of_control}
   for point in curve:
-    if point['arm'] == control:
+    if point['arm'] == control or point['num_steps'] not in swept:
       continue
     entropy, seed, steps = point[along], point['seed'], point['num_steps']
     row = {

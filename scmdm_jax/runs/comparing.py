@@ -129,11 +129,12 @@ class Bench:
     options, compare = self.settings.sample, self.settings.compare
     names = [name for name in ('entropy', *self.domain.swept) if name in scores]
     count, few = options.num_samples, scores
-    if sweep and 0 < compare.sweep_samples < count:
+    temperatures = compare.temperatures if sweep else (1.0,)
+    if len(temperatures) > 1 and 0 < compare.sweep_samples < count:
       count = compare.sweep_samples
       few = self.judge_drawn(drawn._replace(tokens=drawn.tokens[:count]))
     points = []
-    for temperature in compare.temperatures if sweep else (1.0,):
+    for temperature in temperatures:
       point = {name: scores[name] for name in names}
       if temperature != options.temperature:
         changes = {'temperature': temperature, 'num_samples': count}
@@ -191,7 +192,7 @@ def run_arm(
   # What one of several processes saw might be there when another looks.
   found = multihost.from_first(result.read_text() if first and result.is_file() else '')
   if found:
-    return updated(json.loads(found))
+    return updated(json.loads(found), bench.settings.sample.num_steps)
   directory.mkdir(parents=True, exist_ok=True)
   say(f'{arm.name}, seed {seed}: {arm.train_steps} training steps')
   started = time.time()

@@ -14,20 +14,15 @@ def renamed(figures: Any) -> Any:
   return [renamed(x) for x in figures] if isinstance(figures, list) else figures
 
 
-def updated(result: Mapping[str, Any]) -> dict[str, Any]:
+def updated(result: Mapping[str, Any], swept_at: int) -> dict[str, Any]:
   """An arm's `result.json`, which earlier code may have written, as today's has it.
 
-  Temperatures used to be swept after one number of steps, without a word which: it is
-  that whose samples have all measures of the sweep's point at temperature 1.
+  Args:
+    result: as read from JSON.
+    swept_at: the number of steps that earlier sweeps were after, without a word of it:
+      the run's `sample.num_steps`.
   """
   found = renamed(result)
   curve = found['temperature_curve']
-  if any('num_steps' not in point for point in curve):
-    [natural] = [point for point in curve if point['temperature'] == 1]
-    [steps] = [
-      steps
-      for steps, sample in found['samples'].items()
-      if all(sample.get(name, value) == value for name, value in natural.items())
-    ]
-    found['temperature_curve'] = [{'num_steps': int(steps), **p} for p in curve]
+  found['temperature_curve'] = [{'num_steps': swept_at, **point} for point in curve]
   return found

@@ -27,9 +27,9 @@ _KEPT = (
 )
 
 
-def condensed(result: Mapping[str, Any]) -> dict[str, Any]:
-  """What the page needs of an arm's `result.json`; floats to 6 digits."""
-  result = updated(result)
+def condensed(result: Mapping[str, Any], swept_at: int) -> dict[str, Any]:
+  """What the page needs of an arm's `result.json` (`updated`); floats to 6 digits."""
+  result = updated(result, swept_at)
   record = {name: result[name] for name in _KEPT if name in result}
   curve = [x for x in result.get('training_curve', []) if 'heldout_nelbo' in x]
   if curve:
@@ -62,11 +62,14 @@ def collected(
   found = {(r['arm'], r['seed']): dict(r) for r in known}
   for place in places:
     if place.is_file():
-      results = json.loads(place.read_text())['runs']
+      report = json.loads(place.read_text())
+      config, results = report['config'], report['runs']
     else:
+      config = json.loads((place / 'config.json').read_text())
       paths = sorted(place.glob('arms/*/seed_*/result.json'))
       results = [json.loads(path.read_text()) for path in paths]
-    for record in map(condensed, results):
+    for result in results:
+      record = condensed(result, config['sample']['num_steps'])
       if variant:
         record['arm'] += f', {variant}'
       found[record['arm'], record['seed']] = record

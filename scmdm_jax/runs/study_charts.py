@@ -29,6 +29,12 @@ def _along(counts: Sequence[int]) -> Axis:
   return Axis('sampling steps T', {math.log2(steps): str(steps) for steps in counts})
 
 
+def _matched_points(rows: Sequence[tuple[float, Any]]) -> list[Point]:
+  """Differences at matched entropy, where that of every seed is known."""
+  known = [(x, r) for x, r in rows if r and not r['unmatched_seeds']]
+  return _points(known, 'difference')
+
+
 def _steps(study: Study, metric: str) -> str:
   counts = study.step_counts
   series = {}
@@ -43,15 +49,16 @@ def _gains(study: Study, metric: str) -> str:
   series = {CONTROL: [Point(x, 0.0) for x in _places(0, counts)]}
   for i, arm in enumerate(study.drawn[1:], 1):
     rows = [study.gain(arm, f'{metric}@{steps}') for steps in counts]
-    known = [r if r and r['difference'] is not None else None for r in rows]
-    points = list(zip(_places(i, counts), known, strict=True))
-    series[arm] = _points(points, 'difference')
+    series[arm] = _matched_points(list(zip(_places(i, counts), rows, strict=True)))
   label = f"{METRICS.of(metric).label} - the control's at the same entropy"
   return chart(series, _along(counts), Axis(label))
 
 
 def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
-  """What the arm gains at matched entropy, from bases of several sizes."""
+  """What the arm gains at matched entropy, from bases of several sizes.
+
+  Their sizes are what the controls trained, which is everything.
+  """
   points, ticks = [], {}
   for study in studies:
     [size] = {r['trained_parameters'] for r in study.of(CONTROL)}
@@ -60,7 +67,7 @@ def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
   points.sort(key=lambda point: point[0])
   series = {
     CONTROL: [Point(x, 0.0) for x, _ in points],
-    arm: _points(points, 'difference'),
+    arm: _matched_points(points),
   }
   metric, _, steps = measure.partition('@')
   label = f"{METRICS.of(metric).label} at T = {steps} - the control's"

@@ -160,3 +160,29 @@ def test_text_is_shown_as_text_without_a_valid_rate(tmp_path, results, parse):
   assert '<script>alert(1)</script> [MASK]' in shown
   assert 'log generative perplexity' in shown
   assert 'valid rate' not in shown
+
+
+def test_one_number_of_steps_is_drawn_and_all_are_matched(results):
+  """That which most have: here a control of earlier code, swept after 32 alone."""
+  few = [
+    {**p, 'num_steps': 8, 'entropy': 9.0, 'valid_rate': 0.1}
+    for p in results['temperature_curve']
+  ]
+  of_rate = [p for p in few if p['arm'] == 'rate 1']
+  once = compare.render(compare.complete(results))
+  results['temperature_curve'] += of_rate
+  added = compare.complete(results)
+  assert compare.render(added) == once  # The control has nothing to match at 8.
+  results['temperature_curve'] += [p for p in few if p['arm'] != 'rate 1']
+  both = compare.render(compare.complete(results))
+  assert 'sweep per arm at T = 32' in both and 'rate 1, T = 8: ' in both
+
+  def drawn(page):
+    return [x for x in page.split('<figure') if 'sweep per arm' in x]
+
+  assert drawn(both) == drawn(once) != []
+  # As many at 64 as at 8 and 32, and more than those.
+  results['temperature_curve'] += [
+    {**p, 'num_steps': 64} for p in results['temperature_curve'] if p['num_steps'] == 8
+  ]
+  assert 'sweep per arm at T = 64' in compare.render(compare.complete(results))

@@ -255,6 +255,15 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
   assert [p.error for p in series['rate 1']] == pytest.approx([0.25, 0.25])
   # Outside the control's entropies nothing is drawn, and one seed has no error.
   assert [(p.y, p.error) for p in series['rate 0.5']] == [(1.0, 0.0)]
+  # Nor where one seed of two is outside.
+  outside = swept('rate 0.5', 1, t8=[(1.0, 1.5, 4.5)], t16=[(1.0, 2.5, 4.0)])
+  drawn = evidence.drawings('{{gains|toy|ngram_bits}}', {'toy': [*runs, outside]})
+  assert drawn['toy_gains_ngram_bits.svg'][0]['rate 0.5'] == []
+  # Of the curves that lie behind it one T is drawn.
+  drawn = evidence.drawings('{{entropy|toy|ngram_bits@16}}', {'toy': runs})
+  series, _, y = drawn['toy_entropy_ngram_bits_16.svg']
+  assert [(p.x, p.y) for p in series[control]] == [(1.0, 2.0), (2.0, 3.0)]
+  assert [(p.x, p.y) for p in series['rate 1']] == [(1.25, 1.5)]
 
 
 def test_gains_against_the_size_of_the_base(monkeypatch):
@@ -276,6 +285,11 @@ def test_gains_against_the_size_of_the_base(monkeypatch):
   assert large.x - small.x == pytest.approx(2)
   assert (small.y, small.error) == pytest.approx((1.0, 0.5))
   assert (large.y, large.error) == (-1.0, 0.0)
+  # Without a matched gain there is no point, but a place on the axis.
+  toys['large'] = of_size(1_000_000, -1.0)
+  toys['large'][-1]['temperature_curve'][0]['entropy'] = 2.5
+  [(series, x, _)] = evidence.drawings(hole, toys).values()
+  assert len(series['rate 1']) == 1 and len(x.ticks) == 2
 
 
 def learned(arm, seed, flops, *losses):
@@ -327,7 +341,7 @@ def result(arm, seed, bits, entropy, carried):
     'likelihood': {'nelbo_null': 1.0, 'carried_elbo': {'8': carried}},
     'samples': {'8': {'ngram_bits': bits, 'entropy': entropy, 'count': 4}},
     'temperature_curve': [
-      {'num_steps': 8, 'temperature': 1.0, 'entropy': entropy, 'ngram_bits': bits},
+      {'temperature': 1.0, 'entropy': entropy, 'ngram_bits': bits},  # As earlier code.
     ],
   }
 
@@ -335,13 +349,14 @@ def result(arm, seed, bits, entropy, carried):
 def test_from_results_to_page(tmp_path):
   control = arms.CONTROL
   for seed, (a, b) in enumerate([(5.0, 4.0), (5.2, 4.4)]):
-    cold = {'num_steps': 8, 'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
+    cold = {'temperature': 0.9, 'entropy': 1.0, 'ngram_bits': a - 2}
     runs = [result(control, seed, a, 2.0, 1.5), result('rate 1', seed, b, 1.5, 1.25)]
     runs[0]['temperature_curve'].append(cold)
     for run in runs:
       folder = tmp_path / f'run/arms/{run["arm"]}/seed_{seed}'
       folder.mkdir(parents=True)
       (folder / 'result.json').write_text(json.dumps(run))
+  (tmp_path / 'run/config.json').write_text('{"sample": {"num_steps": 8}}')
   docs = tmp_path / 'docs'
   (docs / 'evidence').mkdir(parents=True)
   (docs / 'evidence' / 'page.md').write_text(

@@ -1,5 +1,3 @@
-import pytest
-
 from scmdm_jax.runs.results import renamed, updated
 
 
@@ -9,24 +7,14 @@ def test_figures_written_under_an_old_name_are_read():
   assert renamed(old) == new
 
 
-def test_a_sweep_that_says_not_after_how_many_steps_is_of_those_it_repeats():
+def test_a_sweep_without_a_number_of_steps_is_of_those_of_the_run():
   old = {
-    'samples': {
-      '8': {'entropy': 1.5, 'valid_rate': 0.25, 'count': 4},
-      '32': {'entropy': 1.5, 'valid_rate': 0.5, 'count': 4},
-    },
-    'temperature_curve': [
-      {'temperature': 0.9, 'entropy': 1.5, 'valid_rate': 0.75},
-      {'temperature': 1.0, 'entropy': 1.5, 'valid_rate': 0.5},
-    ],
+    'likelihood': {'carried_elbo': {'8': 0.5}},
+    'temperature_curve': [{'temperature': t, 'entropy': 1.5} for t in (0.9, 1.0)],
   }
-  new = updated(old)
+  new = updated(old, 32)
   assert [p['num_steps'] for p in new['temperature_curve']] == [32, 32]
-  assert [p['valid_rate'] for p in new['temperature_curve']] == [0.75, 0.5]
-  assert new['samples'] == old['samples'] and updated(new) == new
+  assert [p['temperature'] for p in new['temperature_curve']] == [0.9, 1.0]
+  assert new['likelihood'] == {'carried_nelbo': {'8': 0.5}}
   # Which says it already.
-  said = {**new['temperature_curve'][0], 'num_steps': 8}
-  assert updated({**new, 'temperature_curve': [said]})['temperature_curve'] == [said]
-  # Of no samples that are there: damaged.
-  with pytest.raises(ValueError, match='unpack'):
-    updated({**old, 'samples': {}})
+  assert updated(new, 8) == new

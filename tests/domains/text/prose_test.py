@@ -13,6 +13,9 @@ SCRIPT = pathlib.Path(__file__).parents[3] / 'docs' / 'prose.py'
 PAGE = '<html><head><title>no</title></head><body><p>Why, Mr. {}?</p></body></html>'
 
 
+LEGS = range(39, -1, -1)
+
+
 def entry(kind, gloss):
   return f'00001740 {kind} n 01 entity 0 000 | {gloss}  \n'
 
@@ -24,7 +27,7 @@ def unpacked(root):
   wordnet.mkdir()
   for name in ('a', 'b'):
     (pages / f'{name}.html').write_text(PAGE.format(name * 3))
-  nouns = [('05', f'a beast of {n} legs; "as big as {n} mice"') for n in range(40)]
+  nouns = [('05', f'a beast of {n} legs; "as big as {n} mice"') for n in LEGS]
   nouns += [('20', 'a herb'), ('04', 'a herb'), ('03', 'of no kind'), ('18', 61 * 'x')]
   licence = '  1 This software | and database is provided to you.\n'
   (wordnet / 'data.noun').write_text(licence + ''.join(entry(*one) for one in nouns))
@@ -63,22 +66,24 @@ def test_glosses_letters_and_questions(tmp_path):
   test = records(tmp_path / 'questions/test.jsonl')
   assert test == [
     {'prompt': f'a beast of {n} legs: what kind?', 'response': 'animal'}
-    for n in (0, 20)
+    for n in (19, 39)
   ]
   train = records(tmp_path / 'questions/train.jsonl')
   herbs = [r for r in train if r['prompt'] == 'a herb: what kind?']
   assert [r['response'] for r in herbs] == ['act', 'plant'] and len(train) == 40
   assert not [r for r in train if r in test]
   [asked] = records(tmp_path / 'asked.jsonl')
-  assert asked['messages'] == [{'role': 'user', 'content': test[0]['prompt']}]
+  assert asked['messages'] == [{'role': 'user', 'content': test[1]['prompt']}]
   assert asked['answer'] == 'animal'
 
 
-@pytest.mark.parametrize('missing', ['usr/share/doc', 'usr/share/wordnet'])
+@pytest.mark.parametrize('missing', ['usr/share/doc', 'usr/share/wordnet/data.noun'])
 def test_what_is_not_unpacked_is_one_line(tmp_path, missing):
   unpacked(tmp_path)
   (tmp_path / missing).rename(tmp_path / 'elsewhere')
   done = made(tmp_path)
   assert done.returncode == 1 and done.stderr.startswith('error: --source')
-  assert missing in done.stderr and len(done.stderr.splitlines()) == 1
+  assert (
+    missing.rpartition('/')[2] in done.stderr and len(done.stderr.splitlines()) == 1
+  )
   assert not list(tmp_path.glob('*.jsonl'))
