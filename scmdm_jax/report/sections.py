@@ -181,7 +181,7 @@ def cost(report: Report) -> Cost:
 
 
 def _drawn_steps(report: Report) -> int:
-  """T of the temperature sweep that is drawn: of those with most points, the largest."""
+  """T of the temperature sweep that is drawn: the largest of those with most points."""
   counts: dict[int, set] = {}
   for point in report['temperature_curve']:
     of = point['arm'], point['seed'], point['temperature']

@@ -261,7 +261,7 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
   assert drawn['toy_gains_ngram_bits.svg'][0]['rate 0.5'] == []
   # Of the curves that lie behind it one T is drawn.
   drawn = evidence.drawings('{{entropy|toy|ngram_bits@16}}', {'toy': runs})
-  series, _, y = drawn['toy_entropy_ngram_bits_16.svg']
+  series, *_ = drawn['toy_entropy_ngram_bits_16.svg']
   assert [(p.x, p.y) for p in series[control]] == [(1.0, 2.0), (2.0, 3.0)]
   assert [(p.x, p.y) for p in series['rate 1']] == [(1.25, 1.5)]
 
