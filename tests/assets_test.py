@@ -34,6 +34,7 @@ ASSETS = pathlib.Path(scmdm_jax.__file__).parent / 'assets'
 TOKENIZER = get_tokenizer('smiles_qm9')
 NAMES = (
   'qm9_base',
+  'qm9_base_192',
   'qm9_judge',
   'letters_base',
   'text_base',
@@ -74,8 +75,9 @@ def test_import_and_export_are_bitwise(name, tmp_path):
   assert back == (ASSETS / name / 'model.safetensors').read_bytes()
 
 
-def test_base_knows_molecules(tokens, tmp_path):
-  import_model(str(ASSETS / 'qm9_base'), str(tmp_path / 'base'))
+@pytest.mark.parametrize('name', ['qm9_base', 'qm9_base_192'])
+def test_base_knows_molecules(tokens, tmp_path, name):
+  import_model(str(ASSETS / name), str(tmp_path / 'base'))
   description, params = store.load_model(tmp_path / 'base')
   bound = carried_nelbo(
     jax.random.key(0),
