@@ -5,6 +5,9 @@ r"""Self-conditioning on prose by letters, on one core: base, judge, adaptations
   run --config=configs/letters_small.py:judge --workdir=runs/letters_judge
   run --config=configs/letters_small.py --workdir=runs/letters_compare
 
+compares from the model in scmdm_jax/assets/letters_base; with
+--config.judge=runs/letters_judge also by generative perplexity.
+
 The text is 27 letters, as text8's; docs/text_data.md says how to make the file.
 """
 
