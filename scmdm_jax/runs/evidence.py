@@ -19,6 +19,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
   {{gains|STUDY|METRIC}}                    another: gains at matched entropy against T
   {{sizes|STUDY,STUDY,...|ARM|METRIC@T}}    another: gains against the base's parameters
+  {{bases|STUDY,STUDY,...|ARM|METRIC@T}}    another: gains against the base's NELBO
   {{entropy|STUDY|METRIC@T}}                another: it against entropy, by temperature
   {{bounds|STUDY}}                          another: NELBOs, less those of the control
   {{passes|STUDY}}                          another: the same by the number of passes

@@ -54,24 +54,35 @@ def _gains(study: Study, metric: str) -> str:
   return chart(series, _along(counts), Axis(label))
 
 
-def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
-  """What the arm gains at matched entropy, from bases of several sizes.
-
-  Their sizes are what the controls trained, which is everything.
-  """
-  points, ticks = [], {}
-  for study in studies:
-    [size] = {r['trained_parameters'] for r in study.of(CONTROL)}
-    ticks[math.log2(size)] = f'{size / 1e6:.2f} M'
-    points.append((math.log2(size), study.gain(arm, measure)))
-  points.sort(key=lambda point: point[0])
+def _across(
+  places: Sequence[float], studies: Sequence[Study], arm: str, measure: str, along: Axis
+) -> str:
+  """What the arm gains at matched entropy, study by study, each at its place."""
+  rows = [study.gain(arm, measure) for study in studies]
+  points = sorted(zip(places, rows, strict=True), key=lambda point: point[0])
   series = {
     CONTROL: [Point(x, 0.0) for x, _ in points],
     arm: _matched_points(points),
   }
   metric, _, steps = measure.partition('@')
   label = f"{METRICS.of(metric).label} at T = {steps} - the control's"
-  return chart(series, Axis('parameters of the base', ticks), Axis(label))
+  return chart(series, along, Axis(label))
+
+
+def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
+  """`_across` the sizes of the bases: what the controls trained, which is all."""
+  sizes = [study.of(CONTROL)[0]['trained_parameters'] for study in studies]
+  ticks = {math.log2(size): f'{size / 1e6:.2f} M' for size in sizes}
+  along = Axis('parameters of the base', ticks)
+  return _across([math.log2(n) for n in sizes], studies, arm, measure, along)
+
+
+def _bases(studies: Sequence[Study], arm: str, measure: str) -> str:
+  """`_across` how good the bases are, by what the controls made of them."""
+  rows = [study.row(CONTROL, 'nelbo_null') for study in studies]
+  places = [row['mean'] for row in rows if row]
+  along = Axis("NELBO of the control's null pass, nats per token")
+  return _across(places, studies, arm, measure, along)
 
 
 def _entropy(study: Study, measure: str) -> str:
@@ -178,10 +189,11 @@ DRAWINGS: dict[str, tuple[Callable[..., str], str]] = {
   'steps': (_steps, '{0}: {1} against T'),
   'gains': (_gains, '{0}: {1} at matched entropy against T'),
   'sizes': (_sizes, '{0}: {2} of {1} at matched entropy against the size of the base'),
+  'bases': (_bases, '{0}: {2} of {1} at matched entropy against the NELBO of the base'),
   'entropy': (_entropy, '{0}: {1} against entropy'),
   'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
   'passes': (_passes, 'NELBOs of {0} against passes, less those of the control'),
   'learning': (_learning, 'held-out NELBOs of {0} while it adapts'),
 }
 # Those of several studies.
-ACROSS = ('sizes',)
+ACROSS = ('sizes', 'bases')

@@ -292,6 +292,29 @@ def test_gains_against_the_size_of_the_base(monkeypatch):
   assert len(series['rate 1']) == 1 and len(x.ticks) == 2
 
 
+def test_gains_against_how_good_the_base_is(monkeypatch):
+  def of_bound(nelbo, *gains):
+    curve = [(0.9, 1.0, 3.0), (1.0, 2.0, 3.0)]
+    runs = [swept(arms.CONTROL, i, t8=curve) for i in range(len(gains))]
+    for i, run in enumerate(runs):
+      run['likelihood'] = run['likelihood'] | {'nelbo_null': nelbo + i}
+    runs += [swept('rate 1', i, t8=[(1.0, 1.5, 3 + g)]) for i, g in enumerate(gains)]
+    return runs
+
+  # Two bases of one size, which differ in their bounds.
+  toys = {'early': of_bound(4.0, 0.5, 1.5), 'late': of_bound(2.0, -1.0)}
+  hole = '{{bases|early,late|rate 1|ngram_bits@8}}'
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  [(name, (series, x, _))] = evidence.drawings(hole, toys).items()
+  assert name == 'early_late_bases_rate_1_ngram_bits_8.svg'
+  assert 'NELBO' in x.name
+  assert [(p.x, p.y, p.error) for p in series['rate 1']] == [
+    (2.0, -1.0, 0.0),
+    (4.5, pytest.approx(1.0), pytest.approx(0.5)),
+  ]
+  assert [(p.x, p.y) for p in series[arms.CONTROL]] == [(2.0, 0.0), (4.5, 0.0)]
+
+
 def learned(arm, seed, flops, *losses):
   return sampled(arm, seed) | {
     'train_steps': 10 * len(losses),
