@@ -4,9 +4,10 @@ r"""Self-conditioning on prose by letters, on one core: base, judge, adaptations
   run --config=configs/letters_small.py:base --workdir=runs/letters_base
   run --config=configs/letters_small.py:judge --workdir=runs/letters_judge
   run --config=configs/letters_small.py --workdir=runs/letters_compare
+  run --config=configs/letters_small.py:whole --workdir=runs/letters_whole
 
-compares from the model in scmdm_jax/assets/letters_base; with
---config.judge=runs/letters_judge also by generative perplexity.
+The last two compare from the model in scmdm_jax/assets/letters_base, by the judge in
+scmdm_jax/assets/letters_judge: rows of half its length and of the whole.
 
 The text is 27 letters, as text8's; docs/text_data.md says how to make the file.
 """
@@ -18,7 +19,7 @@ from scmdm_jax.settings import default_config
 
 def get_config(stage='compare'):
   config = default_config()
-  config.mode = 'compare' if stage == 'compare' else 'train'
+  config.mode = 'compare' if stage in ('compare', 'whole') else 'train'
   config.data.name = 'text'
   config.data.source = 'runs/prose/letters.jsonl'
   config.data.length = 64
@@ -49,6 +50,7 @@ def get_config(stage='compare'):
   else:
     assets = importlib.resources.files('scmdm_jax') / 'assets'
     config.checkpoint = str(assets / 'letters_base')
+    config.judge = str(assets / 'letters_judge')
     # A tenth of the base's own training, at half its length, where sampling for T = L
     # steps is affordable.
     config.data.length = 32
@@ -74,4 +76,14 @@ def get_config(stage='compare'):
     config.compare.step_counts = (8, 32, 64)
     config.compare.temperatures = (0.9, 1.0)
     config.compare.benchmark_pairs = 0
+    if stage == 'whole':
+      config.data.length = 64
+      config.train.learning_rate = 3e-4
+      config.train.injection_rate_factor = 10.0
+      config.train.evaluate_every = 250
+      config.sample.num_samples = 1024
+      config.sample.num_steps = 64
+      config.evaluate.carried_steps = (64, 128)
+      config.compare.recipes = ()
+      config.compare.step_counts = (64, 128)
   return config

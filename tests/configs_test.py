@@ -42,6 +42,7 @@ MODES = {
   'letters_small.py': 'compare',
   'letters_small.py:base': 'train',
   'letters_small.py:judge': 'train',
+  'letters_small.py:whole': 'compare',
   'llada_8b.py': 'plan',
   'llada_8b.py:h100': 'plan',
   'llada_8b.py:sample': 'plan',
