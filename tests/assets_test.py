@@ -36,6 +36,7 @@ TOKENIZER = get_tokenizer('smiles_qm9')
 NAMES = (
   'qm9_base',
   'qm9_base_192',
+  'qm9_base_48',
   'qm9_judge',
   'letters_base',
   'letters_judge',
