@@ -83,9 +83,13 @@ class TrainSettings:
   num_steps: int = plain(1000, 'Training steps.')
   batch_size: int = above(64, 0, 'Examples per step.')
   accumulate: int = plain(1, 'Micro-batches per step; divides batch_size.')
-  learning_rate: float = plain(1e-3, 'Learning rate at the end of the warm-up.')
+  learning_rate: float = plain(
+    3e-4,
+    'Learning rate at the end of the warm-up; the default adapts all weights of a '
+    'pretrained model (docs/evidence.md), and is low for other trainings.',
+  )
   injection_rate_factor: float = above(
-    1.0,
+    10.0,
     0,
     (
       'Times learning_rate for the self-conditioning parameters, which start '
