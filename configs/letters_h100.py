@@ -2,12 +2,16 @@ r"""Self-conditioning on prose by letters, 21 M parameters, L = 256: for one H10
 
   run() { launch/local.sh python -m scmdm_jax.main "$@"; }
   run --config=configs/letters_h100.py:base --workdir=runs/letters_h100_base
+  run --config=configs/letters_h100.py:judge --workdir=runs/letters_h100_judge
   run --config=configs/letters_h100.py --workdir=runs/letters_h100
+  launch/local.sh python -m scmdm_jax.runs.evidence docs letters_h100=runs/letters_h100
 
 The study of letters_small.py where there is a GPU; no accelerator has run it. Sized for
-ten minutes: at an MFU of 0.2 the base takes two of them, the adaptation (a tenth of the
-base's FLOPs) and its control half of one, 1024 texts of each arm and bounds four.
-docs/text_data.md says how to make the file of letters.
+ten minutes: at an MFU of 0.2 the base takes two of them, the judge a quarter of one,
+the adaptation (a tenth of the base's FLOPs) and its control half of one, 1024 texts of
+each arm after each number of steps and bounds five. A further seed takes as long as
+those last: --config.compare.seeds=(0,1). docs/text_data.md says how to make the file
+of letters; the last command leaves docs/evidence/letters_h100.json.
 """
 
 from scmdm_jax.settings import default_config
@@ -36,8 +40,21 @@ def get_config(stage='compare'):
     config.train.num_steps = 6000
     config.train.save_every = 2000
     config.train.ema_decay = 0.999
+  elif stage == 'judge':
+    config.method.rate = 0.0
+    config.method.objective = 'causal'
+    config.model.architecture = 'llama'
+    config.model.hidden_dim = 256
+    config.model.num_blocks = 4
+    config.model.num_heads = 4
+    config.model.mlp_ratio = 3
+    config.train.learning_rate = 2e-3
+    config.train.warmup_steps = 200
+    config.train.num_steps = 4000
+    config.train.save_every = 2000
   else:
     config.checkpoint = 'runs/letters_h100_base'
+    config.judge = 'runs/letters_h100_judge'
     config.train.learning_rate = 3e-4
     config.train.injection_rate_factor = 10.0
     config.train.num_steps = 450
@@ -53,7 +70,7 @@ def get_config(stage='compare'):
     config.compare.rates = (1.0,)
     config.compare.equal_steps = False
     config.compare.seeds = (0,)
-    config.compare.step_counts = (256, 512)
+    config.compare.step_counts = (64, 128, 256, 512)
     config.compare.temperatures = (0.9, 1.0)
     config.compare.benchmark_pairs = 0
   return config

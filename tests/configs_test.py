@@ -39,6 +39,7 @@ MODES = {
   'genomes_small.py:classifier': 'train',
   'letters_h100.py': 'compare',
   'letters_h100.py:base': 'train',
+  'letters_h100.py:judge': 'train',
   'letters_small.py': 'compare',
   'letters_small.py:base': 'train',
   'letters_small.py:judge': 'train',

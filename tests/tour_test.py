@@ -33,7 +33,7 @@ def test_it_is_small_and_was_run_in_order():
   assert {(o.output_type, o.get('name')) for o in outputs} == {('stream', 'stdout')}
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_it_runs_and_prints_what_it_shows():
   """Samples of the base are the same tokens; trained figures agree within rounding."""
@@ -46,5 +46,5 @@ def test_it_runs_and_prints_what_it_shows():
   assert first == first_again and len(first.splitlines()) == 4
   found = [[float(x) for x in re.findall(r'\d\.\d{4}', t)] for t in (last, last_again)]
   assert len(found[0]) == 6
-  # Sixty steps of float32 sums in another order, on another processor.
+  # Two hundred steps of float32 sums in another order, on another processor.
   assert found[0] == pytest.approx(found[1], abs=0.01)

@@ -25,6 +25,8 @@ def test_the_page_is_what_its_results_make():
   found = {p.name: p.read_text() for p in (DOCS / 'evidence').glob('*.svg')}
   assert found == drawings and len(found) >= 6
   assert set(re.findall(r'\(evidence/(\S+\.svg)\)', shown)) == set(found)
+  films = {p.name for p in (DOCS / 'evidence').glob('*.webp')}
+  assert set(re.findall(r'\(evidence/(\S+\.webp)\)', shown)) == films and films
 
 
 FIGURE = r'[+-]?\d[\d.]* ± [\d.]*\d'

@@ -1,8 +1,10 @@
 """What is kept of two samples, against all predictions and plain loops."""
 
 import base64
+import importlib.util
 import io
 import math
+import pathlib
 
 import jax
 import numpy as np
@@ -157,3 +159,19 @@ def test_every_domain_has_an_animation(name):
       assert state == believed
       blue = [masked_pixels(uri) for uri in (*sample['pictures'][0], state)]
       assert blue[0] > 0 and blue[1] == blue[2] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('config', ['fashion_seven.py', 'letters_small.py:whole'])
+def test_the_program_of_the_page_draws_what_a_run_has_left(config, tmp_path):
+  root = pathlib.Path(sc.__file__).parents[1]
+  program = root / 'docs' / 'trajectory.py'
+  spec = importlib.util.spec_from_file_location('trajectory', program)
+  assert spec is not None and spec.loader is not None
+  trajectory = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(trajectory)
+  asset = {'f': 'fashion_seven_base', 'l': 'letters_base'}[config[0]]
+  length = sc.load(sc.ASSETS / asset).description.architecture.length
+  sc.save(toy(asset, length), tmp_path / 'adapted')
+  webp = trajectory.of_run(str(root / 'configs' / config), str(tmp_path / 'adapted'))
+  assert Image.open(io.BytesIO(webp)).n_frames == watching.FRAMES
