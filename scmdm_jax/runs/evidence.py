@@ -14,6 +14,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{mean|STUDY|ARM|METRIC@T}}               one figure
   {{difference|STUDY|ARM|METRIC@T}}         the same against the control
   {{gain|STUDY|ARM|METRIC@T}}               the same at matched entropy
+  {{gain|STUDY|ARM|METRIC@T|ARM}}           the same against another arm's temperatures
   {{trained|STUDY|ARM}}                     how many parameters it trains
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
@@ -149,7 +150,7 @@ _FILLS = {
   'matched': _matched,
   'mean': lambda study, arm, measure: _figure(study.row(arm, measure)),
   'difference': lambda study, arm, measure: _difference(study.row(arm, measure)),
-  'gain': lambda study, arm, measure: _difference(study.gain(arm, measure)),
+  'gain': lambda study, *of: _difference(study.gain(*of)),
   'trained': _trained,
   'needed': _needed,
 }

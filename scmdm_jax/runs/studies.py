@@ -86,23 +86,36 @@ class Study:
     self.runs = runs
     rows = summary.summarize(runs, CONTROL)
     self._rows = {(r['arm'], r['metric'], r['num_steps']): r for r in rows}
+    self.matched = self._matched(CONTROL)
+
+  def _matched(self, control: str) -> list[dict[str, Any]]:
+    """Rows of `summarize_matched` of the arms as they are, against this one's curve."""
     curve = [
       {'arm': run['arm'], 'seed': run['seed'], **point}
-      for run in runs
+      for run in self.runs
       for point in run['temperature_curve']
     ]
-    matched = summary.summarize_matched(summary.at_matched_entropy(curve, CONTROL))
-    self.matched = [r for r in matched if r['temperature'] == 1]
+    matched = summary.summarize_matched(summary.at_matched_entropy(curve, control))
+    return [r for r in matched if r['temperature'] == 1]
 
   def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
     """The row of `summarize` of METRIC or METRIC@T; None if it was not measured."""
     metric, _, steps = measure.partition('@')
     return self._rows.get((arm, metric, int(steps) if steps else None))
 
-  def gain(self, arm: str, measure: str) -> Mapping[str, Any] | None:
-    """The row of `matched` of METRIC@T; None if it was not measured."""
+  def gain(
+    self, arm: str, measure: str, control: str = CONTROL
+  ) -> Mapping[str, Any] | None:
+    """The row of METRIC@T at matched entropy; None if it was not measured.
+
+    Args:
+      arm: as it is.
+      measure: METRIC@T.
+      control: the arm whose temperatures are compared with it.
+    """
     metric, _, steps = measure.partition('@')
-    found = [r for r in self.matched if (r['arm'], r['metric']) == (arm, metric)]
+    matched = self.matched if control == CONTROL else self._matched(control)
+    found = [r for r in matched if (r['arm'], r['metric']) == (arm, metric)]
     return next((r for r in found if r['num_steps'] == int(steps)), None)
 
   @property

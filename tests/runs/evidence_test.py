@@ -89,7 +89,7 @@ def values_of(study, arm, metric, steps=None):
       if group is None:
         if steps in run['samples']:
           found[run['seed']] = run['samples'][steps][metric]
-      else:
+      elif not steps or steps in group[metric]:
         found[run['seed']] = group[metric][steps] if steps else group[metric]
   return found
 
@@ -320,6 +320,23 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
   series, *_ = drawn['toy_entropy_ngram_bits_16.svg']
   assert [(p.x, p.y) for p in series[control]] == [(1.0, 2.0), (2.0, 3.0)]
   assert [(p.x, p.y) for p in series['rate 1']] == [(1.25, 1.5)]
+
+
+def test_a_gain_against_another_arm():
+  """By hand, of seeds whose control and base have other curves."""
+  control, runs = arms.CONTROL, []
+  for seed, natural in enumerate((4.0, 5.0)):
+    runs += [
+      swept(control, seed, t8=[(0.9, 1.0, 2.0), (1.0, 2.0, natural)]),
+      swept(arms.BASE, seed, t8=[(0.9, 1.0, 3.0), (1.0, 2.0, natural)]),
+      swept('rate 1', seed, t8=[(1.0, 1.5, 3.0)]),
+    ]
+  gain = '{{gain|toy|rate 1|ngram_bits@8%s}}'
+  toys = {'toy': runs}
+  # At 1.5 the control has (2 + 4) / 2 and (2 + 5) / 2, the base half a bit more.
+  assert evidence.rendered(gain % '', toys) == '-0.2 ± 0.2 [1.0]'
+  against = gain % f'|{arms.BASE}'
+  assert evidence.rendered(against, toys) == '-0.8 ± 0.2 [3.0]'
 
 
 def test_gains_against_the_size_of_the_base(monkeypatch):
