@@ -9,6 +9,7 @@ names that end in `, backbone 3e-4`, arms of the same base and seeds that were t
 otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
 
   {{seeds|STUDY}}                           how many seeds each arm has
+  {{seeds|STUDY|ARM}}                       how many one has
   {{table|STUDY|METRIC|METRIC@T|...}}       arms against measures, after T steps
   {{matched|STUDY}}                         against the control at the arm's own entropy
   {{mean|STUDY|ARM|METRIC@T}}               one figure
@@ -135,7 +136,9 @@ def _reached(curve: Sequence[tuple[int, float]], wanted: float) -> float | None:
   return None
 
 
-def _seeds(study: Study) -> str:
+def _seeds(study: Study, arm: str = '') -> str:
+  if arm:
+    return str(study.seeds(arm))
   return ', '.join(f'{arm}: {study.seeds(arm)}' for arm in study.arms)
 
 
