@@ -11,7 +11,8 @@ ten minutes: at an MFU of 0.2 the base takes two of them, the judge a quarter of
 the adaptation (a tenth of the base's FLOPs) and its control half of one, 1024 texts of
 each arm after each number of steps and bounds five. A further seed takes as long as
 those last: --config.compare.seeds=(0,1). docs/text_data.md says how to make the file
-of letters; the last command leaves docs/evidence/letters_h100.json.
+of letters. The last command leaves docs/evidence/letters_h100.json, which wants a
+section with these commands in docs/evidence/page.md.
 """
 
 from scmdm_jax.settings import default_config

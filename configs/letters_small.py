@@ -51,8 +51,8 @@ def get_config(stage='compare'):
     assets = importlib.resources.files('scmdm_jax') / 'assets'
     config.checkpoint = str(assets / 'letters_base')
     config.judge = str(assets / 'letters_judge')
-    # A tenth of the base's own training, at half its length, where sampling for T = L
-    # steps is affordable.
+    # A seventh of the base's own training, at half its length, where sampling for T = L
+    # steps is affordable; `whole` takes twice that.
     config.data.length = 32
     config.train.num_steps = 1000
     config.train.warmup_steps = 50

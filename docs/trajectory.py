@@ -26,6 +26,7 @@ from scmdm_jax import command_line, files
 from scmdm_jax.domains import registry
 from scmdm_jax.report import animation
 from scmdm_jax.runs import drawing, watching
+from scmdm_jax.settings.building import sampler_of, schedule_of
 from scmdm_jax.settings.resolve import resolve
 
 SEED, NUM_STEPS, MOST_BYTES = 0, 16, 500_000
@@ -48,7 +49,8 @@ def rows_of(base: sc.Model):
 
 def draw(
   model: sc.Model,
-  num_steps: int,
+  sampler: sc.Sampler,
+  options: sc.SampleSettings,
   x_init: np.ndarray,
   show: Callable[[np.ndarray], list[Any]] | None = None,
 ) -> bytes:
@@ -56,14 +58,15 @@ def draw(
 
   Args:
     model: adapted.
-    num_steps: T.
+    sampler: how it is sampled.
+    options: the rest of that.
     x_init: int32 [1, L], what the sample starts from.
     show: rows int32 [N, L] -> pictures; None: tokens are shown.
   """
   beliefs = watching.side_by_side(
     model,
-    sc.Sampler(num_steps=num_steps),
-    sc.SampleSettings(),
+    sampler,
+    options,
     jax.random.key(SEED),
     x_init,
     sc.make_mesh(1, 1, 1),
@@ -79,7 +82,8 @@ def of_base() -> bytes:
   base = sc.load(sc.ASSETS / 'qm9_base')
   model = sc.adapt(jax.random.key(SEED), base, rows_of(base), train=TRAIN)
   length, mask_id = base.description.architecture.length, base.tokenizer.mask_id
-  return draw(model, NUM_STEPS, np.full((1, length), mask_id, np.int32))
+  x_init = np.full((1, length), mask_id, np.int32)
+  return draw(model, sc.Sampler(num_steps=NUM_STEPS), sc.SampleSettings(), x_init)
 
 
 def of_run(config: str, source: str) -> bytes:
@@ -90,7 +94,8 @@ def of_run(config: str, source: str) -> bytes:
   domain = registry.of(settings.data)
   return draw(
     model,
-    settings.sample.num_steps,
+    sampler_of(settings.sample, schedule_of(settings.method)),
+    settings.sample,
     drawing.starting_rows(settings, model.tokenizer, 1),
     (lambda rows: domain.show(settings.data, rows, model.tokenizer))
     if domain.film
@@ -105,6 +110,8 @@ def main() -> None:
   parser.add_argument('--config', default='', help='of the run that left --source')
   parser.add_argument('--source', default='', help='an adapted model')
   given = parser.parse_args()
+  if bool(given.config) != bool(given.source):
+    parser.error('--config and --source: found one of them; wanted both or neither')
   webp = of_run(given.config, given.source) if given.source else of_base()
   files.write_bytes(given.out, webp)
 

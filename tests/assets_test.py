@@ -78,7 +78,7 @@ def test_import_and_export_are_bitwise(name, tmp_path):
   assert back == (ASSETS / name / 'model.safetensors').read_bytes()
 
 
-@pytest.mark.parametrize('name', ['qm9_base', 'qm9_base_192'])
+@pytest.mark.parametrize('name', ['qm9_base', 'qm9_base_48', 'qm9_base_192'])
 def test_base_knows_molecules(tokens, tmp_path, name):
   import_model(str(ASSETS / name), str(tmp_path / 'base'))
   description, params = store.load_model(tmp_path / 'base')

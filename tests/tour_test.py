@@ -46,5 +46,7 @@ def test_it_runs_and_prints_what_it_shows():
   assert first == first_again and len(first.splitlines()) == 4
   found = [[float(x) for x in re.findall(r'\d\.\d{4}', t)] for t in (last, last_again)]
   assert len(found[0]) == 6
+  for base, base_two, control, control_two, one, two in found:
+    assert (base, control) == (base_two, control_two) and two < one
   # Two hundred steps of float32 sums in another order, on another processor.
   assert found[0] == pytest.approx(found[1], abs=0.01)

@@ -99,7 +99,12 @@ class Study:
     return [r for r in matched if r['temperature'] == 1]
 
   def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
-    """The row of `summarize` of METRIC or METRIC@T; None if it was not measured."""
+    """The row of `summarize` of METRIC or METRIC@T; None if it was not measured.
+
+    Raises:
+      KeyError: no such arm.
+    """
+    self._known(arm)
     metric, _, steps = measure.partition('@')
     return self._rows.get((arm, metric, int(steps) if steps else None))
 
@@ -112,11 +117,20 @@ class Study:
       arm: as it is.
       measure: METRIC@T.
       control: the arm whose temperatures are compared with it.
+
+    Raises:
+      KeyError: no such arm.
     """
+    self._known(arm, control)
     metric, _, steps = measure.partition('@')
     matched = self.matched if control == CONTROL else self._matched(control)
     found = [r for r in matched if (r['arm'], r['metric']) == (arm, metric)]
     return next((r for r in found if r['num_steps'] == int(steps)), None)
+
+  def _known(self, *arms: str) -> None:
+    missing = [arm for arm in arms if arm not in self.arms]
+    if missing:
+      raise KeyError(f'{missing[0]}; there are {", ".join(self.arms)}')
 
   @property
   def step_counts(self) -> list[int]:

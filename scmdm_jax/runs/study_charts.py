@@ -55,34 +55,36 @@ def _gains(study: Study, metric: str) -> str:
 
 
 def _across(
-  places: Sequence[float], studies: Sequence[Study], arm: str, measure: str, along: Axis
+  found: Sequence[tuple[float, Study]], arm: str, measure: str, along: Axis
 ) -> str:
   """What the arm gains at matched entropy, study by study, each at its place."""
-  rows = [study.gain(arm, measure) for study in studies]
-  points = sorted(zip(places, rows, strict=True), key=lambda point: point[0])
+  points = [(x, study.gain(arm, measure)) for x, study in found]
+  points.sort(key=lambda point: point[0])
   series = {
     CONTROL: [Point(x, 0.0) for x, _ in points],
     arm: _matched_points(points),
   }
   metric, _, steps = measure.partition('@')
-  label = f"{METRICS.of(metric).label} at T = {steps} - the control's"
+  label = f'{METRICS.of(metric).label}, T = {steps}, less the control at its entropy'
   return chart(series, along, Axis(label))
 
 
 def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
-  """`_across` the sizes of the bases: what the controls trained, which is all."""
-  sizes = [study.of(CONTROL)[0]['trained_parameters'] for study in studies]
-  ticks = {math.log2(size): f'{size / 1e6:.2f} M' for size in sizes}
-  along = Axis('parameters of the base', ticks)
-  return _across([math.log2(n) for n in sizes], studies, arm, measure, along)
+  """Gains against the sizes of the bases: what the controls trained, which is all."""
+  found, ticks = [], {}
+  for study in studies:
+    [size] = {r['trained_parameters'] for r in study.of(CONTROL)}
+    ticks[math.log2(size)] = f'{size / 1e6:.2f} M'
+    found.append((math.log2(size), study))
+  return _across(found, arm, measure, Axis('parameters of the base', ticks))
 
 
 def _bases(studies: Sequence[Study], arm: str, measure: str) -> str:
-  """`_across` how good the bases are, by what the controls made of them."""
-  rows = [study.row(CONTROL, 'nelbo_null') for study in studies]
-  places = [row['mean'] for row in rows if row]
+  """Gains against how good the bases are, by what the controls made of them."""
+  rows = [(study.row(CONTROL, 'nelbo_null'), study) for study in studies]
+  found = [(row['mean'], study) for row, study in rows if row]
   along = Axis("NELBO of the control's null pass, nats per token")
-  return _across(places, studies, arm, measure, along)
+  return _across(found, arm, measure, along)
 
 
 def _entropy(study: Study, measure: str) -> str:

@@ -3,15 +3,12 @@
 import json
 import pathlib
 import re
-import subprocess
 
 import numpy as np
 import pytest
 
-from scmdm_jax import command_line
-from scmdm_jax.report import summary, text
+from scmdm_jax.report import text
 from scmdm_jax.runs import arms, evidence, studies, study_charts
-from scmdm_jax.settings.resolve import resolve
 
 DOCS = pathlib.Path(__file__).parents[2] / 'docs'
 STUDIES = studies.read_studies(DOCS / 'evidence')
@@ -27,57 +24,6 @@ def test_the_page_is_what_its_results_make():
   assert set(re.findall(r'\(evidence/(\S+\.svg)\)', shown)) == set(found)
   films = {p.name for p in (DOCS / 'evidence').glob('*.webp')}
   assert set(re.findall(r'\(evidence/(\S+\.webp)\)', shown)) == films and films
-
-
-FIGURE = r'[+-]?\d[\d.]* ± [\d.]*\d'
-
-
-def test_the_front_pages_quote_its_results():
-  """A mean with its standard error is that of a row, or of the page."""
-  known = {'594.2 ± 9.5', '618.0 ± 13.2'}  # The paper's.
-  known |= set(re.findall(FIGURE, (DOCS / 'evidence.md').read_text()))
-  for runs in STUDIES.values():
-    study = studies.Study(runs)
-    for row in [*summary.summarize(runs, arms.CONTROL), *study.matched]:
-      if 'mean' in row:
-        known |= {text.measurement(row['mean'], row['standard_error'])}
-      difference = row['difference']
-      for value in () if difference is None else (difference, abs(difference)):
-        for sign in (False, True):
-          known |= {text.measurement(value, row['difference_error'], sign=sign)}
-  for name in ('README.md', 'docs/results.md'):
-    found = re.findall(FIGURE, ' '.join((DOCS.parent / name).read_text().split()))
-    assert len(found) > 10
-    assert [figure for figure in found if figure not in known] == [], name
-
-
-def test_its_commands_are_taken(tmp_path, monkeypatch):
-  """What Bash makes of them are options and studies that the programs know."""
-  monkeypatch.chdir(tmp_path)
-  for name in ('configs', 'scmdm_jax'):
-    (tmp_path / name).symlink_to(DOCS.parent / name)
-  (tmp_path / 'launch').mkdir()
-  launcher = tmp_path / 'launch' / 'local.sh'
-  launcher.write_text('#!/bin/bash\n(printf "%s\\0" "$@"; echo) >> given\n')
-  launcher.chmod(0o755)
-  blocks = re.findall(r'(?ms)^```\n(.+?)^```$', (DOCS / 'evidence.md').read_text())
-  assert blocks
-  studied = set()
-  for block in blocks:
-    subprocess.run(['bash', '-euc', block], check=True, timeout=60)
-  for line in (tmp_path / 'given').read_text().split('\0\n'):
-    program = line.split('\0')
-    if program[:3] == ['python', '-m', 'scmdm_jax.main']:
-      given = command_line.parse(program[2:])
-      assert given.config is not None or given.mode
-      if given.config is not None:
-        resolve(given.config)
-    elif program[:3] == ['python', '-m', 'scmdm_jax.runs.evidence']:
-      assert program[3] == 'docs'
-      studied |= {re.split('[/=]', pair)[0] for pair in program[4:]}
-    else:
-      assert program == [''] or (DOCS.parent / program[1]).is_file(), program
-  assert studied == STUDIES.keys()
 
 
 def values_of(study, arm, metric, steps=None):

@@ -162,16 +162,32 @@ def test_every_domain_has_an_animation(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('config', ['fashion_seven.py', 'letters_small.py:whole'])
-def test_the_program_of_the_page_draws_what_a_run_has_left(config, tmp_path):
+@pytest.mark.parametrize(
+  ('config', 'asset', 'steps', 'shown'),
+  [
+    ('fashion_seven.py', 'fashion_seven_base', 100, 'pictures'),
+    ('letters_small.py:whole', 'letters_base', 64, 'shown'),
+  ],
+)
+def test_the_program_of_the_page_draws_what_a_run_has_left(
+  config, asset, steps, shown, tmp_path, monkeypatch
+):
   root = pathlib.Path(sc.__file__).parents[1]
   program = root / 'docs' / 'trajectory.py'
   spec = importlib.util.spec_from_file_location('trajectory', program)
   assert spec is not None and spec.loader is not None
   trajectory = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(trajectory)
-  asset = {'f': 'fashion_seven_base', 'l': 'letters_base'}[config[0]]
   length = sc.load(sc.ASSETS / asset).description.architecture.length
   sc.save(toy(asset, length), tmp_path / 'adapted')
+  drawn = []
+  animated = animation.animated
+  monkeypatch.setattr(
+    animation, 'animated', lambda *of: (drawn.append(of[0]), animated(*of))[1]
+  )
   webp = trajectory.of_run(str(root / 'configs' / config), str(tmp_path / 'adapted'))
+  [beliefs] = drawn
+  assert beliefs['length'] == length
+  for sample in beliefs['samples']:
+    assert len(sample[shown]) == watching.FRAMES and len(sample['entropy']) == steps
   assert Image.open(io.BytesIO(webp)).n_frames == watching.FRAMES
