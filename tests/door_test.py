@@ -167,7 +167,12 @@ def test_nelbo_is_the_mean_over_rows_and_draws(model):
 def test_an_adapted_model_is_saved_and_loaded_as_it_is(model, tmp_path):
   rows = rows_of(model)
   train = sc.TrainSettings(
-    num_steps=12, batch_size=8, warmup_steps=2, learning_rate=1e-2, ema_decay=0.5
+    num_steps=12,
+    batch_size=8,
+    warmup_steps=2,
+    learning_rate=1e-2,
+    injection_rate_factor=1.0,
+    ema_decay=0.5,
   )
   adapted = sc.adapt(KEY, model, rows, train=train)
   assert adapted.description.injection == 'embedding'
