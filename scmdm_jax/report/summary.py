@@ -100,7 +100,7 @@ def diversity(curve: Sequence[Mapping[str, Any]]) -> str:
 
 
 def at_matched_entropy(
-  curve: Sequence[Mapping[str, Any]], control: str
+  curve: Sequence[Mapping[str, Any]], control: str, along: str = ''
 ) -> list[dict[str, Any]]:
   """Each arm against the control at the arm's own entropy, seed by seed.
 
@@ -115,6 +115,7 @@ def at_matched_entropy(
     curve: points `{arm, seed, num_steps, temperature, entropy, ...}`, the rest being
       measures, which may be None.
     control: the arm whose sweep is interpolated.
+    along: another measure of diversity, in the entropy's place; '': the entropy.
 
   Returns:
     One row per point of the other arms, at T where the control has any: `{arm, seed,
@@ -122,19 +123,19 @@ def at_matched_entropy(
     measures; that of `generative_perplexity` is called `log_perplexity_difference`.
   """
   knots: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
-  along = diversity(curve)
+  along = along or diversity(curve)
   of_control = [point for point in curve if point['arm'] == control]
   for seed, steps in {(point['seed'], point['num_steps']) for point in of_control}:
     points = [p for p in of_control if (p['seed'], p['num_steps']) == (seed, steps)]
     for name in dict.fromkeys(name for p in points for name in _swept(p)):
-      pairs = [(p[along], _swept(p).get(name)) for p in points]
+      pairs = [(p.get(along), _swept(p).get(name)) for p in points]
       knots[seed, steps, name] = _by_entropy(pairs)
   rows = []
   swept = {point['num_steps'] for point in of_control}
   for point in curve:
     if point['arm'] == control or point['num_steps'] not in swept:
       continue
-    entropy, seed, steps = point[along], point['seed'], point['num_steps']
+    entropy, seed, steps = point.get(along), point['seed'], point['num_steps']
     row = {
       'arm': point['arm'],
       'seed': seed,

@@ -26,6 +26,7 @@ class Metric:
 # What every comparison has, whatever it is of; the rest come with the results.
 GENERAL = {
   'entropy': Metric('unigram entropy', ''),
+  'entropy_visible': Metric('unigram entropy without padding', ''),
   'distinct_4': Metric('distinct-4', ''),
   'nelbo_null': Metric('NELBO, null pass', 'lower'),
   'nelbo_two_pass': Metric('NELBO, two-pass', 'lower'),

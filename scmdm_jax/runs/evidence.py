@@ -16,6 +16,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{difference|STUDY|ARM|METRIC@T}}         the same against the control
   {{gain|STUDY|ARM|METRIC@T}}               the same at matched entropy
   {{gain|STUDY|ARM|METRIC@T|ARM}}           the same against another arm's temperatures
+  {{gain|STUDY|ARM|METRIC@T|ARM|METRIC}}    the same where this measure is equal
   {{trained|STUDY|ARM}}                     how many parameters it trains
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T

@@ -88,15 +88,15 @@ class Study:
     self._rows = {(r['arm'], r['metric'], r['num_steps']): r for r in rows}
     self.matched = self._matched(CONTROL)
 
-  def _matched(self, control: str) -> list[dict[str, Any]]:
+  def _matched(self, control: str, along: str = '') -> list[dict[str, Any]]:
     """Rows of `summarize_matched` of the arms as they are, against this one's curve."""
     curve = [
       {'arm': run['arm'], 'seed': run['seed'], **point}
       for run in self.runs
       for point in run['temperature_curve']
     ]
-    matched = summary.summarize_matched(summary.at_matched_entropy(curve, control))
-    return [r for r in matched if r['temperature'] == 1]
+    matched = summary.at_matched_entropy(curve, control, along)
+    return [r for r in summary.summarize_matched(matched) if r['temperature'] == 1]
 
   def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
     """The row of `summarize` of METRIC or METRIC@T; None if it was not measured.
@@ -109,7 +109,7 @@ class Study:
     return self._rows.get((arm, metric, int(steps) if steps else None))
 
   def gain(
-    self, arm: str, measure: str, control: str = CONTROL
+    self, arm: str, measure: str, control: str = CONTROL, along: str = ''
   ) -> Mapping[str, Any] | None:
     """The row of METRIC@T at matched entropy; None if it was not measured.
 
@@ -117,13 +117,15 @@ class Study:
       arm: as it is.
       measure: METRIC@T.
       control: the arm whose temperatures are compared with it.
+      along: a swept measure that is to be equal, in the entropy's place.
 
     Raises:
       KeyError: no such arm.
     """
     self._known(arm, control)
     metric, _, steps = measure.partition('@')
-    matched = self.matched if control == CONTROL else self._matched(control)
+    as_ever = control == CONTROL and not along
+    matched = self.matched if as_ever else self._matched(control, along)
     found = [r for r in matched if (r['arm'], r['metric']) == (arm, metric)]
     return next((r for r in found if r['num_steps'] == int(steps)), None)
 
