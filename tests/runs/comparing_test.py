@@ -34,6 +34,7 @@ class Bench(comparing.Bench):
       'ngram_bits': bits,
       'generative_perplexity': float(np.exp(mean)),
       'js_distance_3': mean + 1 / len(drawn.tokens),
+      'distinct_4': mean + 1 / len(drawn.tokens),
       'count': len(drawn.tokens),
     }
 
@@ -65,7 +66,7 @@ def measured(monkeypatch, sweep_samples, sweep=True):
     'generative_perplexity': Figure('generative perplexity'),
   }
   domain = types.SimpleNamespace(
-    swept=(*figures, 'not_measured'), figures=figures, show=lambda *_: []
+    swept=(*figures, 'distinct_4', 'not_measured'), figures=figures, show=lambda *_: []
   )
   base = types.SimpleNamespace(tokenizer=None)
   bench = Bench(settings, base, domain, None, None, None)
@@ -90,8 +91,9 @@ def test_a_sweep_of_few_samples_moves_the_measures_of_all(monkeypatch):
       assert point['generative_perplexity'] == pytest.approx(np.exp(expected))
       assert 'count' not in point and 'not_measured' not in point
   # What depends on the count is not said of the few.
-  assert None not in [p['js_distance_3'] for p in whole]
-  assert [p['js_distance_3'] is None for p in few] == [True, False, True] * 2
+  for name in ('js_distance_3', 'distinct_4'):
+    assert None not in [p[name] for p in whole]
+    assert [p[name] is None for p in few] == [True, False, True] * 2
   # Where the first few have no measure there is none, but at the run's temperature.
   points = measured(monkeypatch, 5)
   assert [p['ngram_bits'] is None for p in points] == [True, False, True] * 2

@@ -285,6 +285,23 @@ def test_a_gain_against_another_arm():
   assert evidence.rendered(against, toys) == '-0.8 ± 0.2 [3.0]'
 
 
+def test_a_gain_where_another_measure_is_equal():
+  """By hand: at the same distinct-4 the control is elsewhere than at the same entropy."""
+  runs = []
+  for seed, natural in enumerate((4.0, 5.0)):
+    of_control = swept(arms.CONTROL, seed, t8=[(0.9, 1.0, 2.0), (1.0, 2.0, natural)])
+    of_rate_1 = swept('rate 1', seed, t8=[(1.0, 1.5, 3.0)])
+    points = [*of_control['temperature_curve'], *of_rate_1['temperature_curve']]
+    for point, distinct in zip(points, (0.2, 0.3, 0.2), strict=True):
+      point['distinct_4'] = distinct
+    runs += [of_control, of_rate_1]
+  gain = f'{{{{gain|toy|rate 1|ngram_bits@8|{arms.CONTROL}|distinct_4}}}}'
+  assert evidence.rendered(gain, {'toy': runs}) == '+1'
+  runs[0]['temperature_curve'][0]['ngram_bits'] = 2.5
+  # Now 3 - 2.5 and 3 - 2.
+  assert evidence.rendered(gain, {'toy': runs}) == '+0.8 ± 0.2 [3.0]'
+
+
 def test_gains_against_the_size_of_the_base(monkeypatch):
   def of_size(parameters, *gains):
     cold, natural = (0.9, 1.0, 3.0), (1.0, 2.0, 3.0)
