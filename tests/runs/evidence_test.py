@@ -286,7 +286,7 @@ def test_a_gain_against_another_arm():
 
 
 def test_a_gain_where_another_measure_is_equal():
-  """By hand: at the same distinct-4 the control is elsewhere than at the same entropy."""
+  """By hand: at equal distinct-4 the control is elsewhere than at equal entropy."""
   runs = []
   for seed, natural in enumerate((4.0, 5.0)):
     of_control = swept(arms.CONTROL, seed, t8=[(0.9, 1.0, 2.0), (1.0, 2.0, natural)])
