@@ -90,12 +90,7 @@ class Study:
 
   def _matched(self, control: str, along: str = '') -> list[dict[str, Any]]:
     """Rows of `summarize_matched` of the arms as they are, against this one's curve."""
-    curve = [
-      {'arm': run['arm'], 'seed': run['seed'], **point}
-      for run in self.runs
-      for point in run['temperature_curve']
-    ]
-    matched = summary.at_matched_entropy(curve, control, along)
+    matched = summary.at_matched_entropy(self.curve, control, along)
     return [r for r in summary.summarize_matched(matched) if r['temperature'] == 1]
 
   def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
@@ -133,6 +128,15 @@ class Study:
     missing = [arm for arm in arms if arm not in self.arms]
     if missing:
       raise KeyError(f'{missing[0]}; there are {", ".join(self.arms)}')
+
+  @property
+  def curve(self) -> list[dict[str, Any]]:
+    """The points of all temperature sweeps, with their arm and seed."""
+    return [
+      {'arm': run['arm'], 'seed': run['seed'], **point}
+      for run in self.runs
+      for point in run['temperature_curve']
+    ]
 
   @property
   def step_counts(self) -> list[int]:

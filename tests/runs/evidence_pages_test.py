@@ -23,7 +23,11 @@ PAPER = {'594.2 ± 9.5', '618.0 ± 13.2'}
 def figures_of(runs):
   """All that a page may quote of a study: means, differences, sizes of those."""
   study = studies.Study(runs)
-  for row in [*summary.summarize(runs, arms.CONTROL), *study.matched]:
+  by_4_grams = summary.summarize_matched(
+    summary.at_matched_entropy(study.curve, arms.CONTROL, 'distinct_4')
+  )
+  rows = [*summary.summarize(runs, arms.CONTROL), *study.matched, *by_4_grams]
+  for row in rows:
     if 'mean' in row:
       yield text.measurement(row['mean'], row['standard_error'])
     if row['difference'] is not None:
@@ -43,7 +47,7 @@ def test_front_pages_quote_its_results(name):
 
 
 def test_the_table_of_the_readme():
-  """Cell by cell, with the differences in brackets, and both rows at equal entropy."""
+  """Cell by cell, with the differences in brackets, and the rows at equal diversity."""
   study = studies.Study(STUDIES['molecules_steps'])
   page = (ROOT / 'README.md').read_text()
   table = page[page.index('| arm | valid') :].partition('\n\n')[0].replace('*', '')
@@ -60,9 +64,15 @@ def test_the_table_of_the_readme():
           found['difference'], found['difference_error'], sign=True
         ).partition(' ')[0]
         assert bracket == f'{difference}, {abs(found["sigmas"]):.1f}]'
-  for row, against in zip(equal, (arms.CONTROL, arms.BASE), strict=True):
-    valid = study.gain('rate 1', 'valid_rate@32', against)
-    perplexity = study.gain('rate 1', 'log_perplexity@32', against)
+  swept = studies.Study(STUDIES['molecules_steps_at_l'])
+  matched = (
+    (study, arms.CONTROL, ''),
+    (swept, arms.CONTROL, 'distinct_4'),
+    (study, arms.BASE, ''),
+  )
+  for row, (known, against, along) in zip(equal, matched, strict=True):
+    valid = known.gain('rate 1', 'valid_rate@32', against, along)
+    perplexity = known.gain('rate 1', 'log_perplexity@32', against, along)
     assert valid is not None and perplexity is not None
     log = perplexity['difference']
     for found, cell, shown in (
