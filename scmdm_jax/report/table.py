@@ -176,7 +176,10 @@ def build_matched(matched: Sequence[Mapping[str, Any]], metrics: Metrics) -> Tab
   for steps, temperature, arm in sorted(keys, key=lambda key: key[:2]):
     cells = []
     for name in names:
-      row = found[arm, steps, temperature, name]
+      row = found.get((arm, steps, temperature, name))
+      if row is None:  # An arm of earlier code, which followed fewer measures.
+        cells.append(Cell(text.ABSENT, '', False))
+        continue
       seeds, missing = len(row['paired_seeds']), len(row['unmatched_seeds'])
       cells.append(difference_cell(row, f'{seeds} of {seeds + missing} seeds'))
     rows.append((arm, f'{steps}, {text.number(temperature)}', cells))

@@ -1,6 +1,6 @@
 import pytest
 
-from scmdm_jax.report import compare, summary, table
+from scmdm_jax.report import compare, summary, table, text
 from tests.report.conftest import METRICS
 
 ALL = table.Metrics(METRICS)
@@ -133,3 +133,29 @@ def test_an_empty_second_column_is_dropped():
   built = table.build(rows, table.LIKELIHOOD, 'c', ALL)
   assert not built.has_key
   assert built.shown_header == ['arm', 'NELBO, null pass ↓']
+
+
+def test_matched_rows_of_earlier_code_may_lack_a_measure():
+  """Which a comparison has that began before the measure was followed."""
+  row = {
+    'num_steps': 8,
+    'temperature': 1.0,
+    'difference': 0.5,
+    'difference_error': None,
+    'sigmas': None,
+    'paired_seeds': [0],
+    'unmatched_seeds': [],
+  }
+  found = table.build_matched(
+    [
+      {**row, 'arm': 'earlier', 'metric': 'valid_rate'},
+      {**row, 'arm': 'now', 'metric': 'valid_rate'},
+      {**row, 'arm': 'now', 'metric': 'distinct_4'},
+    ],
+    table.Metrics({}),
+  )
+  cells = {arm: [cell.value for cell in cells] for arm, _, cells in found.rows}
+  assert cells == {
+    'earlier': ['1 of 1 seeds', text.ABSENT],
+    'now': ['1 of 1 seeds', '1 of 1 seeds'],
+  }
