@@ -115,7 +115,8 @@ def at_matched_entropy(
     curve: points `{arm, seed, num_steps, temperature, entropy, ...}`, the rest being
       measures, which may be None.
     control: the arm whose sweep is interpolated.
-    along: another measure of diversity, in the entropy's place; '': the entropy.
+    along: another measure of diversity, in the entropy's place (and under its name
+      in the rows); '': the entropy.
 
   Returns:
     One row per point of the other arms, at T where the control has any: `{arm, seed,

@@ -17,17 +17,18 @@ BEYOND = 3.0  # Standard errors from which on a difference is emphasised.
 
 @dataclasses.dataclass(frozen=True)
 class Metric:
-  """How a metric is called and read; `better` is 'higher', 'lower' or ''."""
+  """How a metric is called and read; as `protocol.Figure`, which domains have."""
 
   label: str
   better: str
+  of_count: bool = False
 
 
 # What every comparison has, whatever it is of; the rest come with the results.
 GENERAL = {
   'entropy': Metric('unigram entropy', ''),
   'entropy_visible': Metric('unigram entropy without padding', ''),
-  'distinct_4': Metric('distinct-4', ''),
+  'distinct_4': Metric('distinct-4', '', of_count=True),
   'nelbo_null': Metric('NELBO, null pass', 'lower'),
   'nelbo_two_pass': Metric('NELBO, two-pass', 'lower'),
   'carried_nelbo': Metric('carried NELBO', 'lower'),

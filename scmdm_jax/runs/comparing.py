@@ -25,6 +25,7 @@ from scmdm_jax.models import lora
 from scmdm_jax.parallel import mesh as meshes
 from scmdm_jax.parallel import rules
 from scmdm_jax.processes import multihost
+from scmdm_jax.report.table import GENERAL
 from scmdm_jax.runs import adapting, compiling, drawing, scoring, timing, watching
 from scmdm_jax.runs.arms import CONTROL, Arm, method_of, start_of
 from scmdm_jax.runs.opening import Model, mesh_of
@@ -108,8 +109,8 @@ class Bench:
     return figures
 
   def _of_count(self, name: str) -> bool:
-    figure = self.domain.figures.get(name)
-    return name == 'distinct_4' or (figure is not None and figure.of_count)
+    figure = self.domain.figures.get(name) or GENERAL.get(name)
+    return figure is not None and figure.of_count
 
   def _curve(
     self,

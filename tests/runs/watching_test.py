@@ -1,7 +1,6 @@
 """What is kept of two samples, against all predictions and plain loops."""
 
 import base64
-import importlib.util
 import io
 import math
 import pathlib
@@ -21,6 +20,7 @@ from scmdm_jax.report import animation
 from scmdm_jax.runs import watching
 from scmdm_jax.runs.opening import Model
 from tests.compiling import quick_jit
+from tests.programs import program
 
 KEY = jax.random.key(2)
 ASSETS = {
@@ -173,11 +173,7 @@ def test_the_program_of_the_page_draws_what_a_run_has_left(
   config, asset, steps, shown, tmp_path, monkeypatch
 ):
   root = pathlib.Path(sc.__file__).parents[1]
-  program = root / 'docs' / 'trajectory.py'
-  spec = importlib.util.spec_from_file_location('trajectory', program)
-  assert spec is not None and spec.loader is not None
-  trajectory = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(trajectory)
+  trajectory = program('trajectory')
   length = sc.load(sc.ASSETS / asset).description.architecture.length
   sc.save(toy(asset, length), tmp_path / 'adapted')
   drawn = []

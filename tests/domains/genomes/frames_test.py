@@ -1,23 +1,16 @@
 """Open reading frames of docs/genome_frames.py, against a regular expression."""
 
-import importlib.util
 import pathlib
 import re
 
 import numpy as np
 
+from tests.programs import program
+
 ROOT = pathlib.Path(__file__).parents[3]
-SCRIPT = ROOT / 'docs' / 'genome_frames.py'
 FROM_A_START = re.compile(
   rb'(?=((?:ATG|GTG)(?:(?!TAA|TAG|TGA)[ACGT]{3})*(?:TAA|TAG|TGA)))'
 )
-
-
-def script():
-  spec = importlib.util.spec_from_file_location('genome_frames', SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
 
 
 def longest_by_stop(sequence):
@@ -34,14 +27,14 @@ def test_frames_are_the_longest_of_every_stop_on_both_strands():
   other = sequence[::-1].translate(bytes.maketrans(b'ACGT', b'TGCA'))
   wanted = longest_by_stop(sequence) + longest_by_stop(other)
   for least in (30, 150):
-    found = list(script().open_frames(sequence, least))
+    found = list(program('genome_frames').open_frames(sequence, least))
     expected = [frame for frame in wanted if len(frame) >= least]
     assert sorted(found) == sorted(expected)
     assert len(found) > 10
 
 
 def test_stretches_begin_with_a_codon():
-  module = script()
+  module = program('genome_frames')
   frames = [b'ACG' * 180, b'TTT' * 90]  # 540 and 270 bases: two stretches and one.
   bases = module.stretches(frames)
   assert bases.shape == (3, module.STRETCH)
@@ -50,7 +43,7 @@ def test_stretches_begin_with_a_codon():
 
 
 def test_a_place_in_the_codon_is_worth_all_bits_where_it_tells_all():
-  module = script()
+  module = program('genome_frames')
   bases = np.tile([0, 1, 2], (4000, module.STRETCH // 3))
   assert abs(module.bits(bases, bases, 0, 1) - np.log2(3)) < 1e-4
   assert module.bits(bases, bases, 0, 3) < 1e-4

@@ -1,8 +1,6 @@
 """Regions of docs/rrna_regions.py: from genes written here, as a program of its own."""
 
-import importlib.util
 import math
-import pathlib
 import random
 import subprocess
 import sys
@@ -10,14 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-SCRIPT = pathlib.Path(__file__).parents[3] / 'docs' / 'rrna_regions.py'
+from tests.programs import DOCS, program
 
-
-def script():
-  spec = importlib.util.spec_from_file_location('rrna_regions', SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+SCRIPT = DOCS / 'rrna_regions.py'
 
 
 def test_regions_stand_behind_their_primers_once_each(tmp_path):
@@ -45,7 +38,7 @@ def test_regions_stand_behind_their_primers_once_each(tmp_path):
 
 
 def test_place_and_what_stands_before_are_worth_all_bits_where_they_tell_all():
-  module = script()
+  module = program('rrna_regions')
   placed = np.tile(np.arange(module.STRETCH) % 4, (500, 1))
   frequency, place, context = module.bits(placed, placed)
   assert frequency == pytest.approx(

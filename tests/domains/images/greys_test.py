@@ -1,9 +1,7 @@
 """Bits of docs/image_greys.py: from images written here, as a program of its own."""
 
-import importlib.util
 import math
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,15 +9,9 @@ import numpy as np
 import pytest
 
 from tests.domains.images.idx_files import write_fashion
+from tests.programs import DOCS, program
 
-SCRIPT = pathlib.Path(__file__).parents[3] / 'docs' / 'image_greys.py'
-
-
-def script():
-  spec = importlib.util.spec_from_file_location('image_greys', SCRIPT)
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module
+SCRIPT = DOCS / 'image_greys.py'
 
 
 def labelled(values, levels):
@@ -29,7 +21,7 @@ def labelled(values, levels):
 
 
 def test_class_place_and_neighbours_are_worth_all_bits_where_they_tell_all():
-  module, levels, grid = script(), 4, (1, 3, 3)
+  module, levels, grid = program('image_greys'), 4, (1, 3, 3)
   of_class = labelled((np.arange(1000)[:, None] + np.arange(9)) % levels, levels)
   frequency, known, neighbours = module.bits(of_class, of_class, grid, levels)
   shares = [np.mean(of_class[:, 1:] == value) for value in range(levels)]
@@ -54,7 +46,7 @@ def test_the_program_prints_a_line_for_every_side_and_number_of_greys(tmp_path):
   done = subprocess.run(
     command, check=True, capture_output=True, text=True, env=environment
   )
-  module = script()
+  module = program('image_greys')
   lines = [line.split() for line in done.stdout.splitlines()]
   assert lines[0][:2] == ['side', 'greys']
   wanted = [[str(s), str(n)] for s in module.SIDES for n in module.LEVELS]
