@@ -7,7 +7,12 @@ r"""Self-conditioning on prose by letters, on one core: base, judge, adaptations
   run --config=configs/letters_small.py:whole --workdir=runs/letters_whole
 
 The last two compare from the model in scmdm_jax/assets/letters_base, by the judge in
-scmdm_jax/assets/letters_judge: rows of half its length and of the whole.
+scmdm_jax/assets/letters_judge: rows of half its length and of the whole. Rows of twice
+its length have a base and a judge of their own:
+
+  run --config=configs/letters_small.py:base_128 --workdir=runs/letters_base_128
+  run --config=configs/letters_small.py:judge_128 --workdir=runs/letters_judge_128
+  run --config=configs/letters_small.py:rows_128 --workdir=runs/letters_128
 
 The text is 27 letters, as text8's; docs/text_data.md says how to make the file.
 """
@@ -19,7 +24,8 @@ from scmdm_jax.settings import default_config
 
 def get_config(stage='compare'):
   config = default_config()
-  config.mode = 'compare' if stage in ('compare', 'whole') else 'train'
+  assets = importlib.resources.files('scmdm_jax') / 'assets'
+  config.mode = 'compare' if stage in ('compare', 'whole', 'rows_128') else 'train'
   config.data.name = 'text'
   config.data.source = 'runs/prose/letters.jsonl'
   config.data.length = 64
@@ -29,15 +35,19 @@ def get_config(stage='compare'):
   config.train.batch_size = 32
   config.sample.batch_size = 128
   config.evaluate.batch_size = 128
-  if stage == 'base':
+  name, _, length = stage.partition('_')
+  if length:
+    config.data.length = int(length)
+    config.train.batch_size = 16
+  if name == 'base':
     config.method.rate = 0.0
     config.model.architecture = 'dream'
     config.model.mlp_ratio = 3
     config.train.learning_rate = 3e-3
     config.train.warmup_steps = 200
-    config.train.num_steps = 4800
+    config.train.num_steps = 7200 if length else 4800
     config.train.save_every = 1000
-  elif stage == 'judge':
+  elif name == 'judge':
     config.method.rate = 0.0
     config.method.objective = 'causal'
     config.model.architecture = 'llama'
@@ -48,7 +58,6 @@ def get_config(stage='compare'):
     config.train.num_steps = 4000
     config.train.save_every = 1000
   else:
-    assets = importlib.resources.files('scmdm_jax') / 'assets'
     config.checkpoint = str(assets / 'letters_base')
     config.judge = str(assets / 'letters_judge')
     # A seventh of the base's own training, at half its length, where sampling for T = L
@@ -76,14 +85,21 @@ def get_config(stage='compare'):
     config.compare.step_counts = (8, 32, 64)
     config.compare.temperatures = (0.9, 1.0)
     config.compare.benchmark_pairs = 0
-    if stage == 'whole':
-      config.data.length = 64
+    if stage != 'compare':
+      config.data.length = int(length or 64)
       config.train.learning_rate = 3e-4
       config.train.injection_rate_factor = 10.0
-      config.train.evaluate_every = 250
       config.sample.num_samples = 1024
-      config.sample.num_steps = 64
-      config.evaluate.carried_steps = (64, 128)
+      config.sample.num_steps = config.data.length
       config.compare.recipes = ()
+    if stage == 'whole':
+      config.train.evaluate_every = 250
+      config.evaluate.carried_steps = (64, 128)
       config.compare.step_counts = (64, 128)
+    elif stage == 'rows_128':
+      config.checkpoint = 'runs/letters_base_128'
+      config.judge = 'runs/letters_judge_128'
+      config.train.num_steps = 1500
+      config.evaluate.carried_steps = (128,)
+      config.compare.step_counts = (128,)
   return config

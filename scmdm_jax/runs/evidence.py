@@ -12,6 +12,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{seeds|STUDY|ARM}}                       how many one has
   {{table|STUDY|METRIC|METRIC@T|...}}       arms against measures, after T steps
   {{matched|STUDY}}                         against the control at the arm's own entropy
+  {{matched|STUDY|METRIC}}                  where this measure is equal instead
   {{mean|STUDY|ARM|METRIC@T}}               one figure
   {{difference|STUDY|ARM|METRIC@T}}         the same against the control
   {{gain|STUDY|ARM|METRIC@T}}               the same at matched entropy
@@ -21,8 +22,9 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
   {{gains|STUDY|METRIC}}                    another: gains at matched entropy against T
-  {{sizes|STUDY,STUDY,...|ARM|METRIC@T}}    another: gains against the base's parameters
-  {{bases|STUDY,STUDY,...|ARM|METRIC@T}}    another: gains against the base's NELBO
+  {{sizes|STUDY,STUDY|ARM|METRIC@T|METRIC}} gains where the last is equal, by the size
+                                            of the bases
+  {{bases|STUDY,STUDY|ARM|METRIC@T|METRIC}} the same by the NELBO of the bases
   {{entropy|STUDY|METRIC@T}}                another: it against entropy, by temperature
   {{bounds|STUDY}}                          another: NELBOs, less those of the control
   {{passes|STUDY}}                          another: the same by the number of passes
@@ -87,13 +89,14 @@ def _table(study: Study, *measures: str) -> str:
   return _markdown(['arm', 'seeds', *map(_label, measures)], rows)
 
 
-def _matched(study: Study) -> str:
-  known = [row['metric'] for row in study.matched if row['difference'] is not None]
-  metrics = [m for m in dict.fromkeys(r['metric'] for r in study.matched) if m in known]
+def _matched(study: Study, along: str = '') -> str:
+  matched = study.matched(along=along)
+  known = {row['metric'] for row in matched if row['difference'] is not None} - {along}
+  metrics = [m for m in dict.fromkeys(r['metric'] for r in matched) if m in known]
   rows = []
   for steps in study.step_counts:
     for arm in study.arms:
-      found = [study.gain(arm, f'{metric}@{steps}') for metric in metrics]
+      found = [study.gain(arm, f'{m}@{steps}', along=along) for m in metrics]
       if any(found):
         inside = max(len(row['paired_seeds']) for row in found if row)
         cells = [_difference(row) for row in found]
@@ -171,7 +174,8 @@ def rendered(page: str, studies: Mapping[str, Sequence[Mapping[str, Any]]]) -> s
   def fill(hole: re.Match) -> str:
     kind, study, *rest = hole[1].split('|')
     if kind in DRAWINGS:
-      named = rest[:-1] + [_label(measure) for measure in rest[-1:]]
+      arms = rest[:1] if kind in ACROSS else []
+      named = [*arms, *map(_label, rest[len(arms) :])]
       title = DRAWINGS[kind][1].format(study.replace(',', ', '), *named)
       return f'![{title}](evidence/{_file(hole[1])})'
     return _FILLS[kind](found[study], *rest)

@@ -86,12 +86,20 @@ class Study:
     self.runs = runs
     rows = summary.summarize(runs, CONTROL)
     self._rows = {(r['arm'], r['metric'], r['num_steps']): r for r in rows}
-    self.matched = self._matched(CONTROL)
+    self._matched: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-  def _matched(self, control: str, along: str = '') -> list[dict[str, Any]]:
-    """Rows of `summarize_matched` of the arms as they are, against this one's curve."""
-    matched = summary.at_matched_entropy(self.curve, control, along)
-    return [r for r in summary.summarize_matched(matched) if r['temperature'] == 1]
+  def matched(self, control: str = CONTROL, along: str = '') -> list[dict[str, Any]]:
+    """Rows of `summarize_matched` of the arms as they are, against this one's curve.
+
+    Args:
+      control: the arm whose temperatures are compared with them.
+      along: a swept measure that is to be equal, in the entropy's place.
+    """
+    if (control, along) not in self._matched:
+      found = summary.at_matched_entropy(self.curve, control, along)
+      rows = summary.summarize_matched(found)
+      self._matched[control, along] = [r for r in rows if r['temperature'] == 1]
+    return self._matched[control, along]
 
   def row(self, arm: str, measure: str) -> Mapping[str, Any] | None:
     """The row of `summarize` of METRIC or METRIC@T; None if it was not measured.
@@ -119,8 +127,7 @@ class Study:
     """
     self._known(arm, control)
     metric, _, steps = measure.partition('@')
-    as_ever = control == CONTROL and not along
-    matched = self.matched if as_ever else self._matched(control, along)
+    matched = self.matched(control, along)
     found = [r for r in matched if (r['arm'], r['metric']) == (arm, metric)]
     return next((r for r in found if r['num_steps'] == int(steps)), None)
 

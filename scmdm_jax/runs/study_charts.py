@@ -45,7 +45,7 @@ def _steps(study: Study, metric: str) -> str:
 
 
 def _gains(study: Study, metric: str) -> str:
-  counts = sorted({r['num_steps'] for r in study.matched if r['metric'] == metric})
+  counts = sorted({r['num_steps'] for r in study.matched() if r['metric'] == metric})
   series = {CONTROL: [Point(x, 0.0) for x in _places(0, counts)]}
   for i, arm in enumerate(study.drawn[1:], 1):
     rows = [study.gain(arm, f'{metric}@{steps}') for steps in counts]
@@ -55,36 +55,37 @@ def _gains(study: Study, metric: str) -> str:
 
 
 def _across(
-  found: Sequence[tuple[float, Study]], arm: str, measure: str, along: Axis
+  found: Sequence[tuple[float, Study]], arm: str, measure: str, equal: str, axis: Axis
 ) -> str:
-  """What the arm gains at matched entropy, study by study, each at its place."""
-  points = [(x, study.gain(arm, measure)) for x, study in found]
+  """What the arm gains where a measure is equal, study by study, each at its place."""
+  points = [(x, study.gain(arm, measure, along=equal)) for x, study in found]
   points.sort(key=lambda point: point[0])
   series = {
     CONTROL: [Point(x, 0.0) for x, _ in points],
     arm: _matched_points(points),
   }
   metric, _, steps = measure.partition('@')
-  label = f'{METRICS.of(metric).label}, T = {steps}, less the control at its entropy'
-  return chart(series, along, Axis(label))
+  label, at = METRICS.of(metric).label, METRICS.of(equal).label
+  y = Axis(f"{label}, T = {steps} - the control's at equal {at}")
+  return chart(series, axis, y)
 
 
-def _sizes(studies: Sequence[Study], arm: str, measure: str) -> str:
+def _sizes(studies: Sequence[Study], arm: str, measure: str, equal: str) -> str:
   """Gains against the sizes of the bases: what the controls trained, which is all."""
   found, ticks = [], {}
   for study in studies:
     [size] = {r['trained_parameters'] for r in study.of(CONTROL)}
     ticks[math.log2(size)] = f'{size / 1e6:.2f} M'
     found.append((math.log2(size), study))
-  return _across(found, arm, measure, Axis('parameters of the base', ticks))
+  return _across(found, arm, measure, equal, Axis('parameters of the base', ticks))
 
 
-def _bases(studies: Sequence[Study], arm: str, measure: str) -> str:
+def _bases(studies: Sequence[Study], arm: str, measure: str, equal: str) -> str:
   """Gains against how good the bases are, by what the controls made of them."""
   rows = [(study.row(CONTROL, 'nelbo_null'), study) for study in studies]
   found = [(row['mean'], study) for row, study in rows if row]
-  along = Axis("NELBO of the control's null pass, nats per token")
-  return _across(found, arm, measure, along)
+  axis = Axis("NELBO of the control's null pass, nats per token")
+  return _across(found, arm, measure, equal, axis)
 
 
 def _entropy(study: Study, measure: str) -> str:
@@ -190,8 +191,8 @@ def _learning(study: Study) -> str:
 DRAWINGS: dict[str, tuple[Callable[..., str], str]] = {
   'steps': (_steps, '{0}: {1} against T'),
   'gains': (_gains, '{0}: {1} at matched entropy against T'),
-  'sizes': (_sizes, '{0}: {2} of {1} at matched entropy against the size of the base'),
-  'bases': (_bases, '{0}: {2} of {1} at matched entropy against the NELBO of the base'),
+  'sizes': (_sizes, '{0}: {2} of {1} at equal {3} against the size of the base'),
+  'bases': (_bases, '{0}: {2} of {1} at equal {3} against the NELBO of the base'),
   'entropy': (_entropy, '{0}: {1} against entropy'),
   'bounds': (_bounds, 'NELBOs of {0} less those of the control'),
   'passes': (_passes, 'NELBOs of {0} against passes, less those of the control'),

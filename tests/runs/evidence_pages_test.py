@@ -23,10 +23,8 @@ PAPER = {'594.2 ± 9.5', '618.0 ± 13.2'}
 def figures_of(runs):
   """All that a page may quote of a study: means, differences, sizes of those."""
   study = studies.Study(runs)
-  by_4_grams = summary.summarize_matched(
-    summary.at_matched_entropy(study.curve, arms.CONTROL, 'distinct_4')
-  )
-  rows = [*summary.summarize(runs, arms.CONTROL), *study.matched, *by_4_grams]
+  matched = [*study.matched(), *study.matched(along='distinct_4')]
+  rows = [*summary.summarize(runs, arms.CONTROL), *matched]
   for row in rows:
     if 'mean' in row:
       yield text.measurement(row['mean'], row['standard_error'])

@@ -1,5 +1,6 @@
 """The page of evidence: every number of it from the raw results, and by NumPy."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -310,10 +311,10 @@ def test_gains_against_the_size_of_the_base(monkeypatch):
     return [run | {'trained_parameters': parameters} for run in runs]
 
   toys = {'small': of_size(250_000, 0.5, 1.5), 'large': of_size(1_000_000, -1.0)}
-  hole = '{{sizes|large,small|rate 1|ngram_bits@8}}'
+  hole = '{{sizes|large,small|rate 1|ngram_bits@8|entropy}}'
   monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
   [(name, (series, x, y))] = evidence.drawings(hole, toys).items()
-  assert name == 'large_small_sizes_rate_1_ngram_bits_8.svg'
+  assert name == 'large_small_sizes_rate_1_ngram_bits_8_entropy.svg'
   assert name in evidence.rendered(hole, toys)
   assert sorted(x.ticks.values()) == ['0.25 M', '1.00 M'] and 'T = 8' in y.name
   assert [p.y for p in series[arms.CONTROL]] == [0, 0]
@@ -337,12 +338,20 @@ def test_gains_against_how_good_the_base_is(monkeypatch):
     runs += [swept('rate 1', i, t8=[(1.0, 1.5, 3 + g)]) for i, g in enumerate(gains)]
     return runs
 
-  # Two bases of one size, which differ in their bounds.
+  # Two bases of one size, which differ in their bounds. Entropies do not match.
   toys = {'early': of_bound(4.0, 0.5, 1.5), 'late': of_bound(2.0, -1.0)}
-  hole = '{{bases|early,late|rate 1|ngram_bits@8}}'
+  for run in itertools.chain(*toys.values()):
+    for point in run['temperature_curve']:
+      point['distinct_4'] = point['entropy']
+      point['entropy'] += 9 * (run['arm'] == 'rate 1')
+  matched = evidence.rendered('{{matched|early|distinct_4}}', toys).splitlines()
+  assert matched[0].endswith('| n-gram bits |')
+  assert matched[2:] == ['| rate 1 | 8 | 2 of 2 | +1.0 ± 0.5 [2.0] |']
+  assert 'rate 1' not in evidence.rendered('{{matched|early}}', toys)
+  hole = '{{bases|early,late|rate 1|ngram_bits@8|distinct_4}}'
   monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
   [(name, (series, x, _))] = evidence.drawings(hole, toys).items()
-  assert name == 'early_late_bases_rate_1_ngram_bits_8.svg'
+  assert name == 'early_late_bases_rate_1_ngram_bits_8_distinct_4.svg'
   assert 'NELBO' in x.name
   assert [(p.x, p.y, p.error) for p in series['rate 1']] == [
     (2.0, -1.0, 0.0),
