@@ -8,7 +8,7 @@ r"""Self-conditioning on prose by letters, on one core: base, judge, adaptations
 
 The last two compare from the model in scmdm_jax/assets/letters_base, by the judge in
 scmdm_jax/assets/letters_judge: rows of half its length and of the whole. Rows of twice
-its length have a base and a judge of their own:
+its length have a base and a judge of their own, bundled as well:
 
   run --config=configs/letters_small.py:base_128 --workdir=runs/letters_base_128
   run --config=configs/letters_small.py:judge_128 --workdir=runs/letters_judge_128
@@ -97,8 +97,8 @@ def get_config(stage='compare'):
       config.evaluate.carried_steps = (64, 128)
       config.compare.step_counts = (64, 128)
     elif stage == 'rows_128':
-      config.checkpoint = 'runs/letters_base_128'
-      config.judge = 'runs/letters_judge_128'
+      config.checkpoint = str(assets / 'letters_base_128')
+      config.judge = str(assets / 'letters_judge_128')
       config.train.num_steps = 1500
       config.evaluate.carried_steps = (128,)
       config.compare.step_counts = (128,)

@@ -54,7 +54,8 @@ def test_figures_by_numpy():
   tables = holes('table')
   assert tables
   for study, *measures in tables:
-    shown = evidence.rendered(f'{{{{table|{study}|{"|".join(measures)}}}}}', STUDIES)
+    hole = f'{{{{table|{study}|{"|".join(measures)}}}}}'
+    shown = evidence.rendered(hole, {study: STUDIES[study]})
     lines = [line.strip('| ').split(' | ') for line in shown.splitlines()[2:]]
     for arm, seeds, *cells in lines:
       for measure, cell in zip(measures, cells, strict=True):
