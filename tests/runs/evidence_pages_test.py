@@ -62,7 +62,7 @@ def test_the_table_of_the_readme():
           found['difference'], found['difference_error'], sign=True
         ).partition(' ')[0]
         assert bracket == f'{difference}, {abs(found["sigmas"]):.1f}]'
-  swept = studies.Study(STUDIES['molecules_steps_at_l'])
+  swept = studies.Study(STUDIES['molecules_steps_2048'])
   matched = (
     (study, arms.CONTROL, ''),
     (swept, arms.CONTROL, 'distinct_4'),
