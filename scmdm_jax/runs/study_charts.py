@@ -136,17 +136,18 @@ def _passes(study: Study) -> str:
   nulls = {run['seed']: run['likelihood']['nelbo_null'] for run in study.of(CONTROL)}
   series = {CONTROL: [Point(k, 0.0) for k in names]}
   for arm in study.drawn[1:]:
-    paired = [r for r in study.of(arm) if r['seed'] in nulls]
-    if more and not any(
-      _MORE.fullmatch(name) for r in paired for name in r['likelihood']
-    ):
+    # Seeds that have them all, so that a line is of the same ones throughout.
+    runs = [
+      r['likelihood'] | {'at': nulls[r['seed']]}
+      for r in study.of(arm)
+      if r['seed'] in nulls and r['likelihood'].keys() >= set(names.values())
+    ]
+    if not runs:
       continue
-    runs = [r['likelihood'] | {'at': nulls[r['seed']]} for r in paired]
-    gaps = {k: [r[n] - r['at'] for r in runs if n in r] for k, n in names.items()}
+    gaps = {k: [r[n] - r['at'] for r in runs] for k, n in names.items()}
     series[arm] = [
       Point(k, statistics.fmean(values), summary.standard_error(values) or 0.0)
       for k, values in gaps.items()
-      if values
     ]
   ticks = {float(k): str(k) for k in names}
   label = "NELBO - the control's, nats per token"

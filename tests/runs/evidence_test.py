@@ -188,11 +188,12 @@ def test_drawings_leave_out_what_has_no_control(monkeypatch):
     learned(arms.CONTROL, 0, 1.0, (3.0, None)) | {'likelihood': {'nelbo_null': 1.0}},
     learned('rate 1', 1, 1.0, (3.0, 2.5)) | {'likelihood': {'nelbo_null': 1.0}},
     sampled(arms.CONTROL, 2) | {'likelihood': {'nelbo_null': 1.0}},
-    sampled('rate 1', 2) | {'likelihood': {'nelbo_null': 1.5}},
+    sampled('rate 1', 2) | {'likelihood': {'nelbo_null': 1.5, 'nelbo_two_pass': 2.0}},
   ]
   drawn = evidence.drawings('{{learning|toy}} {{passes|toy}}', {'toy': runs})
   assert list(drawn['toy_learning.svg'][0]) == [arms.CONTROL]
-  assert drawn['toy_passes.svg'][0]['rate 1'] == [(1, 0.5, 0.0, 0.0)]
+  points = drawn['toy_passes.svg'][0]['rate 1']
+  assert points == [(1, 0.5, 0.0, 0.0), (2, 1.0, 0.0, 0.0)]
 
 
 def test_bounds_by_passes(monkeypatch):
@@ -205,6 +206,10 @@ def test_bounds_by_passes(monkeypatch):
     bounded(arms.CONTROL, 1, 3.0),
     bounded('rate 1', 0, 2.5, 1.5, 1.0),
     bounded('rate 1', 1, 4.5, 2.0, 2.5),
+    # Not of as many passes: all points are of the same seeds.
+    bounded(arms.CONTROL, 2, 1.0),
+    bounded('rate 1', 2, 9.0, 9.0),
+    bounded('rate 0.5', 2, 9.0, 9.0),
   ]
   monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
   [(series, x, _)] = evidence.drawings('{{passes|toy}}', {'toy': runs}).values()
