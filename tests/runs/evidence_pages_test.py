@@ -106,6 +106,9 @@ def test_commands_are_taken(name, tmp_path, monkeypatch):
   for line in (tmp_path / 'given').read_text().split('\0\n'):
     program = line.split('\0')
     if program[:3] == ['python', '-m', 'scmdm_jax.main']:
+      # What is given twice of a tuple is added up.
+      tuples = [x.partition('=')[0] for x in program if '=(' in x]
+      assert len(tuples) == len(set(tuples)), program
       given = command_line.parse(program[2:])
       assert given.config is not None or given.mode
       if given.config is not None:
