@@ -96,7 +96,12 @@ class Study:
       along: a swept measure that is to be equal, in the entropy's place.
     """
     if (control, along) not in self._matched:
-      found = summary.at_matched_entropy(self.curve, control, along)
+      curve = [
+        {'arm': run['arm'], 'seed': run['seed'], **point}
+        for run in self.runs
+        for point in run['temperature_curve']
+      ]
+      found = summary.at_matched_entropy(curve, control, along)
       rows = summary.summarize_matched(found)
       self._matched[control, along] = [r for r in rows if r['temperature'] == 1]
     return self._matched[control, along]
@@ -135,15 +140,6 @@ class Study:
     missing = [arm for arm in arms if arm not in self.arms]
     if missing:
       raise KeyError(f'{missing[0]}; there are {", ".join(self.arms)}')
-
-  @property
-  def curve(self) -> list[dict[str, Any]]:
-    """The points of all temperature sweeps, with their arm and seed."""
-    return [
-      {'arm': run['arm'], 'seed': run['seed'], **point}
-      for run in self.runs
-      for point in run['temperature_curve']
-    ]
 
   @property
   def step_counts(self) -> list[int]:

@@ -24,8 +24,7 @@ def figures_of(runs):
   """All that a page may quote of a study: means, differences, sizes of those."""
   study = studies.Study(runs)
   matched = [*study.matched(), *study.matched(along='distinct_4')]
-  rows = [*summary.summarize(runs, arms.CONTROL), *matched]
-  for row in rows:
+  for row in [*summary.summarize(runs, arms.CONTROL), *matched]:
     if 'mean' in row:
       yield text.measurement(row['mean'], row['standard_error'])
     if row['difference'] is not None:
