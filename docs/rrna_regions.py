@@ -4,13 +4,14 @@ r"""Regions out of genes of ribosomal RNA, and how many bits their context is wo
 
 writes a FASTA file per region, which `data.source` takes: the 63 bases behind the
 primer in front of regions V5, V6 and V9 of the gene of 16S RNA, each sequence once.
+`--regions V3 V5 V7 --bases=255` are three that do not overlap in rows of 256.
 Prints a line for each: how many genes have the region, how many sequences those are,
 and the bits of a base held out under counts that know how frequent it is and nothing
 else; its place; the seven bases before it as well. Half a minute of a core for the
 genes of docs/genome_data.md.
 
-The primers are the usual ones, 787F, 967F and 1391F (Escherichia coli's numbering), in
-IUPAC's codes.
+The primers are the usual ones, 341F, 787F, 967F, 1099F and 1391F (Escherichia coli's
+numbering), in IUPAC's codes.
 """
 
 import argparse
@@ -29,11 +30,12 @@ from scmdm_jax.errors import BadInput
 from scmdm_jax.judges.ngrams import Contexts
 
 PRIMERS = {
+  'V3': 'CCTACGGGNGGCNGCAG',
   'V5': 'ATTAGATACCCNNGTAGTCC',
   'V6': 'AACGCGAAGAACCTTACC',
+  'V7': 'GNAACGAGCGCAACCC',
   'V9': 'GTACACACCGCCCGTC',
 }
-STRETCH = 63  # Behind the class of a row of 64.
 
 
 def pattern(primer: str) -> re.Pattern[bytes]:
@@ -45,7 +47,7 @@ def bits(train: np.ndarray, held_out: np.ndarray) -> tuple[float, float, float]:
   """Bits per held-out base under counts of bases; with their place; with those before.
 
   Args:
-    train: bases 0 to 3, `[N, STRETCH]`.
+    train: bases 0 to 3, `[N, bases]`.
     held_out: the same of others.
   """
 
@@ -54,7 +56,7 @@ def bits(train: np.ndarray, held_out: np.ndarray) -> tuple[float, float, float]:
 
   known = with_place(train), with_place(held_out)
   found = []
-  for columns, sizes in ((slice(1, 2), (4,)), (slice(2), (STRETCH, 4))):
+  for columns, sizes in ((slice(1, 2), (4,)), (slice(2), (train.shape[1], 4))):
     model = Contexts(known[0][:, columns], sizes)
     found.append(float(-model.log_probs(known[1][:, columns]).mean() / np.log(2)))
   of_one = [np.zeros(len(bases), int) for bases in (train, held_out)]
@@ -67,15 +69,19 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--source', type=pathlib.Path, required=True)
   parser.add_argument('--out', type=pathlib.Path, required=True)
+  parser.add_argument(
+    '--regions', nargs='+', choices=PRIMERS, default=['V5', 'V6', 'V9']
+  )
+  parser.add_argument('--bases', type=int, default=63, help='behind the primer')
   options = parser.parse_args()
   options.out.mkdir(parents=True, exist_ok=True)
-  patterns = {region: pattern(primer) for region, primer in PRIMERS.items()}
-  found = {region: collections.Counter[bytes]() for region in PRIMERS}
+  patterns = {region: pattern(PRIMERS[region]) for region in options.regions}
+  found = {region: collections.Counter[bytes]() for region in patterns}
   for gene in fasta.read_fasta(options.source):
     for region, primer in patterns.items():
       if site := primer.search(gene):
-        stretch = gene[site.end() : site.end() + STRETCH]
-        if len(stretch) == STRETCH and b'N' not in stretch:
+        stretch = gene[site.end() : site.end() + options.bases]
+        if len(stretch) == options.bases and b'N' not in stretch:
           found[region][stretch] += 1
   print('region genes sequences frequency place context')
   for region, stretches in found.items():
@@ -83,7 +89,7 @@ def main() -> None:
     random.Random(0).shuffle(unique)
     text = ''.join(f'>{i}\n{s.decode()}\n' for i, s in enumerate(unique))
     files.write_text(options.out / f'{region}.fna', text)
-    letters = np.frombuffer(b''.join(unique), np.uint8).reshape(-1, STRETCH)
+    letters = np.frombuffer(b''.join(unique), np.uint8).reshape(-1, options.bases)
     bases = np.searchsorted(np.frombuffer(b'ACGT', np.uint8), letters)
     train, held_out = np.split(bases, [len(bases) * 9 // 10])
     worth = [f'{b:.3f}' for b in bits(train, held_out)] if len(train) else []

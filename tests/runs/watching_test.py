@@ -165,7 +165,7 @@ def test_every_domain_has_an_animation(name):
 @pytest.mark.parametrize(
   ('config', 'asset', 'steps', 'shown'),
   [
-    ('fashion_seven.py', 'fashion_seven_base', 100, 'pictures'),
+    ('fashion_few_greys.py', 'fashion_seven_base', 100, 'pictures'),
     ('letters_small.py:whole', 'letters_base', 64, 'shown'),
   ],
 )

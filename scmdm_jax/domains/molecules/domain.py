@@ -27,6 +27,7 @@ FIGURES = {
   'unique_rate': Figure('unique of valid', 'higher'),
   'novel_rate': Figure('novel of valid', 'higher'),
   'valid_canonical_unique_rate': Figure('valid and canonically unique', 'higher'),
+  'internal_diversity': Figure('internal diversity'),
 }
 
 
@@ -36,7 +37,7 @@ def measures(
   known: Collection[str],
   judge: CausalJudge | None,
 ) -> dict[str, Any]:
-  """Validity, uniqueness, novelty (measures) and generative perplexity.
+  """Validity, uniqueness, novelty, diversity (measures) and generative perplexity.
 
   Args:
     samples: int32 [N, L].
@@ -56,6 +57,7 @@ def measures(
     'novel_rate': found['novel_fraction'],
     'valid_canonical_unique_rate': found['canonical_unique'] / found['count'],
     'canonical_novel_rate': found['canonical_novel_fraction'],
+    'internal_diversity': found['internal_diversity'],
     'generative_perplexity': perplexity,
   }
 
@@ -91,7 +93,10 @@ DOMAIN = Domain(
   read_rows=read_rows,
   measuring=measuring,
   figures=FIGURES,
-  swept=('generative_perplexity', 'valid_rate', 'entropy_visible', 'distinct_4'),
+  swept=(
+    *('generative_perplexity', 'valid_rate'),
+    *('entropy_visible', 'distinct_4', 'internal_diversity'),
+  ),
   made_tokenizer=made_tokenizer,
   length=longest,
   show=show,

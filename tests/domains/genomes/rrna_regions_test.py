@@ -35,11 +35,32 @@ def test_regions_stand_behind_their_primers_once_each(tmp_path):
   assert found == {'V5': [v5], 'V6': sorted([v6, other]), 'V9': []}
   counts = [line.split()[:3] for line in done.stdout.splitlines()[1:]]
   assert counts == [['V5', '4', '1'], ['V6', '4', '2'], ['V9', '0', '0']]
+  longer = [*command, '--regions', 'V6', 'V7', '--bases=64']
+  done = subprocess.run(longer, check=True, capture_output=True, text=True)
+  assert [line.split()[:3] for line in done.stdout.splitlines()[1:]] == [
+    ['V6', '2', '1'],
+    ['V7', '0', '0'],
+  ]
+  assert (tmp_path / 'V6.fna').read_text().split() == ['>0', v6 + 'G']
+
+
+def test_primers_are_what_the_gene_of_e_coli_has():
+  # Of 16S rRNA of Escherichia coli (J01859), at 341, 787, 967, 1099 and 1391.
+  sites = {
+    'V3': 'CCTACGGGAGGCAGCAG',
+    'V5': 'ATTAGATACCCTGGTAGTCC',
+    'V6': 'AACGCGAAGAACCTTACC',
+    'V7': 'GCAACGAGCGCAACCC',
+    'V9': 'GTACACACCGCCCGTC',
+  }
+  module = program('rrna_regions')
+  for region, primer in module.PRIMERS.items():
+    assert module.pattern(primer).fullmatch(sites[region].encode()), region
 
 
 def test_place_and_what_stands_before_are_worth_all_bits_where_they_tell_all():
   module = program('rrna_regions')
-  placed = np.tile(np.arange(module.STRETCH) % 4, (500, 1))
+  placed = np.tile(np.arange(63) % 4, (500, 1))
   frequency, place, context = module.bits(placed, placed)
   assert frequency == pytest.approx(
     -np.mean([math.log2(np.mean(placed == b)) for b in placed[0]]), abs=1e-3

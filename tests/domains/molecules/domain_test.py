@@ -18,4 +18,5 @@ def test_measures_of_known_samples():
   assert found['novel_rate'] == pytest.approx(1 / 3)  # OCC, by its string alone.
   assert found['canonical_novel_rate'] == 0
   assert found['valid_canonical_unique_rate'] == 0.25
+  assert found['internal_diversity'] == 0  # Three times ethanol.
   assert found['generative_perplexity'] is None

@@ -1,5 +1,6 @@
 import pytest
 
+from scmdm_jax.domains.molecules import measures
 from scmdm_jax.domains.molecules.measures import judge_molecules
 
 # Ethanol three ways (two strings, one of them twice), methane (known), benzene,
@@ -29,6 +30,28 @@ def test_fractions_are_over_the_published_denominators():
   assert scores['novel_fraction'] == pytest.approx(2 / 5)
   assert scores['canonical_unique_fraction'] == pytest.approx(3 / 5)
   assert scores['canonical_novel_fraction'] == pytest.approx(1 / 5)
+
+
+def test_internal_diversity_by_sets_of_bits():
+  Chem = pytest.importorskip('rdkit.Chem')
+  AllChem = pytest.importorskip('rdkit.Chem.AllChem')
+  texts = ['CCO', 'OCC', 'C1CC', 'c1ccccc1', 'CC(=O)N']
+  bits = []
+  for text in ('CCO', 'CCO', 'c1ccccc1', 'CC(=O)N'):
+    molecule = Chem.MolFromSmiles(text)
+    found = AllChem.GetMorganFingerprintAsBitVect(molecule, 2, nBits=1024)
+    bits.append(set(found.GetOnBits()))
+  alike = [len(a & b) / len(a | b) for a in bits for b in bits]
+  wanted = 1 - sum(alike) / 16
+  assert 0.3 < wanted < 0.7
+  assert judge_molecules(texts, ()).internal_diversity == pytest.approx(wanted)
+  assert judge_molecules(['CCO', 'OCC'], ()).internal_diversity == 0
+
+
+def test_internal_diversity_of_many_is_that_of_the_first(monkeypatch):
+  monkeypatch.setattr(measures, 'PAIRED', 2)
+  assert judge_molecules(['CCO', 'OCC', 'c1ccccc1'], ()).internal_diversity == 0
+  assert judge_molecules(['CCO', 'c1ccccc1', 'CCO'], ()).internal_diversity > 0.4
 
 
 @pytest.mark.parametrize('samples', [[], ['', 'C('], ['<mask>'] * 3])
