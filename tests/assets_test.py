@@ -48,9 +48,12 @@ NAMES = (
   'fashion_classifier',
   'fashion_seven_base',
   'fashion_seven_classifier',
+  'fashion_fourteen_base',
+  'fashion_fourteen_classifier',
   'genomes_base',
   'genomes_classifier',
   'rrna_base',
+  'rrna_base_256',
 )
 # Documents that the models of text were not trained on.
 GLOSSES = pathlib.Path(__file__).parent / 'glosses_test.jsonl'

@@ -5,8 +5,10 @@ import pytest
 from scipy import stats
 
 from scmdm_jax.judges.diversity import (
+  coverage_n,
   distinct_n,
   judge_diversity,
+  n_grams,
   pooled_entropy,
   unigram_entropy,
 )
@@ -55,6 +57,20 @@ def test_distinct_n_by_hand():
   # One 4-gram, in the first sample only: samples are not joined.
   assert distinct_n(samples, 4, INVISIBLE) == 1.0
   assert distinct_n(samples, 5, INVISIBLE) == 0.0
+
+
+def test_coverage_counts_known_n_grams_once():
+  samples = np.array([[BOS, 15, 16, 15, EOS, PAD], [BOS, 15, 16, EOS, 17, PAD]])
+  known = {(15, 16), (16, 17), (17, 15), (18, 18)}
+  # Read: aba, abc. Known: ab (twice), bc; ba is not.
+  assert coverage_n(samples, known, INVISIBLE) == 2 / 4
+  assert coverage_n(samples, {(15, 16, 15)}, INVISIBLE) == 1
+  assert coverage_n(samples, set(), INVISIBLE) == 0
+
+
+def test_n_grams_of_a_row():
+  assert list(n_grams(np.array([5, 6, 7]), 2)) == [(5, 6), (6, 7)]
+  assert list(n_grams(np.array([5, 6, 7]), 4)) == []
 
 
 def test_nothing_visible_is_zero():

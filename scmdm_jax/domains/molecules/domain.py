@@ -1,7 +1,7 @@
 """Molecules: an example is a SMILES string; samples are read by RDKit and a judge."""
 
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from scmdm_jax.domains.molecules.reading import generative_perplexity
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.domains.protocol import BuiltIn, Domain, Figure, Measure, Readers
+from scmdm_jax.judges.diversity import coverage_n, n_grams
 from scmdm_jax.judges.protocol import CausalJudge
 
 FIGURES = {
@@ -28,13 +29,33 @@ FIGURES = {
   'novel_rate': Figure('novel of valid', 'higher'),
   'valid_canonical_unique_rate': Figure('valid and canonically unique', 'higher'),
   'internal_diversity': Figure('internal diversity'),
+  'coverage_4': Figure('4-grams of the data met', 'higher', of_count=True),
 }
+
+
+class Known(NamedTuple):
+  """What samples are compared with, of both splits.
+
+  Attributes:
+    texts: all molecules: what is new is not among them.
+    grams: the different 4-grams of their tokens.
+  """
+
+  texts: frozenset[str]
+  grams: frozenset[tuple[int, ...]]
+
+
+def known_of(texts: Sequence[str], tokenizer: Tokenizer) -> Known:
+  """Of molecules as the data have them."""
+  rows = (tokenizer.encode_text(text) for text in texts)
+  grams = frozenset(gram for row in rows for gram in n_grams(row, 4))
+  return Known(frozenset(texts), grams)
 
 
 def measures(
   samples: np.ndarray,
   tokenizer: Tokenizer,
-  known: Collection[str],
+  known: Known,
   judge: CausalJudge | None,
 ) -> dict[str, Any]:
   """Validity, uniqueness, novelty, diversity (measures) and generative perplexity.
@@ -42,11 +63,11 @@ def measures(
   Args:
     samples: int32 [N, L].
     tokenizer: of the run.
-    known: all molecules of both splits: what is new is not among them.
+    known: of the data.
     judge: a causal model; None leaves the perplexity None.
   """
   texts = [tokenizer.decode(tokens) for tokens in samples]
-  found = judge_molecules(texts, known).to_dict()
+  found = judge_molecules(texts, known.texts).to_dict()
   perplexity = None
   if judge is not None:
     perplexity = generative_perplexity(judge, samples, tokenizer)
@@ -58,6 +79,7 @@ def measures(
     'valid_canonical_unique_rate': found['canonical_unique'] / found['count'],
     'canonical_novel_rate': found['canonical_novel_fraction'],
     'internal_diversity': found['internal_diversity'],
+    'coverage_4': coverage_n(samples, known.grams, tokenizer.invisible_ids),
     'generative_perplexity': perplexity,
   }
 
@@ -65,7 +87,7 @@ def measures(
 def measuring(data: DataSettings, evaluation: Any, readers: Readers) -> Measure:
   """`measures`, the known molecules read."""
   del evaluation
-  known = frozenset(all_texts(data))
+  known = known_of(all_texts(data), readers.tokenizer)
   return lambda samples: measures(samples, readers.tokenizer, known, readers.causal)
 
 
@@ -95,7 +117,7 @@ DOMAIN = Domain(
   figures=FIGURES,
   swept=(
     *('generative_perplexity', 'valid_rate'),
-    *('entropy_visible', 'distinct_4', 'internal_diversity'),
+    *('entropy_visible', 'distinct_4', 'coverage_4', 'internal_diversity'),
   ),
   made_tokenizer=made_tokenizer,
   length=longest,

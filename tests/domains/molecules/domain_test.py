@@ -11,7 +11,8 @@ TOKENIZER = get_tokenizer('smiles_qm9')
 def test_measures_of_known_samples():
   texts = ['CCO', 'CCO', 'C1CC', 'OCC']
   tokens = np.stack([TOKENIZER.encode(text, 12) for text in texts])
-  found = domain.measures(tokens, TOKENIZER, {'CCO'}, None)
+  known = domain.known_of(['CCO', 'CCCCO', 'C1CC1'], TOKENIZER)
+  found = domain.measures(tokens, TOKENIZER, known, None)
   assert found['valid'] == 3
   assert found['valid_rate'] == 0.75
   assert found['unique_rate'] == pytest.approx(2 / 3)
@@ -19,4 +20,6 @@ def test_measures_of_known_samples():
   assert found['canonical_novel_rate'] == 0
   assert found['valid_canonical_unique_rate'] == 0.25
   assert found['internal_diversity'] == 0  # Three times ethanol.
+  # Of CCCC, CCCO, C1CC and 1CC1 the samples have the third.
+  assert found['coverage_4'] == 0.25
   assert found['generative_perplexity'] is None
