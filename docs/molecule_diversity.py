@@ -3,10 +3,10 @@ r"""How diverse real molecules are, by every measure that samples are held equal
   launch/local.sh python docs/molecule_diversity.py
 
 draws sets of as many held-out molecules of QM9 as samples are judged (`--count=2048`;
-`--source=PATH`: a file of them in place of the package's) and prints, over the sets,
-mean and standard deviation of the entropy within a molecule with and without padding,
-of distinct 4-grams, of the share of the data's 4-grams that occur, and of MOSES's
-internal diversity. Half a minute of a core.
+`--source=PATH`: a file of molecules in place of the package's, of QM9's tokens) and
+prints, over the sets, mean and standard deviation of the entropy within a molecule with
+and without padding, of distinct 4-grams, of the share of the data's 4-grams that occur,
+and of MOSES's internal diversity. Half a minute of a core.
 """
 
 import argparse
@@ -16,13 +16,11 @@ import numpy as np
 
 from scmdm_jax.data.tokenizers import Tokenizer
 from scmdm_jax.domains.molecules.domain import Known, known_of, measures
-from scmdm_jax.domains.molecules.prepared import all_texts, texts
+from scmdm_jax.domains.molecules.prepared import all_texts, read_rows
 from scmdm_jax.domains.molecules.tokenizer import SmilesTokenizer
 from scmdm_jax.domains.options import DataSettings
 from scmdm_jax.errors import BadInput, DamagedData
 from scmdm_jax.judges.diversity import judge_diversity
-
-LENGTH = 32
 
 
 def diversity(
@@ -48,7 +46,7 @@ def main() -> None:
   options = parser.parse_args()
   tokenizer = SmilesTokenizer()
   data = DataSettings(name='qm9', source=options.source, tokenizer=tokenizer.name)
-  held_out = texts(data, 'test')
+  held_out = read_rows(data, tokenizer, 'test')
   known = known_of(all_texts(data), tokenizer)
   order = np.random.default_rng(0).permutation(len(held_out))
   sets = len(order) // options.count if options.count > 0 else 0
@@ -56,7 +54,7 @@ def main() -> None:
     raise BadInput(f'--count {options.count}: wanted 1 to {len(order)}, all held out')
   found = []
   for chosen in np.split(order[: sets * options.count], sets):
-    tokens = np.stack([tokenizer.encode(held_out[i], LENGTH) for i in chosen])
+    tokens = np.stack([held_out[i] for i in chosen])
     found.append(diversity(tokens, tokenizer, known))
   print(f'{sets} sets of {options.count}')
   for name in found[0]:

@@ -74,6 +74,8 @@ def main() -> None:
   )
   parser.add_argument('--bases', type=int, default=63, help='behind the primer')
   options = parser.parse_args()
+  if options.bases < 1:
+    raise BadInput(f'--bases {options.bases}: wanted 1 or more')
   options.out.mkdir(parents=True, exist_ok=True)
   patterns = {region: pattern(PRIMERS[region]) for region in options.regions}
   found = {region: collections.Counter[bytes]() for region in patterns}

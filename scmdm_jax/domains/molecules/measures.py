@@ -44,7 +44,7 @@ class MoleculeScores:
     novel: different strings among the valid samples that are not known (published).
     canonical_unique: different molecules among the valid samples (ours).
     canonical_novel: different molecules that are not known (ours).
-    internal_diversity: see `internal_diversity`.
+    internal_diversity: see `_internal_diversity`.
   """
 
   count: int
@@ -106,15 +106,16 @@ def judge_molecules(samples: Sequence[str], known: Collection[str]) -> MoleculeS
     novel=len(unique - known),
     canonical_unique=len(canonical),
     canonical_novel=len(canonical - known),
-    internal_diversity=internal_diversity(molecules),
+    internal_diversity=_internal_diversity(molecules),
   )
 
 
-def internal_diversity(molecules: Sequence[Any]) -> float:
+def _internal_diversity(molecules: Sequence[Any]) -> float:
   """One less the mean Tanimoto similarity of all pairs, each with itself among them.
 
   As MOSES has it (`moses.metrics.internal_diversity`): Morgan fingerprints of radius 2
-  in 1024 bits. Of more than `PAIRED` molecules the first so many are taken.
+  in 1024 bits. Of more than `PAIRED` molecules the first so many are taken. It is (1 -
+  1/n) times that of different pairs, so that of few it is less.
 
   Args:
     molecules: of RDKit, repeated ones as often as they are.

@@ -86,3 +86,10 @@ def test_what_cannot_be_read_is_one_line(tmp_path, name):
   assert found.returncode == 1
   assert found.stderr.startswith('error: ') and 'missing.fna' in found.stderr
   assert len(found.stderr.splitlines()) == 1
+
+
+def test_no_bases_is_one_line(tmp_path):
+  command = [sys.executable, str(SCRIPT), '--source=x', f'--out={tmp_path}']
+  found = subprocess.run([*command, '--bases=0'], capture_output=True, text=True)
+  assert (found.returncode, found.stdout) == (1, '')
+  assert found.stderr == 'error: --bases 0: wanted 1 or more\n'

@@ -35,8 +35,8 @@ def test_measures_by_hand():
   assert found['internal_diversity'] == pytest.approx(4 / 9)
 
 
-def run(tmp_path, *options):
-  command = [sys.executable, str(SCRIPT), f'--source={MOLECULES}', *options]
+def run(tmp_path, *options, source=MOLECULES):
+  command = [sys.executable, str(SCRIPT), f'--source={source}', *options]
   environment = {**os.environ, 'HOME': str(tmp_path)}
   return subprocess.run(command, capture_output=True, text=True, env=environment)
 
@@ -59,3 +59,12 @@ def test_more_than_there_are_is_one_line(tmp_path):
   assert found.returncode == 1 and found.stdout == ''
   [line] = [x for x in found.stderr.splitlines() if x.startswith('error: ')]
   assert line.startswith('error: --count 100000: wanted 1 to ')
+
+
+def test_tokens_that_qm9_has_not_are_one_line(tmp_path):
+  other = tmp_path / 'other.csv'
+  other.write_text('smiles\n' + 'CCl\nCBr\nCCS\nCI\n' * 30)
+  found = run(tmp_path, '--count=2', source=other)
+  assert found.returncode == 1 and found.stdout == ''
+  [line] = [x for x in found.stderr.splitlines() if x.startswith('error: ')]
+  assert 'Cl' in line and 'smiles_qm9' in line
