@@ -12,13 +12,16 @@ in docs/evidence.md.
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 LENGTH = 32
 
 
-def get_config(stage='8'):
+def get_config(
+  stage: Literal['4', '8', '16', '32', 'base_4', 'base_8', 'base_16'] = '8',
+):
   config = default_config()
   assets = importlib.resources.files('scmdm_jax') / 'assets'
   config.data.length = LENGTH

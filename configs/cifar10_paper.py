@@ -27,10 +27,12 @@ and how many samples the paper's figures are of is not published; nor are steps 
 learning rate of the adaptation, which are ours. Not run at this scale by us.
 """
 
+from typing import Literal
+
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(stage: Literal['compare', 'pretrain', 'classifier'] = 'compare'):
   config = default_config()
   config.mode = 'compare' if stage == 'compare' else 'train'
   config.data.name = 'cifar10'

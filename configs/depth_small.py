@@ -11,11 +11,22 @@ docs/evidence.md, "Bases of one layer".
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='molecules'):
+def get_config(
+  stage: Literal[
+    'molecules',
+    'molecules_base',
+    'letters',
+    'letters_base',
+    'images',
+    'images_base',
+    'images_classifier',
+  ] = 'molecules',
+):
   domain, _, role = stage.partition('_')
   config = default_config()
   config.mode = 'train' if role else 'compare'

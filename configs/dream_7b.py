@@ -11,11 +11,12 @@ do. The first is for a slice v5p:4x4x4, the second for v5e:4x4.
 """
 
 import pathlib
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(job='train'):
+def get_config(job: Literal['train', 'sample'] = 'train'):
   config = default_config()
   config.mode = 'plan'
   config.plan.job = job

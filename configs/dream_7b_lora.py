@@ -12,13 +12,14 @@ The numbers of the recipe are NeMo AutoModel's for this family (rank 16, alpha 3
 """
 
 import pathlib
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 _SLICES = {'h100': ('h100:1x1', 1), 'v5e': ('v5e:2x4', 8), 'v6e': ('v6e:2x2', 4)}
 
 
-def get_config(chip='h100'):
+def get_config(chip: Literal['h100', 'v5e', 'v6e'] = 'h100'):
   config = default_config()
   config.mode = 'plan'
   config.plan.model = str(pathlib.Path(__file__).parent / 'models' / 'dream_7b.json')

@@ -20,11 +20,16 @@ docs/evidence.md, "Images of 7 x 7" and "Images of 14 x 14".
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(
+  stage: Literal[
+    'compare', 'base', 'classifier', 'compare_14', 'base_14', 'classifier_14'
+  ] = 'compare',
+):
   config = default_config()
   stage, _, side = stage.partition('_')
   config.mode = 'compare' if stage == 'compare' else 'train'

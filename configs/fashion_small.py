@@ -12,11 +12,12 @@ docs/image_data.md.
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(stage: Literal['compare', 'base', 'classifier'] = 'compare'):
   config = default_config()
   config.mode = 'compare' if stage == 'compare' else 'train'
   config.data.name = 'fashion_mnist'

@@ -15,10 +15,12 @@ of letters. The last command leaves docs/evidence/letters_h100.json, which wants
 section with these commands in docs/evidence/page.md.
 """
 
+from typing import Literal
+
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(stage: Literal['compare', 'base', 'judge'] = 'compare'):
   config = default_config()
   config.mode = 'compare' if stage == 'compare' else 'train'
   config.data.name = 'text'

@@ -18,11 +18,16 @@ The text is 27 letters, as text8's; docs/text_data.md says how to make the file.
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(
+  stage: Literal[
+    'compare', 'whole', 'base', 'judge', 'rows_128', 'base_128', 'judge_128'
+  ] = 'compare',
+):
   config = default_config()
   assets = importlib.resources.files('scmdm_jax') / 'assets'
   config.mode = 'compare' if stage in ('compare', 'whole', 'rows_128') else 'train'

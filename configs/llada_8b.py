@@ -13,6 +13,7 @@ do. The first is for a slice v5p:4x4x4, the second for 32 H100, the last for v5e
 """
 
 import pathlib
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
@@ -24,7 +25,7 @@ _SLICES = {
 }
 
 
-def get_config(job='train'):
+def get_config(job: Literal['train', 'h100', 'sample'] = 'train'):
   config = default_config()
   config.mode = 'plan'
   config.plan.job = 'sample' if job == 'sample' else 'train'

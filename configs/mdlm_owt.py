@@ -11,6 +11,7 @@ batch are MDLM's. configs/owt_paper.py is the experiment itself.
 """
 
 import pathlib
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
@@ -18,7 +19,7 @@ from scmdm_jax.settings import default_config
 _SLICES = {'v5e': ('v5e:2x2', 16), 'v6e': ('v6e:4x4', 4), 'h100': ('h100:1x8', 4)}
 
 
-def get_config(slice_='v5e'):
+def get_config(slice_: Literal['v5e', 'v6e', 'h100'] = 'v5e'):
   config = default_config()
   config.mode = 'plan'
   config.plan.model = str(pathlib.Path(__file__).parent / 'models' / 'mdlm_owt.json')

@@ -11,11 +11,12 @@ Not run at this scale by us.
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(stage: Literal['compare', 'pretrain'] = 'compare'):
   config = default_config()
   config.mode = 'train' if stage == 'pretrain' else 'compare'
   config.method.rate = 0.0 if stage == 'pretrain' else 1.0

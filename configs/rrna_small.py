@@ -16,11 +16,14 @@ Result in docs/evidence.md, "Genes of ribosomal RNA".
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(
+  stage: Literal['compare', 'base', 'compare_256', 'base_256'] = 'compare',
+):
   config = default_config()
   stage, _, length = stage.partition('_')
   config.mode = 'train' if stage == 'base' else 'compare'

@@ -23,10 +23,12 @@ The base takes 3.61 of 14.9 GiB on v5e:4x4, by --mode=plan. docs/genome_data.md 
 where the data come from.
 """
 
+from typing import Literal
+
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(stage: Literal['compare', 'base', 'classifier'] = 'compare'):
   config = default_config()
   config.mode = 'compare' if stage == 'compare' else 'train'
   config.data.name = 'ten_species'

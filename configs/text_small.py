@@ -13,11 +13,12 @@ file, and where else there is small and published text: --config.data.source=PAT
 """
 
 import importlib.resources
+from typing import Literal
 
 from scmdm_jax.settings import default_config
 
 
-def get_config(stage='compare'):
+def get_config(stage: Literal['compare', 'base', 'judge'] = 'compare'):
   config = default_config()
   config.mode = 'compare' if stage == 'compare' else 'train'
   config.data.name = 'text'

@@ -6,7 +6,7 @@ import os
 import re
 import traceback
 import types
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -103,7 +103,8 @@ def load_config(spec: str) -> ConfigDict:
   """What `get_config` of a config file returns, locked.
 
   Args:
-    spec: FILE, or FILE:ARGUMENT for a `get_config` that takes one.
+    spec: FILE, or FILE:ARGUMENT for a `get_config` that takes one; an annotation
+      `Literal` of its parameter names all there are.
 
   Raises:
     BadInput: no such file, or it failed; the message has the line.
@@ -147,11 +148,18 @@ def _path_and_argument(spec: str) -> list[str]:
 
 
 def _check_arguments(path: str, get_config: Any, arguments: list[str]) -> None:
+  """Refuses arguments that do not bind, or that a parameter's Literal has not."""
+  signature = inspect.signature(get_config)
   try:
-    inspect.signature(get_config).bind(*arguments)
+    bound = signature.bind(*arguments).arguments
   except TypeError as e:
     wanted = path if arguments else f'{path}:ARGUMENT'
     raise BadInput(f'--config {path}: get_config(): {e}; give {wanted}') from e
+  for name, argument in bound.items():
+    annotation = signature.parameters[name].annotation
+    if get_origin(annotation) is Literal and argument not in get_args(annotation):
+      known = ', '.join(map(str, get_args(annotation)))
+      raise BadInput(f'--config {path}:{argument}: wanted one of {known}')
 
 
 def _line(error: Exception, path: str) -> str:

@@ -1,18 +1,26 @@
 """Every committed config is one that the package accepts."""
 
+import inspect
 import pathlib
+import types
+from typing import get_args
 
 import pytest
 
 from scmdm_jax import command_line
+from scmdm_jax.errors import BadInput
 from scmdm_jax.settings.resolve import resolve
 
 CONFIGS = pathlib.Path(__file__).parents[1] / 'configs'
 MODES = {
   'benchmark_small.py': 'benchmark',
   'blocks_small.py': 'compare',
+  'blocks_small.py:4': 'compare',
+  'blocks_small.py:16': 'compare',
   'blocks_small.py:32': 'compare',
+  'blocks_small.py:base_4': 'train',
   'blocks_small.py:base_8': 'train',
+  'blocks_small.py:base_16': 'train',
   'chat_small.py': 'train',
   'cifar10_paper.py': 'compare',
   'cifar10_paper.py:classifier': 'train',
@@ -28,6 +36,7 @@ MODES = {
   'dream_7b.py:sample': 'plan',
   'dream_7b_lora.py': 'plan',
   'dream_7b_lora.py:v5e': 'plan',
+  'dream_7b_lora.py:v6e': 'plan',
   'fashion_few_greys.py': 'compare',
   'fashion_few_greys.py:base': 'train',
   'fashion_few_greys.py:classifier': 'train',
@@ -54,6 +63,7 @@ MODES = {
   'llada_8b.py:h100': 'plan',
   'llada_8b.py:sample': 'plan',
   'llada_8b_lora.py': 'plan',
+  'llada_8b_lora.py:v5e': 'plan',
   'llada_8b_lora.py:v6e': 'plan',
   'mdlm_owt.py': 'plan',
   'mdlm_owt.py:h100': 'plan',
@@ -78,10 +88,31 @@ MODES = {
 }
 
 
+def argument(path):
+  """The parameter of a config's get_config, None if it takes none."""
+  module = types.ModuleType(path.stem)
+  module.__file__ = str(path)
+  exec(compile(path.read_text(), path, 'exec'), module.__dict__)
+  return next(iter(inspect.signature(module.get_config).parameters.values()), None)
+
+
 def test_none_is_left_out():
-  assert {p.name for p in CONFIGS.glob('*.py')} == {n.split(':')[0] for n in MODES}
+  names = []
+  for path in CONFIGS.glob('*.py'):
+    names.append(path.name)
+    if taken := argument(path):
+      others = [x for x in get_args(taken.annotation) if x != taken.default]
+      assert others, f'{path.name} does not name its arguments'
+      names += [f'{path.name}:{other}' for other in others]
+  assert sorted(names) == sorted(MODES)
 
 
 @pytest.mark.parametrize('name', MODES)
 def test_config_is_accepted(name):
   assert resolve(command_line.load_config(str(CONFIGS / name))).mode == MODES[name]
+
+
+@pytest.mark.parametrize('name', sorted({n.split(':')[0] for n in MODES if ':' in n}))
+def test_an_argument_that_there_is_not(name):
+  with pytest.raises(BadInput, match=rf'{name}:judges: wanted one of \w+, \w+'):
+    command_line.load_config(f'{CONFIGS / name}:judges')
