@@ -21,7 +21,8 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
   {{trained|STUDY|ARM}}                     how many parameters it trains
   {{needed|STUDY|ARM|METRIC@T}}             steps the arm needs for the control's at T
   {{steps|STUDY|METRIC}}                    a drawing: a measure against T
-  {{gains|STUDY|METRIC}}                    another: gains at matched entropy against T
+  {{gains|STUDY|METRIC|METRIC}}             another: gains where the last is equal,
+                                            against T
   {{sizes|STUDY,STUDY|ARM|METRIC@T|METRIC}} gains where the last is equal, by the size
                                             of the bases
   {{bases|STUDY,STUDY|ARM|METRIC@T|METRIC}} the same by the NELBO of the bases

@@ -44,14 +44,15 @@ def _steps(study: Study, metric: str) -> str:
   return chart(series, _along(counts), Axis(METRICS.of(metric).label))
 
 
-def _gains(study: Study, metric: str) -> str:
-  counts = sorted({r['num_steps'] for r in study.matched() if r['metric'] == metric})
+def _gains(study: Study, metric: str, equal: str) -> str:
+  rows = [r for r in study.matched(along=equal) if r['metric'] == metric]
+  counts = sorted({r['num_steps'] for r in rows if r['difference'] is not None})
   series = {CONTROL: [Point(x, 0.0) for x in _places(0, counts)]}
   for i, arm in enumerate(study.drawn[1:], 1):
-    rows = [study.gain(arm, f'{metric}@{steps}') for steps in counts]
+    rows = [study.gain(arm, f'{metric}@{steps}', along=equal) for steps in counts]
     series[arm] = _matched_points(list(zip(_places(i, counts), rows, strict=True)))
-  label = f"{METRICS.of(metric).label} - the control's at the same entropy"
-  return chart(series, _along(counts), Axis(label))
+  label, at = METRICS.of(metric).label, METRICS.of(equal).label
+  return chart(series, _along(counts), Axis(f"{label} - the control's at equal {at}"))
 
 
 def _across(
@@ -191,7 +192,7 @@ def _learning(study: Study) -> str:
 # {kind: (drawing, its title of study and measure)}.
 DRAWINGS: dict[str, tuple[Callable[..., str], str]] = {
   'steps': (_steps, '{0}: {1} against T'),
-  'gains': (_gains, '{0}: {1} at matched entropy against T'),
+  'gains': (_gains, '{0}: {1} at equal {2} against T'),
   'sizes': (_sizes, '{0}: {2} of {1} at equal {3} against the size of the base'),
   'bases': (_bases, '{0}: {2} of {1} at equal {3} against the NELBO of the base'),
   'entropy': (_entropy, '{0}: {1} against entropy'),

@@ -256,8 +256,8 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
   assert evidence.rendered(f'{{{{{hole}@16}}}}', {'toy': runs}) == '-0.8 ± 0.2 [3.0]'
   assert evidence.rendered(f'{{{{{hole}@32}}}}', {'toy': runs}) == text.ABSENT
   monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
-  drawn = evidence.drawings('{{gains|toy|ngram_bits}}', {'toy': runs})
-  series, x, _ = drawn['toy_gains_ngram_bits.svg']
+  drawn = evidence.drawings('{{gains|toy|ngram_bits|entropy}}', {'toy': runs})
+  series, x, _ = drawn['toy_gains_ngram_bits_entropy.svg']
   assert list(x.ticks) == [3, 4] and list(series) == [control, 'rate 1', 'rate 0.5']
   assert [p.y for p in series[control]] == [0, 0]
   assert [p.y for p in series['rate 1']] == [0.25, -0.75]
@@ -266,8 +266,10 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
   assert [(p.y, p.error) for p in series['rate 0.5']] == [(1.0, 0.0)]
   # Nor where one seed of two is outside.
   outside = swept('rate 0.5', 1, t8=[(1.0, 1.5, 4.5)], t16=[(1.0, 2.5, 4.0)])
-  drawn = evidence.drawings('{{gains|toy|ngram_bits}}', {'toy': [*runs, outside]})
-  assert drawn['toy_gains_ngram_bits.svg'][0]['rate 0.5'] == []
+  drawn = evidence.drawings(
+    '{{gains|toy|ngram_bits|entropy}}', {'toy': [*runs, outside]}
+  )
+  assert drawn['toy_gains_ngram_bits_entropy.svg'][0]['rate 0.5'] == []
   # Of the curves that lie behind it one T is drawn.
   drawn = evidence.drawings('{{entropy|toy|ngram_bits@16}}', {'toy': runs})
   series, *_ = drawn['toy_entropy_ngram_bits_16.svg']
@@ -292,7 +294,7 @@ def test_a_gain_against_another_arm():
   assert evidence.rendered(against, toys) == '-0.8 ± 0.2 [3.0]'
 
 
-def test_a_gain_where_another_measure_is_equal():
+def test_a_gain_where_another_measure_is_equal(monkeypatch):
   """By hand: at equal distinct-4 the control is elsewhere than at equal entropy."""
   runs = []
   for seed, natural in enumerate((4.0, 5.0)):
@@ -307,6 +309,11 @@ def test_a_gain_where_another_measure_is_equal():
   runs[0]['temperature_curve'][0]['ngram_bits'] = 2.5
   # Now 3 - 2.5 and 3 - 2.
   assert evidence.rendered(gain, {'toy': runs}) == '+0.8 ± 0.2 [3.0]'
+  monkeypatch.setattr(study_charts, 'chart', lambda *given, **_: given)
+  drawn = evidence.drawings('{{gains|toy|ngram_bits|distinct_4}}', {'toy': runs})
+  series, _, y = drawn['toy_gains_ngram_bits_distinct_4.svg']
+  assert [(p.y, p.error) for p in series['rate 1']] == [(0.75, pytest.approx(0.25))]
+  assert y.name == "n-gram bits - the control's at equal distinct-4"
 
 
 def test_gains_against_the_size_of_the_base(monkeypatch):
