@@ -95,5 +95,4 @@ def get_config(
       config.evaluate.repeats = 1
       config.evaluate.carried_steps = (49, 197)
       config.compare.step_counts = (49, 197)
-      config.compare.temperatures = (0.95, 1.0)
   return config

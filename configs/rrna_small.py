@@ -83,6 +83,6 @@ def get_config(
       config.evaluate.carried_steps = (64, 256)
       config.compare.seeds = (0, 1)
       config.compare.step_counts = (64, 256)
-      config.compare.temperatures = (0.7, 0.85, 1.0)
+      config.compare.temperatures = (0.65, 0.7, 0.85, 1.0)
       config.compare.sweep_all = False
   return config
