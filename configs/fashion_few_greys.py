@@ -7,7 +7,7 @@ r"""Self-conditioning on small images, on one core: bases, judges, comparisons.
 
 Fashion-MNIST at 7 x 7 in 8 greys: so small that a base of three layers settles within
 an hour and sampling for as many steps as positions, and twice as many, is affordable.
-At 14 x 14 in 4 greys a seed of the comparison takes an hour:
+At 14 x 14 in 4 greys a seed of the comparison takes about an hour, added up over arms:
 
   run --config=configs/fashion_few_greys.py:base_14 --workdir=runs/fourteen/base
   run --config=configs/fashion_few_greys.py:classifier_14 \
