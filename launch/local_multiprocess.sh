@@ -41,6 +41,7 @@ numbered() { # NUMBER: copies the input, the number before every line.
 
 declare -A number=()  # Of every process that runs, by its id.
 groups=() readers=() killer=
+asked=()  # Signals that came and are not passed on yet.
 
 pass_on() { # SIGNAL
   local id
@@ -64,19 +65,25 @@ end_others() {
 
 pipes=$(mktemp -d)
 trap 'end_groups; rm -rf -- "$pipes"' EXIT
-trap 'pass_on TERM' TERM
-trap 'pass_on INT' INT
+# Passed on by the loop below alone: a trap may run when a process is started already,
+# and not yet known here.
+trap 'asked+=(TERM)' TERM
+trap 'asked+=(INT)' INT
 # Every job in a group of its own: Ctrl-C then comes here alone, and is passed on.
 set -m
 for ((i = 0; i < count; i++)); do
-  mkfifo -- "$pipes/out$i" "$pipes/err$i"
+  if ((${#asked[@]})); then break; fi
+  mkfifo -- "$pipes/out$i" "$pipes/err$i" "$pipes/heard$i"
   numbered "$i" <"$pipes/out$i" &
   readers+=("$!")
   numbered "$i" <"$pipes/err$i" >&2 &
   readers+=("$!")
-  SCMDM_PROCESS_ID=$i "$@" </dev/null >"$pipes/out$i" 2>"$pipes/err$i" &
+  SCMDM_PROCESS_ID=$i "$@" \
+    </dev/null >"$pipes/heard$i" >"$pipes/out$i" 2>"$pipes/err$i" &
   number[$!]=$i
   groups+=("$!")
+  # Until it opens this it may still have the traps above, and lose a signal to them.
+  : <"$pipes/heard$i"
 done
 
 # Asked for any process that ends, bash would sometimes miss one that just did.
@@ -85,6 +92,8 @@ exec 8<>"$pipes/clock"
 failed=0 saved=0
 while ((${#number[@]})); do
   read -rt 0.1 -u 8 || true
+  passed=("${asked[@]}") asked=()
+  for signal in "${passed[@]}"; do pass_on "$signal"; done
   for id in "${!number[@]}"; do
     if kill -0 "$id" 2>/dev/null; then continue; fi
     i=${number[$id]} code=0

@@ -139,6 +139,20 @@ def test_signals_are_passed_on(number):
   assert 'ending the others' not in err
 
 
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_processes_are_started_reaches_those_that_run(number):
+  # As soon as it runs: a Python takes so long that the next one is known by then.
+  at_once = 'trap "echo got; exit 75" INT TERM; echo ready; sleep 60 & wait'
+  for _ in range(8):
+    process = start(20, 'sh', '-c', at_once)
+    ready = process.stdout.readline()
+    process.send_signal(number)
+    code, out, _ = finish(process)
+    assert code  # 75, or that of a process which had no trap yet.
+    assert ready.replace('ready', 'got') in out
+    assert out.count('ready') < 19  # No more were started.
+
+
 def test_saved_on_a_signal_is_no_failure_and_waits_for_the_others():
   program = """\
 import os, sys, time
