@@ -33,9 +33,13 @@ def standard_error(values: Sequence[float]) -> float | None:
   return statistics.stdev(values) / math.sqrt(len(values))
 
 
-def sigmas(mean: float | None, error: float | None) -> float | None:
-  """`mean / error`, None without an error or without any spread."""
-  return None if mean is None or not error else mean / error
+def sigmas(mean: float | None, error: float | None, seeds: int) -> float | None:
+  """`mean / error`; None without any spread, or of fewer than three seeds.
+
+  Two seeds that agree by chance have next to no spread: by Student's t of one degree
+  of freedom three standard errors are passed one time in five, 64 one in a hundred.
+  """
+  return None if mean is None or not error or seeds < 3 else mean / error
 
 
 def two_sided_p(number_of_errors: float, seeds: int) -> float:
@@ -87,7 +91,7 @@ def summarize(runs: Sequence[Mapping[str, Any]], control: str) -> list[dict[str,
         'seeds': seeds,
         'difference': difference,
         'difference_error': difference_error,
-        'sigmas': sigmas(difference, difference_error),
+        'sigmas': sigmas(difference, difference_error, len(paired)),
         'paired_seeds': paired,
       }
     )
@@ -178,7 +182,7 @@ def summarize_matched(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
         'metric': metric.removesuffix('_difference'),
         'difference': difference,
         'difference_error': error,
-        'sigmas': sigmas(difference, error),
+        'sigmas': sigmas(difference, error, len(paired)),
         'paired_seeds': paired,
         'unmatched_seeds': sorted(set(values) - set(known)),
       }

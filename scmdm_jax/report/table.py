@@ -2,8 +2,8 @@
 
 A row is an arm at a number of steps. A cell holds `mean ± standard error`, followed
 by `(n)` where fewer seeds than elsewhere were measured, and below it the paired
-difference to the control with its standard error and, in brackets, the number of
-standard errors; `*` marks those beyond three.
+difference to the control with its standard error and, in brackets, of three seeds or
+more, the number of standard errors; `*` marks those beyond three.
 """
 
 import dataclasses
@@ -216,7 +216,7 @@ def text_table(
     f'Mean ± standard error ({max_seeds(summary)} seeds unless a number in parentheses '
     'says otherwise).\nBelow it the difference to '
     f'{text.visible(control)}, paired by seed, ± its standard error\n'
-    f'[number of standard errors], * beyond {BEYOND:g}. T: sampling steps.'
+    f'[number of them, of three seeds or more], * beyond {BEYOND:g}. T: sampling steps.'
   )
   return '\n\n'.join(blocks)
 

@@ -33,7 +33,7 @@ otherwise. A hole in `docs/evidence/page.md` is a line or a piece of one:
 
 A drawing is an SVG file beside the raw results, which `main` writes. A figure is the
 mean over seeds ± its standard error; a difference is paired by seed, in brackets how
-many standard errors it is from zero.
+many standard errors it is from zero, of three seeds or more.
 """
 
 import itertools

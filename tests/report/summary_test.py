@@ -45,6 +45,18 @@ def test_one_seed_has_a_difference_but_no_error():
   assert row['standard_error'] is row['difference_error'] is row['sigmas'] is None
 
 
+def test_two_seeds_have_an_error_but_no_number_of_errors():
+  """They agree by chance so often that it says nothing."""
+  runs = [_run('c', s, x=1.0) for s in range(3)]
+  runs += [_run('a', s, x=x) for s, x in enumerate((2.0, 2.0001))]
+  row = _only(summary.summarize(runs, 'c'), arm='a')
+  assert row['difference_error'] == pytest.approx(5e-5, rel=1e-6)
+  assert row['sigmas'] is None
+  row = _only(summary.summarize([*runs, _run('a', 2, x=3.0)], 'c'), arm='a')
+  # Differences 1, 1.0001 and 2.
+  assert row['sigmas'] == pytest.approx(4.0, rel=1e-3)
+
+
 def test_unshared_seeds_count_for_the_mean_only():
   runs = [_run('c', 0, x=1.0), _run('a', 0, x=3.0), _run('a', 5, x=5.0)]
   row = _only(summary.summarize(runs, 'c'), arm='a')
@@ -215,11 +227,8 @@ def test_summarize_matched_names_the_seeds_it_lost():
   ]
   summarized = summary.summarize_matched(rows)
   row = _only(summarized, metric='log_perplexity')
-  assert (row['difference'], row['difference_error'], row['sigmas']) == (
-    2.0,
-    pytest.approx(1.0),
-    pytest.approx(2.0),
-  )
+  assert (row['difference'], row['difference_error']) == (2.0, pytest.approx(1.0))
+  assert row['sigmas'] is None  # Of two seeds.
   assert (row['paired_seeds'], row['unmatched_seeds']) == ([0, 1], [2])
   empty = _only(summarized, metric='valid_rate')
   assert empty['difference'] is None
