@@ -50,11 +50,14 @@ def results(workdir):
   return found
 
 
-def test_the_quick_start_compares_alike_as_two_processes(tmp_path):
+@pytest.mark.parametrize(
+  'trained', [[], ['--config.train.lora_rank=2']], ids=['all', 'factors']
+)
+def test_the_quick_start_compares_alike_as_two_processes(tmp_path, trained):
   config = '--config=configs/quickstart.py'
   one, two = tmp_path / 'one', tmp_path / 'two'
   # Each process holds half of the base.
-  options = [*REDUCED, '--config.mesh.fsdp=2']
+  options = [*REDUCED, '--config.mesh.fsdp=2', *trained]
   run(1, 2, config, f'--workdir={one}', *options)
   figures, err = run(2, 1, config, f'--workdir={two}', *options)
   assert results(two).keys() == {'base_(not_adapted)', 'rate_0-equal_FLOPs', 'rate_1'}
