@@ -1,6 +1,7 @@
 """launch/local_multiprocess.sh with small programs in place of ours."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,17 @@ def test_a_signal_while_processes_are_started_reaches_those_that_run(number):
     assert code  # 75, or that of a process which had no trap yet.
     assert ready.replace('ready', 'got') in out
     assert out.count('ready') < 19  # No more were started.
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_run_of_which_a_part_was_started_is_no_success(number):
+  process = start(90, 'sh', '-c', 'echo ran')
+  assert process.stdout.readline().endswith('ran\n')
+  process.send_signal(number)
+  code, _, err = finish(process)
+  # One that is there already may end by the signal, with the same code.
+  assert code == 128 + number
+  assert re.search(rf'{number.name} after \d+ of 90 processes were started', err)
 
 
 def test_saved_on_a_signal_is_no_failure_and_waits_for_the_others():
