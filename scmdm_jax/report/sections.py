@@ -23,7 +23,7 @@ Report = Mapping[str, Any]
 class Findings(NamedTuple):
   """What came out beyond three standard errors.
 
-  judged: differences of the conditioned arms that have a standard error.
+  judged: differences of the conditioned arms that have a number of standard errors.
   beyond: those past `table.BEYOND`.
   names: the measures among them.
   items: where they are, better or worse, at which T.
@@ -240,7 +240,7 @@ def _seconds(report: Report) -> tuple[list[str], list[list[str]]]:
 
 
 def chance(seeds: Sequence[int]) -> str | None:
-  """How probable a cell past `table.BEYOND` is by chance; None with one seed."""
-  if len(seeds) < 2:
+  """How probable a cell past `table.BEYOND` is by chance; None where none is judged."""
+  if len(seeds) < summary.JUDGED_FROM:
     return None
   return f'{summary.two_sided_p(table.BEYOND, len(seeds)):.2g}'

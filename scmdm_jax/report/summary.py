@@ -19,6 +19,8 @@ _NOT_MEASURES = ('count', 'evaluations')
 # How diverse samples are, what says most first: arms are matched by one of them. Single
 # bases of genomes have the same entropy however they are drawn.
 _DIVERSITIES = ('kmer_entropy', 'entropy')
+# Seeds from which on a difference is judged by its standard error.
+JUDGED_FROM = 3
 # Of a point of the temperature sweep: where it lies.
 _COORDINATES = ('arm', 'seed', 'num_steps', 'temperature', *_DIVERSITIES)
 
@@ -39,7 +41,7 @@ def sigmas(mean: float | None, error: float | None, seeds: int) -> float | None:
   Two seeds that agree by chance have next to no spread: by Student's t of one degree
   of freedom three standard errors are passed one time in five, 64 one in a hundred.
   """
-  return None if mean is None or not error or seeds < 3 else mean / error
+  return None if mean is None or not error or seeds < JUDGED_FROM else mean / error
 
 
 def two_sided_p(number_of_errors: float, seeds: int) -> float:

@@ -119,6 +119,16 @@ def test_absent_judges_and_a_single_seed_still_make_a_page(results, parse):
   assert 'strong' not in parsed.tags
 
 
+def test_two_seeds_are_shown_and_not_judged(results):
+  results['runs'] = [run for run in results['runs'] if run['seed'] < 2]
+  curve = [point for point in results['temperature_curve'] if point['seed'] < 2]
+  results.update(seeds=[0, 1], temperature_curve=curve)
+  source = compare.render(compare.complete(results))
+  assert 'that takes three seeds of each arm' in source
+  assert 'At matched entropy (temperature 1)' in source
+  assert 'would still be past' not in source
+
+
 def test_non_finite_numbers_become_null_and_are_noted(results):
   results['runs'][0]['samples']['8']['generative_perplexity'] = float('inf')
   results['base']['nelbo_null'] = float('nan')
