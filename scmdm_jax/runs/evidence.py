@@ -69,7 +69,18 @@ def _difference(row: Mapping[str, Any] | None) -> str:
   if row is None or row['difference'] is None:
     return text.ABSENT
   value = text.measurement(row['difference'], row['difference_error'], sign=True)
-  return f'{value} [{abs(row["sigmas"]):.1f}]' if row['sigmas'] is not None else value
+  if row['sigmas'] is not None:
+    value += f' [{abs(row["sigmas"]):.1f}]'
+  return value
+
+
+def _gain(row: Mapping[str, Any] | None) -> str:
+  """A difference, and how many seeds it is of where not all could be matched."""
+  value = _difference(row)
+  if row is None or row['difference'] is None or not row['unmatched_seeds']:
+    return value
+  matched = len(row['paired_seeds'])
+  return f'{value} ({matched} of {matched + len(row["unmatched_seeds"])} seeds)'
 
 
 def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -158,7 +169,7 @@ _FILLS = {
   'matched': _matched,
   'mean': lambda study, arm, measure: _figure(study.row(arm, measure)),
   'difference': lambda study, arm, measure: _difference(study.row(arm, measure)),
-  'gain': lambda study, *of: _difference(study.gain(*of)),
+  'gain': lambda study, *of: _gain(study.gain(*of)),
   'trained': _trained,
   'needed': _needed,
 }

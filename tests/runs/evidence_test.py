@@ -270,6 +270,8 @@ def test_gains_at_matched_entropy_against_steps(monkeypatch):
     '{{gains|toy|ngram_bits|entropy}}', {'toy': [*runs, outside]}
   )
   assert drawn['toy_gains_ngram_bits_entropy.svg'][0]['rate 0.5'] == []
+  hole = '{{gain|toy|rate 0.5|ngram_bits@16}}'
+  assert evidence.rendered(hole, {'toy': [*runs, outside]}) == '+1 (1 of 2 seeds)'
   # Of the curves that lie behind it one T is drawn.
   drawn = evidence.drawings('{{entropy|toy|ngram_bits@16}}', {'toy': runs})
   series, *_ = drawn['toy_entropy_ngram_bits_16.svg']
