@@ -96,7 +96,7 @@ for ((i = 0; i < count && !${#asked[@]}; i++)); do
 done
 missing=0
 if ((i < count)); then
-  case ${asked[0]} in TERM) missing=143 ;; *) missing=130 ;; esac
+  missing=$((128 + $(kill -l "${asked[0]}")))
   say "SIG${asked[0]} after $i of $count processes were started; no more are"
 fi
 

@@ -69,9 +69,7 @@ def _difference(row: Mapping[str, Any] | None) -> str:
   if row is None or row['difference'] is None:
     return text.ABSENT
   value = text.measurement(row['difference'], row['difference_error'], sign=True)
-  if row['sigmas'] is not None:
-    value += f' [{abs(row["sigmas"]):.1f}]'
-  return value
+  return f'{value} [{abs(row["sigmas"]):.1f}]' if row['sigmas'] is not None else value
 
 
 def _gain(row: Mapping[str, Any] | None) -> str:
